@@ -1,0 +1,90 @@
+//! Every error of the crate: what was being done, where, what was found, what was expected.
+
+use std::path::{Path, PathBuf};
+
+/// The crate's result.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What went wrong. Each message is one line and stands by itself.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// No adapter answers, or none bears the name or index that was asked for.
+    #[error("no adapter {wanted}: {found}; install a Vulkan, Metal or DX12 driver (Debian: mesa-vulkan-drivers)")]
+    NoAdapter { wanted: String, found: String },
+
+    /// The adapter refused to give a device.
+    #[error("adapter {adapter}: no device: {reason}")]
+    NoDevice { adapter: String, reason: String },
+
+    /// A buffer or the work itself did not fit into the device's memory.
+    #[error("out of device memory while {doing}: {detail}")]
+    OutOfMemory { doing: String, detail: String },
+
+    /// The device went away (driver reset, watchdog, unplugged).
+    #[error("device lost while {doing}: {reason}")]
+    DeviceLost { doing: String, reason: String },
+
+    /// The driver or wgpu rejected what the crate asked for.
+    #[error("device error while {doing}: {reason}")]
+    Device { doing: String, reason: String },
+
+    /// A tensor or block has the wrong shape.
+    #[error("{tensor}: found shape {found}, expected {expected}")]
+    Shape { tensor: String, found: String, expected: String },
+
+    /// An option or argument has a value that cannot be used.
+    #[error("{option}: found {found}, expected {expected}")]
+    Argument { option: String, found: String, expected: String },
+
+    /// A file's content is not what it should be.
+    #[error("{}: {problem}", path.display())]
+    File { path: PathBuf, problem: String },
+
+    /// The operating system refused to read or write.
+    #[error("{}: {doing}: {source}", path.display())]
+    Io { path: PathBuf, doing: &'static str, source: std::io::Error },
+
+    /// A model's layers do not fit together.
+    #[error("model: {0}")]
+    Model(String),
+
+    /// Training left the finite numbers.
+    #[error("training diverged at step {step} (epoch {epoch}): loss is {loss}; lower the learning rate (found {learning_rate})")]
+    Diverged { step: u64, epoch: u64, loss: f64, learning_rate: f64 },
+
+    /// A result is not finite although every input was.
+    #[error("{quantity} is not finite: {detail}")]
+    NotFinite { quantity: String, detail: String },
+
+    /// A download failed.
+    #[error("{url}: {problem}")]
+    Download { url: String, problem: String },
+}
+
+impl Error {
+    /// [`Error::Shape`] from what is at hand.
+    pub fn shape(tensor: impl Into<String>, found: impl std::fmt::Debug, expected: impl std::fmt::Debug) -> Self {
+        Error::Shape { tensor: tensor.into(), found: format!("{found:?}"), expected: format!("{expected:?}") }
+    }
+
+    /// [`Error::Argument`] from what is at hand.
+    pub fn argument(
+        option: impl Into<String>,
+        found: impl std::fmt::Display,
+        expected: impl Into<String>,
+    ) -> Self {
+        Error::Argument { option: option.into(), found: found.to_string(), expected: expected.into() }
+    }
+
+    /// [`Error::File`] from what is at hand.
+    pub fn file(path: impl AsRef<Path>, problem: impl Into<String>) -> Self {
+        Error::File { path: path.as_ref().to_path_buf(), problem: problem.into() }
+    }
+
+    /// For `map_err`: [`Error::Io`] on `path` while `doing` ("read", "write", "create folder").
+    pub fn io(path: impl AsRef<Path>, doing: &'static str) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.as_ref().to_path_buf();
+        move |source| Error::Io { path, doing, source }
+    }
+}

@@ -1,0 +1,37 @@
+//! `curvkit` measures the geometry of neural-network training on any GPU that Vulkan, Metal or DX12
+//! drives: gradients, per-sample gradients, Hessian-, Gauss–Newton- and noise-covariance-vector
+//! products, third derivatives, and the SGD runs that they describe. Every number is computed by a
+//! hand-written WGSL kernel under a thin host layer.
+//!
+//! Modules depend downwards only; `docs/architecture.md` says how they fit together:
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`gpu`] | device, buffers, pipelines, recording, read-back, limits, errors |
+//! | [`kernels`] | one Rust module per WGSL file: typed arguments, shapes, dispatch |
+//! | [`data`] | data sets and tensor files |
+//! | [`net`] | model files, parameters, the graph |
+//! | [`jets`] | the jet programs: forward and reverse sweeps at orders 0, 1 and 2 |
+//! | [`operators`] | Hessian, GGN, noise covariance and dense matrices on device-resident blocks |
+//! | [`train`] | SGD, samplers, schedules |
+//! | [`stats`] | fits, correlations, tests |
+//! | `papers`, `report`, `cli` | the reproductions and the command line (feature `cli`) |
+
+pub mod data;
+mod error;
+pub mod gpu;
+pub mod jets;
+pub mod kernels;
+pub mod net;
+pub mod operators;
+pub mod stats;
+pub mod train;
+
+#[cfg(feature = "cli")]
+pub mod cli;
+#[cfg(feature = "cli")]
+pub mod papers;
+#[cfg(feature = "cli")]
+pub mod report;
+
+pub use error::{Error, Result};

@@ -1,0 +1,5 @@
+//! Networks: the model file, its parameters, and the graph that the jet programs run on.
+
+mod model;
+
+pub use model::{Layer, Loss, Model};

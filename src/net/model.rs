@@ -1,0 +1,128 @@
+//! The model file: a sequence of layers in TOML.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, Result};
+
+/// A sequence of layers, as `torch.nn.Sequential` has them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Model {
+    /// The shape of one sample.
+    pub input: Vec<usize>,
+    pub layers: Vec<Layer>,
+}
+
+/// One layer. Names, options and defaults are PyTorch's.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
+#[non_exhaustive]
+pub enum Layer {
+    /// `y = W x + b`; `weight` is `[out_features, in_features]`.
+    Linear {
+        out_features: usize,
+        #[serde(default = "yes")]
+        bias: bool,
+    },
+    /// Makes one axis of all.
+    Flatten,
+    /// `max(x, 0)`
+    Relu,
+    /// `max(x, 0) + negative_slope · min(x, 0)`
+    LeakyRelu {
+        #[serde(default = "leaky_slope")]
+        negative_slope: f32,
+    },
+    Tanh,
+    /// `x Φ(x)`, with the exact Gaussian distribution function.
+    Gelu,
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn leaky_slope() -> f32 {
+    0.01
+}
+
+impl Model {
+    /// Reads a model file.
+    ///
+    /// # Errors
+    /// [`Error::Io`] where it cannot be read, [`Error::File`] naming the line where it is no model.
+    pub fn read(path: impl AsRef<Path>) -> Result<Model> {
+        let path = path.as_ref();
+        let text = std::fs::read_to_string(path).map_err(Error::io(path, "read"))?;
+        Model::parse(&text).map_err(|problem| Error::file(path, problem))
+    }
+
+    /// Parses a model file's text; the error is one line that names the line it found the problem in.
+    pub fn parse(text: &str) -> std::result::Result<Model, String> {
+        toml::from_str(text).map_err(|error| {
+            let at = match error.span() {
+                Some(span) => format!("line {}: ", text[..span.start].lines().count().max(1)),
+                None => String::new(),
+            };
+            format!("{at}{}", error.message().replace('\n', " "))
+        })
+    }
+
+    /// A multi-layer perceptron `widths[0] → … → widths[last]` with `activation` between its layers.
+    pub fn mlp(widths: &[usize], activation: Layer, bias: bool) -> Model {
+        let mut layers = Vec::new();
+        for (i, &out_features) in widths.iter().enumerate().skip(1) {
+            layers.push(Layer::Linear { out_features, bias });
+            if i + 1 < widths.len() {
+                layers.push(activation.clone());
+            }
+        }
+        Model { input: vec![widths[0]], layers }
+    }
+}
+
+/// The per-sample loss ℓ(f, y) of the outputs `f [L]`; the loss is its mean over the N samples.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Loss {
+    /// `log Σ exp f − f_y`
+    CrossEntropy,
+    /// `(1/L) Σ (f − y)²`
+    Mse,
+    /// `(1/L) Σ (softmax f − y)²`
+    SoftmaxMse,
+    /// `½ Σ (f − y)²`
+    SquaredError,
+}
+
+impl Loss {
+    pub const ALL: [Loss; 4] = [Loss::CrossEntropy, Loss::Mse, Loss::SoftmaxMse, Loss::SquaredError];
+
+    /// The name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Loss::CrossEntropy => "cross-entropy",
+            Loss::Mse => "mse",
+            Loss::SoftmaxMse => "softmax-mse",
+            Loss::SquaredError => "squared-error",
+        }
+    }
+}
+
+impl std::str::FromStr for Loss {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Loss> {
+        Loss::ALL.into_iter().find(|loss| loss.name() == name).ok_or_else(|| {
+            Error::argument("--loss", format!("“{name}”"), Loss::ALL.map(Loss::name).join(", "))
+        })
+    }
+}
+
+impl std::fmt::Display for Loss {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
