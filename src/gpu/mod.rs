@@ -1,1 +1,191 @@
-//! gpu
+//! The device: adapters, buffers, pipelines, recorded dispatch lists, read-back, limits, errors.
+//!
+//! [`Gpu`] takes a `wgpu::Device` and `Queue` of the caller's as readily as it makes its own, and works
+//! within whatever limits that device has; the WebGPU defaults are enough for everything.
+
+mod adapter;
+mod buffer;
+mod pipeline;
+mod record;
+
+pub use adapter::{AdapterReport, GpuOptions, LimitsChoice, adapters};
+pub use buffer::{ALIGN, Buffer, View};
+pub use pipeline::{Kernel, Shader};
+pub use record::{Program, Recorder, Step, grid};
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use crate::{Error, Result};
+
+/// A device, its queue, and what is kept for it: pipelines and free buffers.
+///
+/// Cheap to clone; clones share everything.
+#[derive(Clone)]
+pub struct Gpu {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    device: wgpu::Device,
+    queue: wgpu::Queue,
+    limits: wgpu::Limits,
+    info: wgpu::AdapterInfo,
+    memory_budget: u64,
+    lost: Arc<Mutex<Option<String>>>,
+    kernels: Mutex<HashMap<pipeline::Key, Arc<Kernel>>>,
+    uniform_layout: wgpu::BindGroupLayout,
+    pool: Arc<buffer::Pool>,
+    pace: Mutex<record::Pace>,
+    gemm: std::sync::OnceLock<crate::kernels::gemm::Tuning>,
+}
+
+impl Gpu {
+    /// Opens the adapter that `options` name, or the most capable one there is.
+    ///
+    /// # Errors
+    /// [`Error::NoAdapter`] where none fits, [`Error::NoDevice`] where the adapter refuses.
+    pub fn new(options: &GpuOptions) -> Result<Gpu> {
+        let adapter = adapter::choose(options)?;
+        let info = adapter.get_info();
+        let limits = match options.limits {
+            LimitsChoice::Adapter => adapter.limits(),
+            LimitsChoice::WebGpuDefaults => wgpu::Limits::default(),
+        };
+        let request = adapter.request_device(&wgpu::DeviceDescriptor {
+            label: Some("curvkit"),
+            required_limits: limits,
+            memory_hints: wgpu::MemoryHints::MemoryUsage,
+            ..Default::default()
+        });
+        let (device, queue) = pollster::block_on(request)
+            .map_err(|error| Error::NoDevice { adapter: info.name.clone(), reason: error.to_string() })?;
+        let lost = Arc::new(Mutex::new(None));
+        let note = lost.clone();
+        device.set_device_lost_callback(move |reason, message| {
+            if reason != wgpu::DeviceLostReason::Destroyed {
+                *note.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(message);
+            }
+        });
+        Ok(Self::assemble(device, queue, options.memory_budget, lost))
+    }
+
+    /// Uses a device of the caller's, within the limits it was made with.
+    ///
+    /// The caller's error handlers stay as they are: the crate catches its own errors in error scopes.
+    /// `memory_budget` is in bytes; `None` stands for [`GpuOptions::DEFAULT_MEMORY_BUDGET`].
+    pub fn from_device(device: wgpu::Device, queue: wgpu::Queue, memory_budget: Option<u64>) -> Gpu {
+        Self::assemble(device, queue, memory_budget, Arc::default())
+    }
+
+    fn assemble(
+        device: wgpu::Device,
+        queue: wgpu::Queue,
+        memory_budget: Option<u64>,
+        lost: Arc<Mutex<Option<String>>>,
+    ) -> Gpu {
+        let info = device.adapter_info();
+        let uniform_layout = pipeline::uniform_layout(&device);
+        Gpu {
+            inner: Arc::new(Inner {
+                limits: device.limits(),
+                memory_budget: memory_budget.unwrap_or(GpuOptions::DEFAULT_MEMORY_BUDGET),
+                lost,
+                kernels: Mutex::default(),
+                uniform_layout,
+                pool: Arc::default(),
+                pace: Mutex::new(record::Pace::new(info.device_type)),
+                gemm: std::sync::OnceLock::new(),
+                info,
+                device,
+                queue,
+            }),
+        }
+    }
+
+    /// The device itself.
+    pub fn device(&self) -> &wgpu::Device {
+        &self.inner.device
+    }
+
+    /// The device's queue.
+    pub fn queue(&self) -> &wgpu::Queue {
+        &self.inner.queue
+    }
+
+    /// The limits that the device was made with.
+    pub fn limits(&self) -> &wgpu::Limits {
+        &self.inner.limits
+    }
+
+    /// Name, driver and backend of the adapter.
+    pub fn info(&self) -> &wgpu::AdapterInfo {
+        &self.inner.info
+    }
+
+    /// Bytes that chunks of samples and directions are cut to.
+    pub fn memory_budget(&self) -> u64 {
+        self.inner.memory_budget
+    }
+
+    /// The largest number of f32 that one binding can hold.
+    pub fn max_binding_len(&self) -> usize {
+        let limits = self.limits();
+        (limits.max_storage_buffer_binding_size.min(limits.max_buffer_size) / 4) as usize & !63
+    }
+
+    pub(crate) fn gemm_tuning(&self) -> &crate::kernels::gemm::Tuning {
+        self.inner.gemm.get_or_init(|| crate::kernels::gemm::Tuning::load_or_measure(self))
+    }
+
+    /// Runs `work` inside error scopes; what wgpu reports becomes a typed error that names `doing`.
+    pub(crate) fn scoped<T>(&self, doing: &str, work: impl FnOnce() -> T) -> Result<T> {
+        let device = self.device();
+        let scopes = [
+            device.push_error_scope(wgpu::ErrorFilter::Internal),
+            device.push_error_scope(wgpu::ErrorFilter::OutOfMemory),
+            device.push_error_scope(wgpu::ErrorFilter::Validation),
+        ];
+        let result = work();
+        let mut first = None;
+        for scope in scopes.into_iter().rev() {
+            first = first.or(pollster::block_on(scope.pop()));
+        }
+        self.check_lost(doing)?;
+        match first {
+            None => Ok(result),
+            Some(wgpu::Error::OutOfMemory { source }) => {
+                Err(Error::OutOfMemory { doing: doing.into(), detail: one_line(&source.to_string()) })
+            }
+            Some(error) => Err(Error::Device { doing: doing.into(), reason: one_line(&error.to_string()) }),
+        }
+    }
+
+    fn check_lost(&self, doing: &str) -> Result<()> {
+        match self.inner.lost.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).as_ref() {
+            None => Ok(()),
+            Some(reason) => Err(Error::DeviceLost { doing: doing.into(), reason: one_line(reason) }),
+        }
+    }
+
+    /// Waits until everything that was submitted has run.
+    pub fn wait(&self) -> Result<()> {
+        self.wait_for(None, "waiting for the device")
+    }
+
+    fn wait_for(&self, submission: Option<wgpu::SubmissionIndex>, doing: &str) -> Result<()> {
+        let poll = self.device().poll(wgpu::PollType::Wait { submission_index: submission, timeout: None });
+        self.check_lost(doing)?;
+        poll.map(|_| ()).map_err(|error| Error::DeviceLost { doing: doing.into(), reason: error.to_string() })
+    }
+}
+
+impl std::fmt::Debug for Gpu {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Gpu({}, {})", self.info().name, self.info().driver_info)
+    }
+}
+
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}

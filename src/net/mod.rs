@@ -1,5 +1,9 @@
 //! Networks: the model file, its parameters, and the graph that the jet programs run on.
 
+mod graph;
 mod model;
+mod network;
 
+pub use graph::{Bilinear, Graph, Kind, Linear, Node, Parameter, Tensor, TensorId, Term};
 pub use model::{Layer, Loss, Model};
+pub use network::{Network, Part, Subspace};

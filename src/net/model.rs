@@ -40,6 +40,20 @@ pub enum Layer {
     Gelu,
 }
 
+impl Layer {
+    /// The `type` in the model file.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Layer::Linear { .. } => "linear",
+            Layer::Flatten => "flatten",
+            Layer::Relu => "relu",
+            Layer::LeakyRelu { .. } => "leaky_relu",
+            Layer::Tanh => "tanh",
+            Layer::Gelu => "gelu",
+        }
+    }
+}
+
 fn yes() -> bool {
     true
 }

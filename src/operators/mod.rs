@@ -1,1 +1,54 @@
-//! operators
+//! Curvature and noise as operators on device-resident blocks of vectors, and the quantities behind them.
+//!
+//! ```no_run
+//! use curvkit::data::{Dataset, Targets};
+//! use curvkit::gpu::{Gpu, GpuOptions};
+//! use curvkit::net::{Layer, Loss, Model, Network};
+//! use curvkit::operators::Problem;
+//!
+//! # fn main() -> curvkit::Result<()> {
+//! let gpu = Gpu::new(&GpuOptions::default())?;
+//! let network = Network::new(&Model::mlp(&[4, 8, 3], Layer::Tanh, true))?;
+//! let theta = network.initial_parameters(0);
+//! let data = Dataset::new(vec![0.5; 2 * 4], vec![4], Targets::Classes(vec![0, 2]))?;
+//! let problem = Problem::new(&gpu, &network, &theta, &data, Loss::CrossEntropy)?;
+//! let v = vec![1.0; network.dim()];
+//! let hv = problem.hvp(&network.all(), &v)?; // [K, P] from directions [K, P], here K = 1
+//! # Ok(())
+//! # }
+//! ```
+
+mod block;
+mod curvature;
+mod dense;
+mod layer;
+mod pass;
+mod problem;
+
+pub use block::Block;
+pub use curvature::{Curvature, CurvatureOperator};
+pub use dense::DenseMatrix;
+pub use layer::LayerMoments;
+pub use problem::{LossReport, Problem};
+
+use crate::Result;
+use crate::gpu::Gpu;
+
+/// A symmetric linear map on vectors that live on the device.
+pub trait SymmetricOperator {
+    /// The device.
+    fn gpu(&self) -> &Gpu;
+
+    /// The number of coordinates.
+    fn dim(&self) -> usize;
+
+    /// Words that one vector takes on the device; those past its coordinates are zero.
+    fn stride(&self) -> usize;
+
+    /// `Y = A X`, vector by vector.
+    ///
+    /// # Errors
+    /// [`crate::Error::Shape`] where the blocks are not of this operator's vectors or differ in number, and
+    /// the device's errors.
+    fn apply(&self, x: &Block, y: &Block) -> Result<()>;
+}

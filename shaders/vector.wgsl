@@ -1,0 +1,101 @@
+// Elementwise work on blocks of vectors
+//   combine   y[e] = α x[e] + β y[e]                        (β = 0: y is not read)
+//   add_outer y[k, e] += c[k] x[e]                          y: `stride` words from row to row
+//   units     y[k, n, i] = 1 if i = first + k else 0        tangents that are unit directions
+//   row_sum   y[j] = Σ_e x[j, e]
+//   dot       s[j, c] = Σ_{e in chunk c} x[j, e] y[j, e]    x, y: `stride` words from row to row
+//
+//   e  coordinate   j, k  vector   c  chunk of CHUNK coordinates
+
+const CHUNK = 4096u;
+
+struct Params {
+    elements: u32,
+    vectors: u32,
+    stride: u32,
+    x_stride: u32, // of `dot`: 0 where one x serves every y
+    first: u32,
+    alpha: f32,
+    beta: f32,
+}
+
+@group(0) @binding(0) var<storage, read> x: array<f32>;
+@group(0) @binding(1) var<storage, read> c: array<f32>;
+@group(0) @binding(2) var<storage, read> y_in: array<f32>;
+@group(0) @binding(3) var<storage, read_write> y: array<f32>;
+@group(0) @binding(4) var<storage, read_write> s: array<f32>;
+@group(1) @binding(0) var<uniform> p: Params;
+
+@compute @workgroup_size(64)
+fn combine(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
+    let e = linear_index(id, groups, 64u);
+    if e >= p.elements {
+        return;
+    }
+    var v = p.alpha * x[e];
+    if p.beta != 0.0 {
+        v += p.beta * y[e];
+    }
+    y[e] = v;
+}
+
+@compute @workgroup_size(64)
+fn add_outer(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
+    let at = linear_index(id, groups, 64u);
+    if at >= p.elements * p.vectors {
+        return;
+    }
+    let k = at / p.elements;
+    let e = at % p.elements;
+    y[k * p.stride + e] += p.alpha * c[k] * x[e];
+}
+
+// elements: n · i together, stride: the number of i
+@compute @workgroup_size(64)
+fn units(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
+    let at = linear_index(id, groups, 64u);
+    if at >= p.elements * p.vectors {
+        return;
+    }
+    let k = at / p.elements;
+    y[at] = select(0.0, 1.0, at % p.stride == p.first + k);
+}
+
+var<workgroup> partial: array<f32, 64>;
+
+@compute @workgroup_size(64)
+fn dot(@builtin(local_invocation_id) local: vec3<u32>, @builtin(workgroup_id) group: vec3<u32>,
+       @builtin(num_workgroups) groups: vec3<u32>) {
+    let chunk = group.x;
+    let j = group.y;
+    let first = chunk * CHUNK;
+    let end = min(first + CHUNK, p.elements);
+    var sum = 0.0;
+    for (var e = first + local.x; e < end; e += 64u) {
+        sum += x[j * p.x_stride + e] * y_in[j * p.stride + e];
+    }
+    partial[local.x] = sum;
+    workgroupBarrier();
+    for (var half = 32u; half > 0u; half /= 2u) {
+        if local.x < half {
+            partial[local.x] += partial[local.x + half];
+        }
+        workgroupBarrier();
+    }
+    if local.x == 0u {
+        s[j * groups.x + chunk] = partial[0];
+    }
+}
+
+// y[j] = Σ_e x[j, e], in order
+@compute @workgroup_size(64)
+fn row_sum(@builtin(global_invocation_id) id: vec3<u32>) {
+    if id.x >= p.vectors {
+        return;
+    }
+    var sum = 0.0;
+    for (var e = 0u; e < p.elements; e++) {
+        sum += x[id.x * p.elements + e];
+    }
+    y[id.x] = sum;
+}

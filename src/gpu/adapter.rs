@@ -1,0 +1,124 @@
+//! Which adapters there are, and which one to use.
+
+use serde::Serialize;
+
+use crate::{Error, Result};
+
+/// How to open a device.
+#[derive(Clone, Debug, Default)]
+pub struct GpuOptions {
+    /// An index into [`adapters`] or a part of an adapter's name; `None` takes the most capable one.
+    pub adapter: Option<String>,
+    pub limits: LimitsChoice,
+    /// Bytes that chunks of samples and directions are cut to.
+    pub memory_budget: Option<u64>,
+}
+
+impl GpuOptions {
+    /// What is assumed where nothing is said: wgpu does not tell how much memory an adapter has.
+    pub const DEFAULT_MEMORY_BUDGET: u64 = 2 << 30;
+
+    /// The adapter that the environment variable `CURVKIT_ADAPTER` names, if it is set.
+    pub fn from_env() -> GpuOptions {
+        GpuOptions { adapter: std::env::var("CURVKIT_ADAPTER").ok(), ..Default::default() }
+    }
+}
+
+/// Which limits to ask the adapter for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LimitsChoice {
+    /// All that it has.
+    #[default]
+    Adapter,
+    /// What every WebGPU device has.
+    WebGpuDefaults,
+}
+
+/// What `curvkit adapters` tells of one adapter.
+#[derive(Clone, Debug, Serialize)]
+pub struct AdapterReport {
+    pub index: usize,
+    pub name: String,
+    pub backend: String,
+    pub device_type: String,
+    pub driver: String,
+    pub driver_info: String,
+    /// Bytes.
+    pub max_buffer_size: u64,
+    /// Bytes.
+    pub max_storage_buffer_binding_size: u64,
+    pub max_storage_buffers_per_shader_stage: u32,
+    pub max_compute_invocations_per_workgroup: u32,
+    /// Bytes.
+    pub max_compute_workgroup_storage_size: u32,
+    pub subgroup_size: [u32; 2],
+    pub features: Vec<String>,
+}
+
+fn instance() -> wgpu::Instance {
+    let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
+    descriptor.backends = wgpu::Backends::VULKAN | wgpu::Backends::METAL | wgpu::Backends::DX12;
+    // wgpu validates every call; the drivers' own layers are for the drivers' authors.
+    descriptor.flags = wgpu::InstanceFlags::empty();
+    wgpu::Instance::new(descriptor)
+}
+
+fn enumerate() -> Vec<wgpu::Adapter> {
+    pollster::block_on(instance().enumerate_adapters(wgpu::Backends::all()))
+}
+
+/// Every adapter that Vulkan, Metal or DX12 offers, in the order of their indices.
+pub fn adapters() -> Vec<AdapterReport> {
+    let report = |(index, adapter): (usize, wgpu::Adapter)| {
+        let (info, limits) = (adapter.get_info(), adapter.limits());
+        AdapterReport {
+            index,
+            name: info.name,
+            backend: info.backend.to_string(),
+            device_type: format!("{:?}", info.device_type),
+            driver: info.driver,
+            driver_info: info.driver_info,
+            max_buffer_size: limits.max_buffer_size,
+            max_storage_buffer_binding_size: limits.max_storage_buffer_binding_size,
+            max_storage_buffers_per_shader_stage: limits.max_storage_buffers_per_shader_stage,
+            max_compute_invocations_per_workgroup: limits.max_compute_invocations_per_workgroup,
+            max_compute_workgroup_storage_size: limits.max_compute_workgroup_storage_size,
+            subgroup_size: [info.subgroup_min_size, info.subgroup_max_size],
+            features: adapter.features().iter_names().map(|(name, _)| name.to_string()).collect(),
+        }
+    };
+    enumerate().into_iter().enumerate().map(report).collect()
+}
+
+pub(super) fn choose(options: &GpuOptions) -> Result<wgpu::Adapter> {
+    let adapters = enumerate();
+    let names: Vec<String> = adapters.iter().map(|a| a.get_info().name).collect();
+    let found = match names.as_slice() {
+        [] => "none was found".to_string(),
+        names => format!("found {}", names.join(", ")),
+    };
+    let wanted = match &options.adapter {
+        Some(wanted) => format!("“{wanted}”"),
+        None => "at all".to_string(),
+    };
+    let missing = Error::NoAdapter { wanted, found };
+    let rank = |adapter: &wgpu::Adapter| match adapter.get_info().device_type {
+        wgpu::DeviceType::DiscreteGpu => 0,
+        wgpu::DeviceType::IntegratedGpu => 1,
+        wgpu::DeviceType::VirtualGpu => 2,
+        wgpu::DeviceType::Other => 3,
+        wgpu::DeviceType::Cpu => 4,
+    };
+    let chosen = match &options.adapter {
+        None => adapters.into_iter().min_by_key(rank),
+        Some(wanted) => match wanted.parse::<usize>() {
+            Ok(index) => adapters.into_iter().nth(index),
+            Err(_) => {
+                let wanted = wanted.to_lowercase();
+                let at = names.iter().position(|name| name.to_lowercase().contains(&wanted));
+                at.and_then(|at| adapters.into_iter().nth(at))
+            }
+        },
+    };
+    chosen.ok_or(missing)
+}

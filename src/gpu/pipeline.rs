@@ -1,0 +1,154 @@
+//! Compute pipelines, made once per shader, entry point and constants, with layouts read off the WGSL.
+
+use std::sync::Arc;
+
+use super::Gpu;
+use crate::Result;
+
+/// A WGSL module: its name and the files that make it up, each included whole.
+#[derive(Clone, Copy, Debug)]
+pub struct Shader {
+    pub name: &'static str,
+    pub files: &'static [&'static str],
+}
+
+pub(super) type Key = (&'static str, &'static str, Vec<(&'static str, u32)>);
+
+/// A compute pipeline and what is bound to it.
+pub struct Kernel {
+    pub(super) name: String,
+    pub(super) pipeline: wgpu::ComputePipeline,
+    pub(super) layout: wgpu::BindGroupLayout,
+    /// Name, binding number and whether it is written, by binding number.
+    pub(super) bindings: Vec<(String, u32, bool)>,
+}
+
+/// Bytes of one dispatch's parameters and of one step's: the alignment of dynamic uniform offsets.
+pub(super) const SLOT: u64 = 256;
+
+/// Group 1 of every pipeline: binding 0 the dispatch's parameters, binding 1 the step's.
+pub(super) fn uniform_layout(device: &wgpu::Device) -> wgpu::BindGroupLayout {
+    let entry = |binding| wgpu::BindGroupLayoutEntry {
+        binding,
+        visibility: wgpu::ShaderStages::COMPUTE,
+        ty: wgpu::BindingType::Buffer {
+            ty: wgpu::BufferBindingType::Uniform,
+            has_dynamic_offset: true,
+            min_binding_size: None,
+        },
+        count: None,
+    };
+    device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
+        label: Some("parameters"),
+        entries: &[entry(0), entry(1)],
+    })
+}
+
+impl Gpu {
+    /// The pipeline of `entry` in `shader` with WGSL `override` constants set.
+    ///
+    /// # Errors
+    /// [`crate::Error::Device`] where the driver rejects the shader.
+    ///
+    /// # Panics
+    /// If the shader is not valid WGSL or has no such entry point: the tests validate every one.
+    pub fn kernel(
+        &self,
+        shader: Shader,
+        entry: &'static str,
+        constants: &[(&'static str, u32)],
+    ) -> Result<Arc<Kernel>> {
+        let key = (shader.name, entry, constants.to_vec());
+        if let Some(kernel) = self.inner.kernels.lock().unwrap_or_else(|p| p.into_inner()).get(&key) {
+            return Ok(kernel.clone());
+        }
+        let kernel = Arc::new(self.build(shader, entry, constants)?);
+        self.inner.kernels.lock().unwrap_or_else(|p| p.into_inner()).insert(key, kernel.clone());
+        Ok(kernel)
+    }
+
+    fn build(&self, shader: Shader, entry: &'static str, constants: &[(&str, u32)]) -> Result<Kernel> {
+        let source = shader.files.join("\n");
+        let bindings = storage_bindings(shader.name, &source, entry);
+        let name = format!("{} {entry}", shader.name);
+        self.scoped(&format!("compiling {name}"), || {
+            let device = self.device();
+            let descriptor = wgpu::ShaderModuleDescriptor {
+                label: Some(shader.name),
+                source: wgpu::ShaderSource::Wgsl(source.into()),
+            };
+            // SAFETY: every kernel keeps within its buffers and ends its loops by construction: its host
+            // wrapper checks each view's length against the shapes, and the tests compare every kernel
+            // with an f64 twin on odd sizes.
+            let module = unsafe {
+                device.create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked())
+            };
+            let entries: Vec<_> = bindings
+                .iter()
+                .map(|&(_, binding, written)| wgpu::BindGroupLayoutEntry {
+                    binding,
+                    visibility: wgpu::ShaderStages::COMPUTE,
+                    ty: wgpu::BindingType::Buffer {
+                        ty: wgpu::BufferBindingType::Storage { read_only: !written },
+                        has_dynamic_offset: false,
+                        min_binding_size: None,
+                    },
+                    count: None,
+                })
+                .collect();
+            let layout = device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
+                label: Some(&name),
+                entries: &entries,
+            });
+            let pipeline_layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
+                label: Some(&name),
+                bind_group_layouts: &[Some(&layout), Some(&self.inner.uniform_layout)],
+                immediate_size: 0,
+            });
+            let constants: Vec<(&str, f64)> = constants.iter().map(|&(k, v)| (k, v as f64)).collect();
+            let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+                label: Some(&name),
+                layout: Some(&pipeline_layout),
+                module: &module,
+                entry_point: Some(entry),
+                compilation_options: wgpu::PipelineCompilationOptions {
+                    constants: &constants,
+                    zero_initialize_workgroup_memory: false,
+                },
+                cache: None,
+            });
+            Kernel { name, pipeline, layout, bindings }
+        })
+    }
+}
+
+/// The storage bindings of group 0 that `entry` uses: name, number, whether it is written.
+fn storage_bindings(name: &str, source: &str, entry: &str) -> Vec<(String, u32, bool)> {
+    let module = naga::front::wgsl::parse_str(source)
+        .unwrap_or_else(|error| panic!("{name}: {}", error.emit_to_string(source)));
+    let info =
+        naga::valid::Validator::new(naga::valid::ValidationFlags::all(), naga::valid::Capabilities::all())
+            .validate(&module)
+            .unwrap_or_else(|error| panic!("{name}: {}", error.emit_to_string(source)));
+    let index = module
+        .entry_points
+        .iter()
+        .position(|point| point.name == entry)
+        .unwrap_or_else(|| panic!("{name}: no entry point {entry}"));
+    let used = info.get_entry_point(index);
+    let mut bindings: Vec<_> = module
+        .global_variables
+        .iter()
+        .filter(|(handle, _)| !used[*handle].is_empty())
+        .filter_map(|(_, variable)| match (variable.space, variable.binding) {
+            (naga::AddressSpace::Storage { access }, Some(binding)) if binding.group == 0 => Some((
+                variable.name.clone().unwrap_or_default(),
+                binding.binding,
+                access.contains(naga::StorageAccess::STORE),
+            )),
+            _ => None,
+        })
+        .collect();
+    bindings.sort_by_key(|&(_, binding, _)| binding);
+    bindings
+}

@@ -1,0 +1,423 @@
+//! What a sweep computes: the jets of a graph's tensors, forward and in reverse, as a list of instructions.
+//!
+//! Along `θ(ε) = θ + ε v` every tensor is a jet `x + ε x1 + ½ ε² x2`. A [`Slot`] is one order of one tensor
+//! or of its adjoint. Forward, a sum of terms differentiates term by term: linear terms act on each order
+//! alone, bilinear ones follow Leibniz, pointwise ones Faà di Bruno. The reverse sweep consists of terms of
+//! the same kinds (the adjoint of `y = β(a, b)` is bilinear in `ȳ` and the other operand), so its jets
+//! follow the same rules. Zeros are known: an absent slot costs nothing. What no result needs is dropped.
+
+use crate::kernels::pointwise::Pointwise;
+use crate::net::{Bilinear, Graph, Kind, Linear, Node, TensorId, Term};
+
+/// A tensor or its adjoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Var {
+    Value(TensorId),
+    Adjoint(TensorId),
+}
+
+/// One order of a variable's jet. Order 0 is one tensor for all directions, higher orders one for each;
+/// in a linearised reverse sweep (GGN, noise) the adjoints of order 1 are plain adjoints, one per direction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Slot {
+    pub var: Var,
+    pub order: u8,
+}
+
+/// Order `order` of tensor `id`.
+pub fn value(id: TensorId, order: u8) -> Slot {
+    Slot { var: Var::Value(id), order }
+}
+
+/// Order `order` of the adjoint of tensor `id`.
+pub fn adjoint(id: TensorId, order: u8) -> Slot {
+    Slot { var: Var::Adjoint(id), order }
+}
+
+/// Where tangents start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Tangents {
+    None,
+    /// The directions move these parameters (positions in [`Graph::parameters`]).
+    Parameters(Vec<usize>),
+    /// Direction k moves coordinate k of this tensor, in every sample alike.
+    Units(TensorId),
+}
+
+/// What the reverse sweep starts from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Seeds {
+    /// There is none: losses only, and slopes ℓ1 where there are tangents.
+    None,
+    /// The loss's adjoint and its jet, to the order of the tangents: gradient, `H v`, `∇³L[v, v]`.
+    Jet,
+    /// `∇²ℓ z1` as a plain adjoint: `G v`.
+    Ggn,
+    /// `(ℓ1 − ḡ·v) ∇ℓ` as a plain adjoint: the centred noise covariance's `C v`.
+    Noise,
+}
+
+/// What a sweep is to compute.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    pub tangents: Tangents,
+    /// Of the tangents: 0, 1 or 2.
+    pub order: u8,
+    pub seeds: Seeds,
+    /// Orders of the adjoints of these parameters are results, summed over samples.
+    pub gradients: Vec<(usize, u8)>,
+    /// Adjoints of order 0 of these parameters are results, sample by sample.
+    pub per_sample: Vec<usize>,
+    /// These slots are results too.
+    pub keep: Vec<Slot>,
+}
+
+impl Request {
+    /// Losses only.
+    pub fn loss() -> Request {
+        let tangents = Tangents::None;
+        Request { tangents, order: 0, seeds: Seeds::None, gradients: vec![], per_sample: vec![], keep: vec![] }
+    }
+
+    /// The gradient with respect to `parameters`.
+    pub fn gradient(parameters: &[usize]) -> Request {
+        let gradients = parameters.iter().map(|&p| (p, 0)).collect();
+        Request { seeds: Seeds::Jet, gradients, ..Request::loss() }
+    }
+
+    /// Per-sample gradients with respect to `parameters`.
+    pub fn per_sample_gradient(parameters: &[usize]) -> Request {
+        Request { seeds: Seeds::Jet, per_sample: parameters.to_vec(), ..Request::loss() }
+    }
+
+    /// Products of `seeds`' operator with directions in `parameters`; `order` 1, or 2 for `∇³L[v, v]`.
+    pub fn product(parameters: &[usize], seeds: Seeds, order: u8) -> Request {
+        Request {
+            tangents: Tangents::Parameters(parameters.to_vec()),
+            order,
+            seeds,
+            gradients: parameters.iter().map(|&p| (p, order)).collect(),
+            ..Request::loss()
+        }
+    }
+}
+
+/// How a bilinear map is used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// `β(a, b)` of a and b.
+    Value,
+    /// The adjoint with respect to a, of ȳ and b, summed over samples where a is a parameter.
+    AdjointA,
+    /// The same, sample by sample.
+    PerSampleA,
+    /// The adjoint with respect to b, of ȳ and a.
+    AdjointB,
+}
+
+/// A summand of a slot.
+#[derive(Clone, Copy, Debug)]
+pub enum Summand {
+    /// `c A x`, or `c Aᵀ x`; the latter summed over samples where A acts on a parameter, unless per sample.
+    Linear { map: Linear, transposed: bool, per_sample: bool, x: Slot, c: f32 },
+    /// `c β(x, y)` in one of its forms.
+    Bilinear { map: Bilinear, form: Form, x: Slot, y: Slot, c: f32 },
+    /// The order in hand of `σ′(x) d̄`, of those slots that are there.
+    PointwiseAdjoint { sigma: Pointwise, x: [Option<Slot>; 3], d: [Option<Slot>; 3] },
+}
+
+/// A step of a sweep.
+#[derive(Clone, Debug)]
+pub enum Instruction {
+    /// The batch's samples.
+    Gather { to: Slot },
+    /// Tangents that are unit directions.
+    Units { to: Slot },
+    Sum { to: Slot, summands: Vec<Summand> },
+    /// `σ` of a jet, to the order of what is there.
+    Jet { sigma: Pointwise, x: [Option<Slot>; 3], y: [Option<Slot>; 3] },
+    /// Losses and, weighted, their gradient.
+    Loss { z: Slot, g: Slot },
+    /// Slopes and the higher orders of the loss's adjoint.
+    LossTangent { z: [Option<Slot>; 3], g1: Slot, g2: Option<Slot> },
+    NoiseSeed { g: Slot, g1: Slot },
+}
+
+impl Instruction {
+    /// The slots it makes.
+    pub fn writes(&self) -> Vec<Slot> {
+        match self {
+            Instruction::Gather { to } | Instruction::Units { to } | Instruction::Sum { to, .. } => vec![*to],
+            Instruction::Jet { y, .. } => y.iter().flatten().copied().collect(),
+            Instruction::Loss { g, .. } => vec![*g],
+            Instruction::LossTangent { g1, g2, .. } => [Some(*g1), *g2].into_iter().flatten().collect(),
+            Instruction::NoiseSeed { g1, .. } => vec![*g1],
+        }
+    }
+
+    /// The slots it reads.
+    pub fn reads(&self) -> Vec<Slot> {
+        match self {
+            Instruction::Gather { .. } | Instruction::Units { .. } => vec![],
+            Instruction::Sum { summands, .. } => summands
+                .iter()
+                .flat_map(|summand| match *summand {
+                    Summand::Linear { x, .. } => vec![x],
+                    Summand::Bilinear { x, y, .. } => vec![x, y],
+                    Summand::PointwiseAdjoint { x, d, .. } => x.into_iter().chain(d).flatten().collect(),
+                })
+                .collect(),
+            Instruction::Jet { x, .. } => x.iter().flatten().copied().collect(),
+            Instruction::Loss { z, .. } => vec![*z],
+            Instruction::LossTangent { z, .. } => z.iter().flatten().copied().collect(),
+            Instruction::NoiseSeed { g, .. } => vec![*g],
+        }
+    }
+}
+
+/// The instructions that a request needs, in order.
+pub fn plan(graph: &Graph, request: &Request) -> Vec<Instruction> {
+    let mut planner = Planner { graph, request, present: Default::default(), instructions: Vec::new() };
+    planner.forward();
+    planner.losses();
+    if request.seeds != Seeds::None {
+        planner.reverse();
+    }
+    let results = planner.results();
+    drop_unused(planner.instructions, &results)
+}
+
+struct Planner<'g> {
+    graph: &'g Graph,
+    request: &'g Request,
+    /// Slots that are not zero.
+    present: std::collections::HashSet<Slot>,
+    instructions: Vec<Instruction>,
+}
+
+/// `(i, j, binomial(order, i))` for `i + j = order`.
+fn leibniz(order: u8) -> impl Iterator<Item = (u8, u8, f32)> {
+    (0..=order).map(move |i| (i, order - i, if order == 2 && i == 1 { 2.0 } else { 1.0 }))
+}
+
+impl Planner<'_> {
+    fn has(&self, slot: Slot) -> bool {
+        self.present.contains(&slot)
+    }
+
+    /// The orders of a variable's jet that are not zero.
+    fn jet(&self, of: fn(TensorId, u8) -> Slot, id: TensorId) -> [Option<Slot>; 3] {
+        [0, 1, 2].map(|order| Some(of(id, order)).filter(|&slot| self.has(slot)))
+    }
+
+    fn push(&mut self, instruction: Instruction) {
+        self.present.extend(instruction.writes());
+        self.instructions.push(instruction);
+    }
+
+    fn forward(&mut self) {
+        self.push(Instruction::Gather { to: value(self.graph.input, 0) });
+        for (index, parameter) in self.graph.parameters.iter().enumerate() {
+            self.present.insert(value(parameter.tensor, 0));
+            if matches!(&self.request.tangents, Tangents::Parameters(moving) if moving.contains(&index)) {
+                self.present.insert(value(parameter.tensor, 1));
+            }
+        }
+        for node in &self.graph.nodes {
+            self.forward_node(node);
+        }
+    }
+
+    fn forward_node(&mut self, node: &Node) {
+        let output = node.output;
+        if let [Term::Pointwise { sigma, x }] = node.terms[..] {
+            let jet = self.jet(value, x);
+            let first = jet[1].is_some();
+            let second = self.request.order == 2
+                && first
+                && (jet[2].is_some() || !sigma.is_piecewise_linear());
+            let y = [
+                Some(value(output, 0)),
+                first.then_some(value(output, 1)),
+                second.then_some(value(output, 2)),
+            ];
+            self.push(Instruction::Jet { sigma, x: jet, y });
+        } else {
+            for order in 0..=self.request.order {
+                let summands: Vec<Summand> =
+                    node.terms.iter().flat_map(|&term| self.forward_summands(term, order)).collect();
+                if !summands.is_empty() {
+                    self.push(Instruction::Sum { to: value(output, order), summands });
+                }
+            }
+        }
+        if self.request.tangents == Tangents::Units(output) {
+            self.push(Instruction::Units { to: value(output, 1) });
+        }
+    }
+
+    fn forward_summands(&self, term: Term, order: u8) -> Vec<Summand> {
+        match term {
+            Term::Linear { map, x } => {
+                let x = value(x, order);
+                let summand = Summand::Linear { map, transposed: false, per_sample: false, x, c: 1.0 };
+                self.has(x).then_some(summand).into_iter().collect()
+            }
+            Term::Bilinear { map, a, b } => leibniz(order)
+                .map(|(i, j, c)| (value(a, i), value(b, j), c))
+                .filter(|&(x, y, _)| self.has(x) && self.has(y))
+                .map(|(x, y, c)| Summand::Bilinear { map, form: Form::Value, x, y, c })
+                .collect(),
+            Term::Pointwise { .. } => unreachable!("a pointwise term is the only one of its node"),
+        }
+    }
+
+    fn losses(&mut self) {
+        let output = self.graph.output;
+        let z = self.jet(value, output);
+        let z0 = z[0].expect("the output has a value");
+        self.push(Instruction::Loss { z: z0, g: adjoint(output, 0) });
+        if z[1].is_some() {
+            let second = self.request.order == 2 && self.request.seeds == Seeds::Jet;
+            let g2 = second.then_some(adjoint(output, 2));
+            self.push(Instruction::LossTangent { z, g1: adjoint(output, 1), g2 });
+            if self.request.seeds == Seeds::Noise {
+                // the slopes stay; the adjoint's first order is made anew from them
+                self.push(Instruction::NoiseSeed { g: adjoint(output, 0), g1: adjoint(output, 1) });
+            }
+        }
+    }
+
+    fn reverse(&mut self) {
+        // a plain adjoint sees no tangents and has no order 0
+        if matches!(self.request.seeds, Seeds::Ggn | Seeds::Noise) {
+            self.present.retain(|slot| match slot.var {
+                Var::Value(_) => slot.order == 0,
+                Var::Adjoint(_) => slot.order == 1,
+            });
+        }
+        let graph = self.graph;
+        let parameters = self.request.gradients.iter().map(|&(p, _)| p).chain(self.request.per_sample.iter().copied());
+        let mut sources: Vec<TensorId> = parameters.map(|p| graph.parameters[p].tensor).collect();
+        sources.extend(self.request.keep.iter().filter_map(|slot| match slot.var {
+            Var::Adjoint(id) => Some(id),
+            Var::Value(_) => None,
+        }));
+        let wanted = graph.depends_on(&sources);
+        // an adjoint is complete once every node that uses its tensor has been passed
+        let mut users: Vec<Vec<&Node>> = vec![Vec::new(); graph.tensors.len()];
+        for node in &graph.nodes {
+            for term in &node.terms {
+                match *term {
+                    Term::Linear { x, .. } | Term::Pointwise { x, .. } => users[x].push(node),
+                    Term::Bilinear { a, b, .. } => {
+                        users[a].push(node);
+                        if a != b {
+                            users[b].push(node);
+                        }
+                    }
+                }
+            }
+        }
+        let mut order_of_adjoints: Vec<TensorId> = graph.nodes.iter().rev().map(|node| node.output).collect();
+        order_of_adjoints.retain(|&id| id != graph.output);
+        order_of_adjoints.extend(graph.parameters.iter().map(|parameter| parameter.tensor));
+        for id in order_of_adjoints.into_iter().filter(|&id| wanted[id]) {
+            for order in 0..=self.request.order {
+                let summands: Vec<Summand> = users[id]
+                    .iter()
+                    .flat_map(|node| node.terms.iter().map(|&term| (node.output, term)))
+                    .flat_map(|(output, term)| self.reverse_summands(id, output, term, order))
+                    .collect();
+                if !summands.is_empty() {
+                    self.push(Instruction::Sum { to: adjoint(id, order), summands });
+                }
+            }
+        }
+    }
+
+    /// What `term` of the definition of `output` adds to order `order` of the adjoint of tensor `id`.
+    fn reverse_summands(&self, id: TensorId, output: TensorId, term: Term, order: u8) -> Vec<Summand> {
+        let per_sample = match self.graph.tensors[id].kind {
+            Kind::Parameter(index) => self.request.per_sample.contains(&index),
+            _ => false,
+        };
+        let product = |form, other: TensorId, map| {
+            leibniz(order)
+                .map(move |(i, j, c)| (adjoint(output, i), value(other, j), c))
+                .filter(|&(x, y, _)| self.has(x) && self.has(y))
+                .map(move |(x, y, c)| Summand::Bilinear { map, form, x, y, c })
+        };
+        match term {
+            Term::Linear { map, x } if x == id => {
+                let x = adjoint(output, order);
+                let summand = Summand::Linear { map, transposed: true, per_sample, x, c: 1.0 };
+                self.has(x).then_some(summand).into_iter().collect()
+            }
+            Term::Bilinear { map, a, b } => {
+                let mut summands = Vec::new();
+                if a == id {
+                    let form = if per_sample { Form::PerSampleA } else { Form::AdjointA };
+                    summands.extend(product(form, b, map));
+                }
+                if b == id {
+                    summands.extend(product(Form::AdjointB, a, map));
+                }
+                summands
+            }
+            Term::Pointwise { sigma, x } if x == id => {
+                let (x, mut d) = (self.jet(value, x), self.jet(adjoint, output));
+                let bent = x[1].is_some() && !sigma.is_piecewise_linear();
+                let there = match order {
+                    0 => d[0].is_some(),
+                    1 => d[1].is_some() || (bent && d[0].is_some()),
+                    _ => d[2].is_some() || (bent && (d[1].is_some() || d[0].is_some())),
+                };
+                d[order as usize + 1..].fill(None);
+                there.then_some(Summand::PointwiseAdjoint { sigma, x, d }).into_iter().collect()
+            }
+            _ => vec![],
+        }
+    }
+
+    fn results(&self) -> Vec<Slot> {
+        let of = |&p: &usize, order| adjoint(self.graph.parameters[p].tensor, order);
+        let gradients = self.request.gradients.iter().map(|(p, order)| of(p, *order));
+        let per_sample = self.request.per_sample.iter().map(|p| of(p, 0));
+        gradients.chain(per_sample).chain(self.request.keep.iter().copied()).collect()
+    }
+}
+
+/// Keeps the instructions that `results` and the per-sample losses depend on.
+fn drop_unused(instructions: Vec<Instruction>, results: &[Slot]) -> Vec<Instruction> {
+    let mut needed: std::collections::HashSet<Slot> = results.iter().copied().collect();
+    let mut kept = Vec::new();
+    for mut instruction in instructions.into_iter().rev() {
+        let reports = matches!(instruction, Instruction::Loss { .. } | Instruction::LossTangent { .. });
+        if !reports && !instruction.writes().iter().any(|slot| needed.contains(slot)) {
+            continue;
+        }
+        match &mut instruction {
+            // the highest order of a jet that nobody reads is not made
+            Instruction::Jet { x, y, .. } => {
+                for order in [2, 1] {
+                    if y[order].is_some_and(|slot| !needed.contains(&slot)) {
+                        y[order] = None;
+                        x[order] = None;
+                    } else if y[order].is_some() {
+                        break;
+                    }
+                }
+            }
+            // a slot of an adjoint may be made twice (noise seeds): the later one stands
+            Instruction::NoiseSeed { g1, .. } => {
+                needed.remove(g1);
+            }
+            _ => {}
+        }
+        needed.extend(instruction.reads());
+        kept.push(instruction);
+    }
+    kept.reverse();
+    kept
+}

@@ -1,0 +1,92 @@
+//! A data set on the device.
+
+use crate::data::{Dataset, Targets};
+use crate::gpu::{Buffer, Gpu, View};
+use crate::net::{Loss, Network};
+use crate::{Error, Result};
+
+/// A data set's inputs and targets in device memory; the inputs are cut over buffers where one binding is
+/// too small for them.
+pub struct Samples {
+    len: usize,
+    width: usize,
+    /// First sample and values, `[held, width]`.
+    shards: Vec<(usize, View)>,
+    targets: Buffer,
+    classes: bool,
+}
+
+impl Samples {
+    /// Uploads `data` for `network` and `loss`.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] where samples or targets do not fit the network, [`Error::Argument`] where a class
+    /// is not below the number of outputs or the loss cannot take the targets, and the device's errors.
+    pub fn new(gpu: &Gpu, network: &Network, data: &Dataset, loss: Loss) -> Result<Samples> {
+        let (width, outputs) = (network.input_len(), network.outputs());
+        if data.sample_len() != width {
+            return Err(Error::shape("inputs: one sample", &data.shape, &network.model().input));
+        }
+        let per_shard = gpu.max_binding_len() / width;
+        if per_shard == 0 {
+            return Err(Error::OutOfMemory {
+                doing: "uploading the data set".into(),
+                detail: format!("one sample has {width} values, a binding holds {}", gpu.max_binding_len()),
+            });
+        }
+        let (targets, classes) = match &data.targets {
+            Targets::Classes(classes) => {
+                if let Some(at) = classes.iter().position(|&class| class as usize >= outputs) {
+                    let found = format!("class {} (sample {at})", classes[at]);
+                    return Err(Error::argument("targets", found, format!("classes below the {outputs} outputs")));
+                }
+                (gpu.upload(classes)?, true)
+            }
+            Targets::Values { values, width } => {
+                if loss == Loss::CrossEntropy {
+                    return Err(Error::argument("targets", "values", "classes (i32 or i64) for cross-entropy"));
+                }
+                if *width != outputs {
+                    return Err(Error::shape("targets", [data.len(), *width], [data.len(), outputs]));
+                }
+                (gpu.upload(values)?, false)
+            }
+        };
+        let mut shards = Vec::new();
+        for (i, piece) in data.inputs.chunks(per_shard * width).enumerate() {
+            let buffer = gpu.upload(piece)?;
+            shards.push((i * per_shard, buffer.slice(0, piece.len())));
+        }
+        Ok(Samples { len: data.len(), width, shards, targets, classes })
+    }
+
+    /// N.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Never true: a data set has at least one sample.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The number of values in one sample.
+    pub fn width(&self) -> usize {
+        self.width
+    }
+
+    /// First sample and values of each part.
+    pub fn shards(&self) -> &[(usize, View)] {
+        &self.shards
+    }
+
+    /// Classes u32 `[N]` or values f32 `[N, L]`.
+    pub fn targets(&self) -> View {
+        self.targets.view()
+    }
+
+    /// Whether the targets are classes.
+    pub fn classes(&self) -> bool {
+        self.classes
+    }
+}

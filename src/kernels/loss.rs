@@ -1,0 +1,142 @@
+//! Per-sample losses and their jets (`shaders/loss.wgsl`).
+
+use crate::Result;
+use crate::gpu::{Recorder, Shader, View, grid};
+use crate::net::Loss;
+
+pub const SHADER: Shader =
+    Shader { name: "loss", files: &[super::COMMON, include_str!("../../shaders/loss.wgsl")] };
+
+/// What the loss compares with, and where per-sample results go.
+#[derive(Clone)]
+pub struct Targets {
+    pub loss: Loss,
+    /// Sample indices, u32.
+    pub indices: View,
+    /// Classes `[samples]` u32, or values `[samples, L]` f32.
+    pub targets: View,
+    pub classes: bool,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+struct Params {
+    rows: u32,
+    outputs: u32,
+    directions: u32,
+    order: u32,
+    has_z2: u32,
+    slope_stride: u32,
+    padding: [u32; 2],
+}
+
+impl Targets {
+    fn constants(&self) -> [(&'static str, u32); 2] {
+        let code = match self.loss {
+            Loss::CrossEntropy => 0,
+            Loss::Mse => 1,
+            Loss::SoftmaxMse => 2,
+            Loss::SquaredError => 3,
+        };
+        [("LOSS", code), ("CLASSES", self.classes as u32)]
+    }
+}
+
+/// Losses ℓ, whether each sample's largest output is its target's, and the adjoint `g = w ∇ℓ`.
+///
+/// `z`, `g`: `[N, L]`. `losses`, `correct`: indexed by `step.first + n`.
+pub fn primal(
+    rec: &mut Recorder,
+    to: &Targets,
+    (rows, outputs): (usize, usize),
+    z: &View,
+    (losses, correct): (&View, &View),
+    g: &View,
+) -> Result<()> {
+    let params = Params {
+        rows: rows as u32,
+        outputs: outputs as u32,
+        directions: 0,
+        order: 0,
+        has_z2: 0,
+        slope_stride: 0,
+        padding: [0; 2],
+    };
+    let kernel = rec.gpu().kernel(SHADER, "primal", &to.constants())?;
+    let bindings = [
+        ("z", z),
+        ("indices", &to.indices),
+        ("targets", &to.targets),
+        ("losses", losses),
+        ("correct", correct),
+        ("g", g),
+    ];
+    rec.dispatch(&kernel, &bindings, &params, grid(rows, 64), (20 * rows * outputs) as f64)
+}
+
+/// Slopes `ℓ1 = ∇ℓ·z1`, the adjoint's first order `g1 = w ∇²ℓ z1` and, where `second` is given, its second
+/// order `g2 = w (∇²ℓ z2 + ∇³ℓ[z1, z1])`, for K directions.
+///
+/// `z`: `[N, L]`. `z1`, `g1` and `second = (z2 or zero, g2)`: `[K, N, L]`. `slopes`: K rows of
+/// `slope_stride` words, indexed by `step.first + n`. `spare` is bound in the place of an absent output.
+#[allow(clippy::too_many_arguments)]
+pub fn tangent(
+    rec: &mut Recorder,
+    to: &Targets,
+    (rows, outputs, directions): (usize, usize, usize),
+    (z, z1): (&View, &View),
+    (slopes, slope_stride): (&View, usize),
+    g1: &View,
+    second: Option<(Option<&View>, &View)>,
+    spare: &View,
+) -> Result<()> {
+    let z2 = second.and_then(|(z2, _)| z2);
+    let params = Params {
+        rows: rows as u32,
+        outputs: outputs as u32,
+        directions: directions as u32,
+        order: 1 + second.is_some() as u32,
+        has_z2: z2.is_some() as u32,
+        slope_stride: slope_stride as u32,
+        padding: [0; 2],
+    };
+    let kernel = rec.gpu().kernel(SHADER, "tangent", &to.constants())?;
+    let bindings = [
+        ("z", z),
+        ("indices", &to.indices),
+        ("targets", &to.targets),
+        ("z1", z1),
+        ("z2", z2.unwrap_or(z1)),
+        ("slopes", slopes),
+        ("g1", g1),
+        ("g2", second.map_or(spare, |(_, g2)| g2)),
+    ];
+    let work = 40.0 * (rows * outputs * directions) as f64;
+    rec.dispatch(&kernel, &bindings, &params, grid(rows * directions, 64), work)
+}
+
+/// Seeds of the centred noise covariance: `g1[k, n] = (ℓ1[k, n] − c[k]) g[n]`.
+///
+/// `g`: `[N, L]`. `g1`: `[K, N, L]`. `centre`: `[K]`. `slopes` as in [`tangent`].
+pub fn noise_seed(
+    rec: &mut Recorder,
+    (rows, outputs, directions): (usize, usize, usize),
+    (slopes, slope_stride): (&View, usize),
+    centre: &View,
+    g: &View,
+    g1: &View,
+) -> Result<()> {
+    let params = Params {
+        rows: rows as u32,
+        outputs: outputs as u32,
+        directions: directions as u32,
+        order: 1,
+        has_z2: 0,
+        slope_stride: slope_stride as u32,
+        padding: [0; 2],
+    };
+    let kernel = rec.gpu().kernel(SHADER, "noise_seed", &[])?;
+    let bindings = [("centre", centre), ("slopes_in", slopes), ("g_in", g), ("g1", g1)];
+    let items = rows * outputs * directions;
+    rec.dispatch(&kernel, &bindings, &params, grid(items, 64), 3.0 * items as f64)
+}

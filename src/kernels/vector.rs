@@ -1,0 +1,93 @@
+//! Elementwise work on blocks of vectors (`shaders/vector.wgsl`).
+
+use crate::Result;
+use crate::gpu::{Recorder, Shader, View, grid};
+
+pub const SHADER: Shader =
+    Shader { name: "vector", files: &[super::COMMON, include_str!("../../shaders/vector.wgsl")] };
+
+/// Coordinates that one partial sum of [`dot`] covers.
+pub const CHUNK: usize = 4096;
+
+#[repr(C)]
+#[derive(Clone, Copy, Default, bytemuck::Pod, bytemuck::Zeroable)]
+struct Params {
+    elements: u32,
+    vectors: u32,
+    stride: u32,
+    x_stride: u32,
+    first: u32,
+    alpha: f32,
+    beta: f32,
+    padding: u32,
+}
+
+/// `y = α x + β y`; with β = 0, `y` is not read.
+pub fn combine(rec: &mut Recorder, alpha: f32, x: &View, beta: f32, y: &View) -> Result<()> {
+    assert_eq!(x.len(), y.len(), "combine's shapes");
+    let kernel = rec.gpu().kernel(SHADER, "combine", &[])?;
+    let params = Params { elements: x.len() as u32, alpha, beta, ..Params::default() };
+    rec.dispatch(&kernel, &[("x", x), ("y", y)], &params, grid(x.len(), 64), 3.0 * x.len() as f64)
+}
+
+/// `y[k, e] += α c[k] x[e]`.
+///
+/// `x`: `[E]`. `c`: `[K]`. `y`: `[K, E]`.
+pub fn add_outer(rec: &mut Recorder, alpha: f32, c: &View, x: &View, y: &View) -> Result<()> {
+    let (elements, vectors) = (x.len(), y.len() / x.len());
+    assert_eq!(y.len(), elements * vectors, "add_outer's shapes");
+    let kernel = rec.gpu().kernel(SHADER, "add_outer", &[])?;
+    let params = Params {
+        elements: elements as u32,
+        vectors: vectors as u32,
+        stride: elements as u32,
+        alpha,
+        ..Params::default()
+    };
+    let bindings = [("x", x), ("c", c), ("y", y)];
+    rec.dispatch(&kernel, &bindings, &params, grid(y.len(), 64), 3.0 * y.len() as f64)
+}
+
+/// `y[k, n, i] = 1` where `i = first + k`, else 0: the tangents that are unit directions.
+///
+/// `y`: `[K, N, width]`.
+pub fn units(rec: &mut Recorder, first: usize, vectors: usize, width: usize, y: &View) -> Result<()> {
+    let kernel = rec.gpu().kernel(SHADER, "units", &[])?;
+    let params = Params {
+        elements: (y.len() / vectors) as u32,
+        vectors: vectors as u32,
+        stride: width as u32,
+        first: first as u32,
+        ..Params::default()
+    };
+    rec.dispatch(&kernel, &[("y", y)], &params, grid(y.len(), 64), y.len() as f64)
+}
+
+/// Partial dot products `s[j, c] = Σ_{e in chunk c} x[j, e] y[j, e]` over chunks of [`CHUNK`] coordinates.
+///
+/// `y`: `[J, E]`. `x`: `[J, E]`, or `[E]` where one serves every y. `s`: `[J, ⌈E / CHUNK⌉]`.
+pub fn dot(rec: &mut Recorder, elements: usize, x: &View, y: &View, s: &View) -> Result<()> {
+    let vectors = y.len() / elements;
+    let chunks = elements.div_ceil(CHUNK);
+    assert!(s.len() >= vectors * chunks, "dot's shapes");
+    let kernel = rec.gpu().kernel(SHADER, "dot", &[])?;
+    let params = Params {
+        elements: elements as u32,
+        vectors: vectors as u32,
+        stride: elements as u32,
+        x_stride: if x.len() == elements { 0 } else { elements as u32 },
+        ..Params::default()
+    };
+    let bindings = [("x", x), ("y_in", y), ("s", s)];
+    rec.dispatch(&kernel, &bindings, &params, [chunks as u32, vectors as u32, 1], 2.0 * y.len() as f64)
+}
+
+/// `y[j] = Σ_e x[j, e]`, in order.
+///
+/// `x`: `[J, E]`. `y`: `[J]`.
+pub fn row_sum(rec: &mut Recorder, (vectors, elements): (usize, usize), x: &View, y: &View) -> Result<()> {
+    let kernel = rec.gpu().kernel(SHADER, "row_sum", &[])?;
+    let params = Params { elements: elements as u32, vectors: vectors as u32, ..Params::default() };
+    let work = (vectors * elements) as f64;
+    rec.dispatch(&kernel, &[("x", x), ("y", y)], &params, grid(vectors, 64), work)
+}

@@ -1,0 +1,169 @@
+//! A network: a model's graph, its named parameters, and where they lie in vectors on the device.
+
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use super::graph::{Graph, Parameter};
+use super::model::Model;
+use crate::gpu::Gpu;
+use crate::{Error, Result};
+
+/// A model with its graph.
+#[derive(Clone, Debug)]
+pub struct Network {
+    model: Model,
+    graph: Graph,
+}
+
+impl Network {
+    /// # Errors
+    /// [`Error::Model`] where the layers do not fit together.
+    pub fn new(model: &Model) -> Result<Network> {
+        Ok(Network { model: model.clone(), graph: Graph::new(model)? })
+    }
+
+    pub fn model(&self) -> &Model {
+        &self.model
+    }
+
+    pub fn graph(&self) -> &Graph {
+        &self.graph
+    }
+
+    /// In the order of PyTorch's `state_dict`.
+    pub fn parameters(&self) -> &[Parameter] {
+        &self.graph.parameters
+    }
+
+    /// P, the number of parameters.
+    pub fn dim(&self) -> usize {
+        self.parameters().last().map_or(0, |last| last.offset + last.len)
+    }
+
+    /// The number of values in one sample.
+    pub fn input_len(&self) -> usize {
+        self.graph.tensors[self.graph.input].len
+    }
+
+    /// L, the number of outputs.
+    pub fn outputs(&self) -> usize {
+        self.graph.tensors[self.graph.output].len
+    }
+
+    /// Names and shapes of the parameters, as a weights file has them.
+    pub fn signature(&self) -> Vec<(String, Vec<usize>)> {
+        self.parameters().iter().map(|p| (p.name.clone(), p.shape.clone())).collect()
+    }
+
+    /// PyTorch's default initialisation, `U(−1/√fan_in, 1/√fan_in)` for weights and biases: `[P]`.
+    pub fn initial_parameters(&self, seed: u64) -> Vec<f32> {
+        let mut random = ChaCha8Rng::seed_from_u64(seed);
+        let mut values = Vec::with_capacity(self.dim());
+        for parameter in self.parameters() {
+            let bound = parameter.initial_bound;
+            values.extend((0..parameter.len).map(|_| random.random_range(-bound..=bound)));
+        }
+        values
+    }
+
+    /// All parameters, as coordinates of vectors.
+    pub fn all(&self) -> Subspace {
+        self.subspace((0..self.parameters().len()).collect())
+    }
+
+    /// The parameters called `names`, as coordinates of vectors, in the order of the `state_dict`.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] naming the first that the network has not, or that stands twice.
+    pub fn restricted(&self, names: &[impl AsRef<str>]) -> Result<Subspace> {
+        let mut chosen = Vec::new();
+        for name in names {
+            let name = name.as_ref();
+            let known = || self.parameters().iter().map(|p| p.name.as_str()).collect::<Vec<_>>().join(", ");
+            match self.parameters().iter().position(|p| p.name == name) {
+                Some(at) if chosen.contains(&at) => {
+                    return Err(Error::argument("--parameters", format!("“{name}” twice"), "each name once"));
+                }
+                Some(at) => chosen.push(at),
+                None => {
+                    return Err(Error::argument("--parameters", format!("“{name}”"), format!("one of {}", known())));
+                }
+            }
+        }
+        if chosen.is_empty() {
+            return Err(Error::argument("--parameters", "no name", "at least one"));
+        }
+        chosen.sort_unstable();
+        Ok(self.subspace(chosen))
+    }
+
+    fn subspace(&self, chosen: Vec<usize>) -> Subspace {
+        let mut parts = Vec::new();
+        let (mut flat, mut padded) = (0, 0);
+        for index in chosen {
+            let len = self.parameters()[index].len;
+            parts.push(Part { parameter: index, flat, padded, len });
+            flat += len;
+            padded += len.next_multiple_of(crate::gpu::ALIGN);
+        }
+        Subspace { parts, dim: flat, stride: padded }
+    }
+}
+
+/// One parameter's coordinates in vectors of a [`Subspace`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// Its position in [`Network::parameters`].
+    pub parameter: usize,
+    /// Where it starts in flat vectors.
+    pub flat: usize,
+    /// Where it starts in vectors on the device.
+    pub padded: usize,
+    pub len: usize,
+}
+
+/// The coordinates of some of a network's parameters.
+///
+/// A *flat* vector has `dim` values, in the order of the `state_dict`; on the device each parameter starts
+/// at a multiple of 64 words, with zeros between, and a vector takes `stride` words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Subspace {
+    pub parts: Vec<Part>,
+    pub dim: usize,
+    pub stride: usize,
+}
+
+impl Subspace {
+    /// The part that holds the parameter of that position, if it is in the subspace.
+    pub fn part(&self, parameter: usize) -> Option<&Part> {
+        self.parts.iter().find(|part| part.parameter == parameter)
+    }
+
+    /// Flat vectors `[K, dim]` as they lie on the device: `[K, stride]`.
+    pub fn pad(&self, flat: &[f32]) -> Vec<f32> {
+        assert!(flat.len().is_multiple_of(self.dim), "{} values for vectors of {}", flat.len(), self.dim);
+        let mut padded = vec![0.0; flat.len() / self.dim * self.stride];
+        for (from, to) in flat.chunks_exact(self.dim).zip(padded.chunks_exact_mut(self.stride)) {
+            for part in &self.parts {
+                to[part.padded..part.padded + part.len].copy_from_slice(&from[part.flat..part.flat + part.len]);
+            }
+        }
+        padded
+    }
+
+    /// The other way round.
+    pub fn unpad(&self, padded: &[f32]) -> Vec<f32> {
+        let mut flat = Vec::with_capacity(padded.len() / self.stride * self.dim);
+        for vector in padded.chunks_exact(self.stride) {
+            for part in &self.parts {
+                flat.extend_from_slice(&vector[part.padded..part.padded + part.len]);
+            }
+        }
+        flat
+    }
+
+    /// Vectors on the device from flat ones `[K, dim]`.
+    pub fn upload(&self, gpu: &Gpu, flat: &[f32]) -> Result<crate::gpu::Buffer> {
+        gpu.upload(&self.pad(flat))
+    }
+}

@@ -1,0 +1,169 @@
+//! Hessian, Gauss–Newton matrix and noise covariance as operators.
+
+use std::cell::RefCell;
+
+use super::pass::{Pass, extent};
+use super::problem::parameters_of;
+use super::{Block, Problem, SymmetricOperator};
+use crate::gpu::{Gpu, Program, Recorder, View};
+use crate::jets::ops::Extent;
+use crate::jets::plan::{Request, Seeds};
+use crate::kernels::vector;
+use crate::net::Subspace;
+use crate::{Error, Result};
+
+/// Which symmetric matrix of a [`Problem`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Curvature {
+    /// `H = ∇²L`
+    Hessian,
+    /// `G = (1/N) Σ Jᵀ ∇²ℓ J`
+    Ggn,
+    /// `C = (1/N) Σ (g_p − ḡ)(g_p − ḡ)ᵀ`
+    NoiseCovariance,
+}
+
+/// A curvature matrix of a problem at its present parameters, restricted to some of them.
+pub struct CurvatureOperator<'p> {
+    problem: &'p Problem,
+    which: Curvature,
+    space: Subspace,
+    /// ḡ on the device, for the noise covariance.
+    mean: Option<View>,
+    /// For the numbers of directions last used.
+    passes: RefCell<Vec<Recorded>>,
+}
+
+struct Recorded {
+    pass: Pass,
+    /// Clears the result and, for the noise covariance, makes the centres `ḡ·v`.
+    prologue: Program,
+}
+
+/// A full block and a ragged last one.
+const KEPT_PASSES: usize = 2;
+
+impl<'p> CurvatureOperator<'p> {
+    pub(super) fn new(problem: &'p Problem, which: Curvature, space: &Subspace) -> Result<Self> {
+        let mean = match which {
+            Curvature::NoiseCovariance => Some(problem.device_gradient(space)?),
+            _ => None,
+        };
+        Ok(CurvatureOperator { problem, which, space: space.clone(), mean, passes: RefCell::default() })
+    }
+
+    /// The coordinates of its vectors.
+    pub fn space(&self) -> &Subspace {
+        &self.space
+    }
+
+    fn request(&self) -> Request {
+        let seeds = match self.which {
+            Curvature::Hessian => Seeds::Jet,
+            Curvature::Ggn => Seeds::Ggn,
+            Curvature::NoiseCovariance => Seeds::Noise,
+        };
+        Request::product(&parameters_of(&self.space), seeds, 1)
+    }
+
+    fn record(&self, extent: Extent) -> Result<Recorded> {
+        let gpu = self.problem.gpu();
+        let weight = 1.0 / self.problem.samples().len() as f32;
+        let pass = Pass::new(self.problem, &self.request(), &self.space, extent, weight)?;
+        let (k, stride) = (extent.k, self.space.stride);
+        let mut prologue = Recorder::new(gpu);
+        prologue.clear(pass.sweep.gradient.as_ref().expect("products were asked for"));
+        if let Some(mean) = &self.mean {
+            let chunks = stride.div_ceil(vector::CHUNK);
+            let partial = gpu.buffer(k * chunks)?.slice(0, k * chunks);
+            let directions = pass.sweep.directions.as_ref().expect("there are directions");
+            let centre = pass.sweep.centre.as_ref().expect("there are tangents");
+            vector::dot(&mut prologue, stride, mean, directions, &partial)?;
+            vector::row_sum(&mut prologue, (k, chunks), &partial, centre)?;
+        }
+        Ok(Recorded { prologue: prologue.finish()?, pass })
+    }
+
+    /// Floating-point operations of one application to `k` directions, its dispatches, and how many samples
+    /// and directions it takes at a time.
+    ///
+    /// # Errors
+    /// As the application itself.
+    pub fn cost(&self, k: usize) -> Result<(f64, usize, Extent)> {
+        let extent = extent(self.problem, &self.request(), &self.space, k)?;
+        let recorded = self.record(extent)?;
+        let blocks = k.div_ceil(extent.k);
+        let batches = recorded.pass.steps.len();
+        let sweep = &recorded.pass.sweep;
+        Ok((sweep.flops() * (batches * blocks) as f64, sweep.dispatches() * batches * blocks, sweep.extent))
+    }
+}
+
+impl SymmetricOperator for CurvatureOperator<'_> {
+    fn gpu(&self) -> &Gpu {
+        self.problem.gpu()
+    }
+
+    fn dim(&self) -> usize {
+        self.space.dim
+    }
+
+    fn stride(&self) -> usize {
+        self.space.stride
+    }
+
+    fn apply(&self, x: &Block, y: &Block) -> Result<()> {
+        check_blocks(self, x, y)?;
+        if x.is_empty() {
+            return Ok(());
+        }
+        let fitted = extent(self.problem, &self.request(), &self.space, x.len())?;
+        let mut passes = self.passes.borrow_mut();
+        for first in (0..x.len()).step_by(fitted.k) {
+            let k = fitted.k.min(x.len() - first);
+            let recorded = match passes.iter().position(|r| r.pass.sweep.extent.k == k) {
+                Some(at) => &passes[at],
+                None => {
+                    if passes.len() == KEPT_PASSES {
+                        passes.remove(0);
+                    }
+                    let recorded = self.record(Extent { k, ..fitted })?;
+                    passes.push(recorded);
+                    passes.last().expect("just pushed")
+                }
+            };
+            let sweep = &recorded.pass.sweep;
+            let directions = sweep.directions.as_ref().expect("there are directions");
+            let result = sweep.gradient.as_ref().expect("products were asked for");
+            let copies = |block: &Block, view: &View, into: bool| -> Result<()> {
+                let mut recorder = Recorder::new(self.gpu());
+                for (at, run) in block.runs(first, k) {
+                    let part = view.slice((at - first) * self.space.stride, run.len());
+                    if into {
+                        recorder.copy(&run, &part);
+                    } else {
+                        recorder.copy(&part, &run);
+                    }
+                }
+                recorder.finish()?.run()
+            };
+            copies(x, directions, true)?;
+            recorded.prologue.run()?;
+            sweep.run(&recorded.pass.steps)?;
+            copies(y, result, false)?;
+        }
+        Ok(())
+    }
+}
+
+/// Whether `x` and `y` are blocks of as many of the operator's vectors.
+pub(super) fn check_blocks(operator: &dyn SymmetricOperator, x: &Block, y: &Block) -> Result<()> {
+    let expected = [x.len(), operator.stride()];
+    for (name, block) in [("X", x), ("Y", y)] {
+        let found = [block.len(), block.stride()];
+        if found != expected {
+            return Err(Error::shape(format!("block {name}"), found, expected));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,222 @@
+//! The curvature of one fully connected layer, over a data set: H, C and E[h²] in full.
+//!
+//! For `z = W a` the per-sample Hessian is `h_p = M_p ⊗ a_p a_pᵀ` with `M_p = ∇²_z ℓ_p`, because W enters
+//! once. Seeding the tangent at z with the d_out unit directions gives all M_p in one block pass, and with
+//! `δ_p = ∇_z ℓ_p` the three matrices are
+//!
+//! ```text
+//! H = E[M_p ⊗ a aᵀ]      C = E[δ_p δ_pᵀ ⊗ a aᵀ]      E[h²] = E[‖a‖² M_p² ⊗ a aᵀ]
+//! ```
+//!
+//! one Kronecker Gram product `Σ_p A_p[i,k] B_p[j,l]` over packed symmetric factors, for the three A at once.
+
+use faer::Mat;
+
+use super::pass::Pass;
+use super::problem::Problem;
+use crate::gpu::Recorder;
+use crate::jets::ops::Extent;
+use crate::jets::plan::{Request, Seeds, Tangents, adjoint, value};
+use crate::jets::sweep::fit;
+use crate::kernels::gemm::{Gemm, Layout, Matrix, Shape, gemm};
+use crate::kernels::pack::{self, Rows, packed_len};
+use crate::net::{Bilinear, Graph, TensorId, Term};
+use crate::{Error, Result};
+
+/// H, C and E[h²] of a fully connected layer's weights `W [d_out, d_in]`, each D × D with D = d_out · d_in
+/// and W[o, i] at o · d_in + i.
+#[derive(Clone, Debug)]
+pub struct LayerMoments {
+    pub d_out: usize,
+    pub d_in: usize,
+    /// N.
+    pub samples: usize,
+    /// `H = E[h_p]`
+    pub hessian: Mat<f64>,
+    /// The uncentred second moment `(1/N) Σ g_p g_pᵀ` of per-sample gradients (superlinear, eq. 2, B = 1).
+    pub covariance: Mat<f64>,
+    /// `E[h_p²]` (superlinear, eq. 15 without its prefactor)
+    pub curvature_second_moment: Mat<f64>,
+}
+
+/// Where a fully connected layer stands in a graph.
+struct Focus {
+    input: TensorId,
+    output: TensorId,
+    d_in: usize,
+    d_out: usize,
+}
+
+/// The layer whose weights are called `weight`.
+fn focus(graph: &Graph, weight: &str) -> Result<Focus> {
+    let known = || {
+        let dense = graph.nodes.iter().flat_map(|node| &node.terms).filter_map(|term| match term {
+            Term::Bilinear { map: Bilinear::Dense { .. }, a, .. } => {
+                graph.parameters.iter().find(|p| p.tensor == *a).map(|p| p.name.as_str())
+            }
+            _ => None,
+        });
+        dense.collect::<Vec<_>>().join(", ")
+    };
+    let missing =
+        || Error::argument("--layer", format!("“{weight}”"), format!("a fully connected layer: {}", known()));
+    let parameter = graph.parameters.iter().find(|p| p.name == weight).ok_or_else(missing)?;
+    for node in &graph.nodes {
+        for term in &node.terms {
+            if let Term::Bilinear { map: Bilinear::Dense { rows, ins, outs }, a, b } = *term
+                && a == parameter.tensor
+            {
+                if rows != 1 {
+                    let found = format!("“{weight}”, which is applied {rows} times a sample");
+                    return Err(Error::argument("--layer", found, "a layer that is applied once"));
+                }
+                return Ok(Focus { input: b, output: node.output, d_in: ins, d_out: outs });
+            }
+        }
+    }
+    Err(missing())
+}
+
+impl LayerMoments {
+    /// Measures the layer whose weights are called `weight` (`2.weight`) in one pass over the data set.
+    ///
+    /// Products are summed in single precision over batches and in double precision over the batches.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] where there is no such fully connected layer, [`Error::NotFinite`] where the
+    /// result is not finite, and the device's errors.
+    pub fn measure(problem: &Problem, weight: &str) -> Result<LayerMoments> {
+        let gpu = problem.gpu();
+        let network = problem.network();
+        let Focus { input, output, d_in, d_out } = focus(network.graph(), weight)?;
+        let (a, delta, m) = (value(input, 0), adjoint(output, 0), adjoint(output, 1));
+        let request = Request {
+            tangents: Tangents::Units(output),
+            order: 1,
+            seeds: Seeds::Jet,
+            keep: vec![a, delta, m],
+            ..Request::loss()
+        };
+        let samples = problem.samples().len();
+        let space = network.all();
+        let (rows_a, rows_b) = (packed_len(d_out), packed_len(d_in));
+        let extent = Self::extent(problem, &request, d_out, rows_a, rows_b)?;
+        let pass = Pass::new(problem, &request, &space, extent, 1.0)?;
+        let n = pass.sweep.extent.n;
+        let (a, delta, m) = (pass.kept(a), pass.kept(delta), pass.kept(m));
+
+        // M² [n, o, o'] = Σ_k M[n, o, k] M[n, o', k], with M stored [k, n, o] and symmetric
+        let squares = gpu.buffer(n * d_out * d_out)?.slice(0, n * d_out * d_out);
+        let rights = gpu.buffer(n * rows_b)?.slice(0, n * rows_b); // a aᵀ: [n, j ≤ l]
+        let packed = || gpu.buffer(n * rows_a).map(|buffer| buffer.slice(0, n * rows_a));
+        let (hessians, covariances, second) = (packed()?, packed()?, packed()?); // M, δδᵀ, ‖a‖² M²: [n, i ≤ k]
+        let mut rec = Recorder::new(gpu);
+        let by_sample = Matrix { view: m, row: n * d_out, batch: d_out };
+        let shape = Shape { batch: n, m: d_out, n: d_out, k: d_out };
+        let square = Gemm { layout: Layout::TN, shape, alpha: 1.0, add: false };
+        let to = Matrix { view: &squares, row: d_out, batch: d_out * d_out };
+        gemm(&mut rec, square, by_sample, by_sample, None, to)?;
+        let row = |view| Rows { view, stride: rows_a };
+        pack::matrix(&mut rec, (n, d_out), (m, d_out, n * d_out), None, row(&hessians))?;
+        pack::square(&mut rec, (n, d_out), delta, row(&covariances))?;
+        let scale = Some((a, d_in));
+        pack::matrix(&mut rec, (n, d_out), (&squares, d_out * d_out, d_out), scale, row(&second))?;
+        pack::square(&mut rec, (n, d_in), a, Rows { view: &rights, stride: rows_b })?;
+        let mut sums = vec![vec![0.0f64; rows_a * rows_b]; 3];
+        let gram = gpu.buffer(rows_a * rows_b)?.slice(0, rows_a * rows_b);
+        let products: Vec<_> = [&hessians, &covariances, &second]
+            .into_iter()
+            .map(|left| {
+                let mut rec = Recorder::new(gpu);
+                let shape = Shape { batch: 1, m: rows_a, n: rows_b, k: n };
+                let product = Gemm { layout: Layout::TN, shape, alpha: 1.0, add: false };
+                let left = Matrix { view: left, row: rows_a, batch: 0 };
+                let right = Matrix { view: &rights, row: rows_b, batch: 0 };
+                gemm(&mut rec, product, left, right, None, Matrix { view: &gram, row: rows_b, batch: 0 })?;
+                rec.finish()
+            })
+            .collect::<Result<_>>()?;
+        let factors = rec.finish()?;
+        for step in &pass.steps {
+            pass.sweep.run(&[*step])?;
+            factors.run()?;
+            for (product, sum) in products.iter().zip(&mut sums) {
+                product.run()?;
+                for (total, part) in sum.iter_mut().zip(gpu.read::<f32>(&gram)?) {
+                    *total += part as f64;
+                }
+            }
+        }
+        let [hessian, covariance, second] = [0, 1, 2].map(|which: usize| {
+            unpack(&sums[which], d_out, d_in, 1.0 / samples as f64)
+        });
+        let moments = LayerMoments {
+            d_out,
+            d_in,
+            samples,
+            hessian,
+            covariance,
+            curvature_second_moment: second,
+        };
+        moments.check()?;
+        Ok(moments)
+    }
+
+    /// How many samples to take at a time, all d_out directions at once.
+    fn extent(
+        problem: &Problem,
+        request: &Request,
+        d_out: usize,
+        rows_a: usize,
+        rows_b: usize,
+    ) -> Result<Extent> {
+        let (gpu, network) = (problem.gpu(), problem.network());
+        let samples = problem.samples().len();
+        let per_sample = (d_out * d_out).max(rows_a).max(rows_b);
+        let held = 3 * rows_a + rows_b + d_out * d_out;
+        let most = (gpu.max_binding_len() / per_sample)
+            .min(gpu.memory_budget() as usize / 8 / held)
+            .min((gpu.dispatch_flops() / (2 * rows_a * rows_b) as f64) as usize)
+            .min(65_535) // batches of one dispatch
+            .min(4096)
+            .max(1);
+        let batches = samples.div_ceil(most);
+        let extent = fit(gpu, network, request, &network.all(), samples.div_ceil(batches), d_out)?;
+        if extent.k < d_out {
+            return Err(Error::OutOfMemory {
+                doing: format!("measuring a layer of {d_out} outputs"),
+                detail: "not even one sample's directions fit the memory budget".into(),
+            });
+        }
+        Ok(extent)
+    }
+
+    fn check(&self) -> Result<()> {
+        let named = [
+            ("the layer's Hessian", &self.hessian),
+            ("the layer's noise covariance", &self.covariance),
+            ("the layer's second moment of curvature", &self.curvature_second_moment),
+        ];
+        for (quantity, matrix) in named {
+            let finite = matrix.col_iter().all(|column| column.iter().all(|v| v.is_finite()));
+            if !finite {
+                let detail = "the network's outputs or the loss overflow".into();
+                return Err(Error::NotFinite { quantity: quantity.into(), detail });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The full matrix `[(o, i), (o', i')]` of packed sums `[(o ≤ o'), (i ≤ i')]`, times `scale`.
+fn unpack(sums: &[f64], d_out: usize, d_in: usize, scale: f64) -> Mat<f64> {
+    let at = |i: usize, k: usize, d: usize| {
+        let (i, k) = (i.min(k), i.max(k));
+        i * d - (i * (i + 1)) / 2 + k
+    };
+    let rows_b = packed_len(d_in);
+    Mat::from_fn(d_out * d_in, d_out * d_in, |row, column| {
+        let ((o, i), (p, j)) = ((row / d_in, row % d_in), (column / d_in, column % d_in));
+        sums[at(o, p, d_out) * rows_b + at(i, j, d_in)] * scale
+    })
+}
