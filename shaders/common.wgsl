@@ -10,8 +10,7 @@ struct Step {
     learning_rate: f32,
     momentum: f32,
     weight_decay: f32,
-    restart: u32,        // 1 where momentum starts afresh
-    padding: u32,
+    padding: vec2<u32>,
 }
 
 @group(1) @binding(1) var<uniform> step: Step;

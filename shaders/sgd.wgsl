@@ -1,7 +1,7 @@
 // SGD with momentum and weight decay, as PyTorch has it
-//   m ← μ m + (g + λ θ)     θ ← θ − η m         (m = g + λ θ where momentum starts afresh)
+//   m ← μ m + (g + λ θ)     θ ← θ − η m         (m starts as zero; where μ is 0 it is not used)
 //
-//   e  coordinate of the parameters      θ, g, m [e]      η, μ, λ, restart: of the step
+//   e  coordinate of the parameters      θ, g, m [e]      η, μ, λ: of the step
 
 struct Params {
     elements: u32,
@@ -20,9 +20,7 @@ fn sgd(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) gr
     }
     var v = g[e] + step.weight_decay * theta[e];
     if step.momentum != 0.0 {
-        if step.restart == 0u {
-            v += step.momentum * m[e];
-        }
+        v += step.momentum * m[e];
         m[e] = v;
     }
     theta[e] -= step.learning_rate * v;

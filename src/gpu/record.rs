@@ -21,9 +21,7 @@ pub struct Step {
     pub learning_rate: f32,
     pub momentum: f32,
     pub weight_decay: f32,
-    /// 1 where momentum starts afresh.
-    pub restart: u32,
-    pub padding: u32,
+    pub padding: [u32; 2],
 }
 
 /// Collects dispatches, clears and copies.

@@ -117,6 +117,12 @@ impl SymmetricOperator for CurvatureOperator<'_> {
         if x.is_empty() {
             return Ok(());
         }
+        if self.which == Curvature::NoiseCovariance && self.problem.samples().len() == 1 {
+            // one sample does not vary: rounding in ℓ1 − ḡ·v would say otherwise
+            let mut recorder = Recorder::new(self.gpu());
+            y.runs(0, y.len()).iter().for_each(|(_, run)| recorder.clear(run));
+            return recorder.finish()?.run();
+        }
         let fitted = extent(self.problem, &self.request(), &self.space, x.len())?;
         let mut passes = self.passes.borrow_mut();
         for first in (0..x.len()).step_by(fitted.k) {
