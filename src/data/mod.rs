@@ -1,5 +1,20 @@
 //! Data sets in host memory, and the files they come from.
 
+mod files;
+mod idx;
+mod synthetic;
+mod tensors;
+
+#[cfg(feature = "cli")]
+pub mod fetch;
+
+pub use files::write_atomically;
+pub use idx::{Split, mnist};
+pub use synthetic::synthetic_digits;
+pub use tensors::{TensorFile, read_directions, read_parameters, write_parameters, write_tensors};
+
+use std::collections::BTreeMap;
+
 use crate::{Error, Result};
 
 /// N samples and their targets, in host memory.
@@ -19,6 +34,15 @@ pub enum Targets {
     Classes(Vec<u32>),
     /// `width` values a sample: `[N, width]`.
     Values { values: Vec<f32>, width: usize },
+}
+
+/// Which samples of a data set to take: of `classes` (all where `None`) the first `per_class` each, of
+/// those the first `limit`. They stay in the data set's order, and classes keep their numbers.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Selection {
+    pub classes: Option<Vec<u32>>,
+    pub per_class: Option<usize>,
+    pub limit: Option<usize>,
 }
 
 impl Dataset {
@@ -89,5 +113,52 @@ impl Dataset {
             },
         };
         Dataset { inputs, shape: self.shape.clone(), targets }
+    }
+    /// The samples that `selection` takes. A `limit` above their number takes them all.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] where a class does not occur or has fewer samples than `per_class`, where the
+    /// targets are no classes although either is given, or where nothing is asked for.
+    pub fn selected(&self, selection: &Selection) -> Result<Dataset> {
+        let Selection { classes, per_class, limit } = selection;
+        let mut taken: Vec<usize> = (0..self.len()).collect();
+        if classes.is_some() || per_class.is_some() {
+            let option = if classes.is_some() { "--classes" } else { "--per-class" };
+            let Targets::Classes(of) = &self.targets else {
+                return Err(Error::argument(option, "targets that are values", "targets that are classes"));
+            };
+            let mut counts = BTreeMap::new();
+            for &class in of {
+                *counts.entry(class).or_insert(0) += 1;
+            }
+            if let Some(&class) = classes.iter().flatten().find(|class| !counts.contains_key(class)) {
+                let there: Vec<String> = counts.keys().map(u32::to_string).collect();
+                let found = format!("class {class}, of which there is no sample");
+                return Err(Error::argument(option, found, format!("some of {}", there.join(","))));
+            }
+            if let Some(classes) = classes {
+                counts.retain(|class, _| classes.contains(class));
+            }
+            let most = per_class.unwrap_or(usize::MAX);
+            if let (Some(expected), Some((class, found))) =
+                (per_class, counts.iter().find(|&(_, &count)| count < most))
+            {
+                let found = format!("{found} samples of class {class}");
+                return Err(Error::argument("--per-class", found, format!("at least {expected}")));
+            }
+            let mut left: BTreeMap<u32, usize> = counts.into_keys().map(|class| (class, most)).collect();
+            taken.retain(|&i| match left.get_mut(&of[i]) {
+                Some(left) if *left > 0 => {
+                    *left -= 1;
+                    true
+                }
+                _ => false,
+            });
+        }
+        taken.truncate(limit.unwrap_or(usize::MAX));
+        if taken.is_empty() {
+            return Err(Error::argument("data set", "no samples", "at least one sample"));
+        }
+        Ok(self.select(&taken))
     }
 }
