@@ -111,8 +111,8 @@ impl Source {
     /// Brings the data set's files below `dir`, from `base_url` where one is given. An archive whose
     /// files are there already, with the right content, is not downloaded again. Says which were.
     ///
-    /// What the network or the server may get right a moment later is tried three times. A machine
-    /// without network learns so within about ten seconds.
+    /// A lost connection and an overloaded server are tried three times; eight seconds without an answer
+    /// end it, so that a machine without network learns so within about ten.
     ///
     /// # Errors
     /// [`Error::Download`] where the server cannot be reached, answers with an error, stops early, or
@@ -166,15 +166,15 @@ impl Archive {
     }
 }
 
-/// Unpacks the one member of a gzip file.
-fn gunzip(archive: &File, dir: &Path, members: &[Member]) -> Result<()> {
-    for member in members {
-        let path = dir.join(member.path);
-        let folder = path.parent().unwrap_or(dir);
-        std::fs::create_dir_all(folder).map_err(Error::io(folder, "create folder"))?;
-        write_atomically(&path, |file| io::copy(&mut MultiGzDecoder::new(archive), file).map(|_| ()))?;
-    }
-    Ok(())
+/// [`Archive::unpack`] for a gzip file, whose one member is the first.
+///
+/// # Errors
+/// [`Error::Io`] where it is no gzip file or the member cannot be written.
+pub fn gunzip(archive: &File, dir: &Path, members: &[Member]) -> Result<()> {
+    let path = dir.join(members[0].path);
+    let folder = path.parent().unwrap_or(dir);
+    std::fs::create_dir_all(folder).map_err(Error::io(folder, "create folder"))?;
+    write_atomically(&path, |file| io::copy(&mut MultiGzDecoder::new(archive), file).map(|_| ()))
 }
 
 /// How long to wait for a name, a connection, or the next bytes.
@@ -233,13 +233,13 @@ fn receive(
         let problem = match &error {
             ureq::Error::StatusCode(status) => format!("found HTTP status {status}, expected 200"),
             ureq::Error::Timeout(_) => format!("no answer within {} s", PATIENCE.as_secs()),
-            _ if received > 0 => format!("stopped after {received} bytes: {error}"),
-            _ => error.to_string(),
+            ureq::Error::Io(error) if received > 0 => format!("stopped after {received} bytes: {error}"),
+            ureq::Error::Io(error) => error.to_string(),
+            error => error.to_string(),
         };
         let again = match error {
             ureq::Error::StatusCode(status) => status == 429 || status >= 500,
-            ureq::Error::Timeout(at) => at == ureq::Timeout::PerRead,
-            ureq::Error::Io(_) | ureq::Error::Protocol(_) | ureq::Error::ConnectionFailed => true,
+            ureq::Error::Io(_) => true,
             _ => false,
         };
         Failure { error: Error::Download { url: url.into(), problem }, again }

@@ -114,51 +114,52 @@ impl Dataset {
         };
         Dataset { inputs, shape: self.shape.clone(), targets }
     }
+
     /// The samples that `selection` takes. A `limit` above their number takes them all.
     ///
     /// # Errors
     /// [`Error::Argument`] where a class does not occur or has fewer samples than `per_class`, where the
-    /// targets are no classes although either is given, or where nothing is asked for.
+    /// targets are no classes although either is given, or where no sample is left.
     pub fn selected(&self, selection: &Selection) -> Result<Dataset> {
-        let Selection { classes, per_class, limit } = selection;
-        let mut taken: Vec<usize> = (0..self.len()).collect();
-        if classes.is_some() || per_class.is_some() {
-            let option = if classes.is_some() { "--classes" } else { "--per-class" };
-            let Targets::Classes(of) = &self.targets else {
-                return Err(Error::argument(option, "targets that are values", "targets that are classes"));
-            };
-            let mut counts = BTreeMap::new();
-            for &class in of {
-                *counts.entry(class).or_insert(0) += 1;
-            }
-            if let Some(&class) = classes.iter().flatten().find(|class| !counts.contains_key(class)) {
-                let there: Vec<String> = counts.keys().map(u32::to_string).collect();
-                let found = format!("class {class}, of which there is no sample");
-                return Err(Error::argument(option, found, format!("some of {}", there.join(","))));
-            }
-            if let Some(classes) = classes {
-                counts.retain(|class, _| classes.contains(class));
-            }
-            let most = per_class.unwrap_or(usize::MAX);
-            if let (Some(expected), Some((class, found))) =
-                (per_class, counts.iter().find(|&(_, &count)| count < most))
-            {
-                let found = format!("{found} samples of class {class}");
-                return Err(Error::argument("--per-class", found, format!("at least {expected}")));
-            }
-            let mut left: BTreeMap<u32, usize> = counts.into_keys().map(|class| (class, most)).collect();
-            taken.retain(|&i| match left.get_mut(&of[i]) {
-                Some(left) if *left > 0 => {
-                    *left -= 1;
-                    true
-                }
-                _ => false,
-            });
-        }
-        taken.truncate(limit.unwrap_or(usize::MAX));
+        let mut taken = match (&selection.classes, selection.per_class) {
+            (None, None) => (0..self.len()).collect(),
+            (classes, per_class) => self.of_classes(classes.as_deref(), per_class)?,
+        };
+        taken.truncate(selection.limit.unwrap_or(usize::MAX));
         if taken.is_empty() {
             return Err(Error::argument("data set", "no samples", "at least one sample"));
         }
         Ok(self.select(&taken))
+    }
+
+    /// The first `per_class` samples of each of `classes`.
+    fn of_classes(&self, classes: Option<&[u32]>, per_class: Option<usize>) -> Result<Vec<usize>> {
+        let Targets::Classes(targets) = &self.targets else {
+            let option = if classes.is_some() { "--classes" } else { "--per-class" };
+            return Err(Error::argument(option, "targets that are values", "targets that are classes"));
+        };
+        let wanted = |class| classes.is_none_or(|classes| classes.contains(&class));
+        let mut counts = BTreeMap::new();
+        let mut taken = Vec::new();
+        for (i, &class) in targets.iter().enumerate() {
+            let count = counts.entry(class).or_insert(0);
+            if wanted(class) && *count < per_class.unwrap_or(usize::MAX) {
+                taken.push(i);
+            }
+            *count += 1;
+        }
+        if let Some(class) = classes.unwrap_or_default().iter().find(|class| !counts.contains_key(class)) {
+            let there: Vec<String> = counts.keys().map(u32::to_string).collect();
+            let found = format!("class {class}, of which there is no sample");
+            return Err(Error::argument("--classes", found, format!("some of {}", there.join(","))));
+        }
+        let expected = per_class.unwrap_or(0);
+        if let Some((class, found)) =
+            counts.iter().find(|&(&class, &count)| wanted(class) && count < expected)
+        {
+            let found = format!("{found} samples of class {class}");
+            return Err(Error::argument("--per-class", found, format!("at least {expected}")));
+        }
+        Ok(taken)
     }
 }
