@@ -1,5 +1,20 @@
 //! Data sets in host memory, and the files they come from.
 
+mod files;
+mod idx;
+mod synthetic;
+mod tensors;
+
+#[cfg(feature = "cli")]
+pub mod fetch;
+
+pub use files::write_atomically;
+pub use idx::{Split, mnist};
+pub use synthetic::synthetic_digits;
+pub use tensors::{TensorFile, read_directions, read_parameters, write_parameters, write_tensors};
+
+use std::collections::BTreeMap;
+
 use crate::{Error, Result};
 
 /// N samples and their targets, in host memory.
@@ -19,6 +34,15 @@ pub enum Targets {
     Classes(Vec<u32>),
     /// `width` values a sample: `[N, width]`.
     Values { values: Vec<f32>, width: usize },
+}
+
+/// Which samples of a data set to take: of `classes` (all where `None`) the first `per_class` each, of
+/// those the first `limit`. They stay in the data set's order, and classes keep their numbers.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Selection {
+    pub classes: Option<Vec<u32>>,
+    pub per_class: Option<usize>,
+    pub limit: Option<usize>,
 }
 
 impl Dataset {
@@ -89,5 +113,53 @@ impl Dataset {
             },
         };
         Dataset { inputs, shape: self.shape.clone(), targets }
+    }
+
+    /// The samples that `selection` takes. A `limit` above their number takes them all.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] where a class does not occur or has fewer samples than `per_class`, where the
+    /// targets are no classes although either is given, or where no sample is left.
+    pub fn selected(&self, selection: &Selection) -> Result<Dataset> {
+        let mut taken = match (&selection.classes, selection.per_class) {
+            (None, None) => (0..self.len()).collect(),
+            (classes, per_class) => self.of_classes(classes.as_deref(), per_class)?,
+        };
+        taken.truncate(selection.limit.unwrap_or(usize::MAX));
+        if taken.is_empty() {
+            return Err(Error::argument("data set", "no samples", "at least one sample"));
+        }
+        Ok(self.select(&taken))
+    }
+
+    /// The first `per_class` samples of each of `classes`.
+    fn of_classes(&self, classes: Option<&[u32]>, per_class: Option<usize>) -> Result<Vec<usize>> {
+        let Targets::Classes(targets) = &self.targets else {
+            let option = if classes.is_some() { "--classes" } else { "--per-class" };
+            return Err(Error::argument(option, "targets that are values", "targets that are classes"));
+        };
+        let wanted = |class| classes.is_none_or(|classes| classes.contains(&class));
+        let mut counts = BTreeMap::new();
+        let mut taken = Vec::new();
+        for (i, &class) in targets.iter().enumerate() {
+            let count = counts.entry(class).or_insert(0);
+            if wanted(class) && *count < per_class.unwrap_or(usize::MAX) {
+                taken.push(i);
+            }
+            *count += 1;
+        }
+        if let Some(class) = classes.unwrap_or_default().iter().find(|class| !counts.contains_key(class)) {
+            let there: Vec<String> = counts.keys().map(u32::to_string).collect();
+            let found = format!("class {class}, of which there is no sample");
+            return Err(Error::argument("--classes", found, format!("some of {}", there.join(","))));
+        }
+        let expected = per_class.unwrap_or(0);
+        if let Some((class, found)) =
+            counts.iter().find(|&(&class, &count)| wanted(class) && count < expected)
+        {
+            let found = format!("{found} samples of class {class}");
+            return Err(Error::argument("--per-class", found, format!("at least {expected}")));
+        }
+        Ok(taken)
     }
 }
