@@ -1,1 +1,21 @@
-//! f64 twins.
+//! What the tests of `curvkit` compare with, in f64 and in plain Rust, sharing no code with the engine:
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`reference`](mod@reference) | losses and derivatives of whole networks, by dual numbers |
+//! | [`twins`] | one function a kernel |
+//! | [`cases`] | the networks that the tests run over, and the measure of agreement |
+
+pub mod cases;
+pub mod reference;
+pub mod twins;
+
+/// f32 or f64: what a twin accepts, computing in f64 whatever comes.
+pub trait Real: Copy + Into<f64> {}
+
+impl<T: Copy + Into<f64>> Real for T {}
+
+/// `x` in f64.
+pub fn f64s(x: &[impl Real]) -> Vec<f64> {
+    x.iter().map(|&x| x.into()).collect()
+}

@@ -1,0 +1,181 @@
+//! Numbers that carry derivatives.
+
+use std::ops::{Add, Div, Mul, Neg, Sub};
+
+/// What a network is evaluated in: a float, or a [`Dual`] over one of these.
+pub trait Scalar:
+    Copy + Add<Output = Self> + Sub<Output = Self> + Mul<Output = Self> + Div<Output = Self> + Neg<Output = Self>
+{
+    fn constant(c: f64) -> Self;
+    /// The number without its infinitesimal parts: what branches look at.
+    fn real(self) -> f64;
+    fn exp(self) -> Self;
+    fn ln(self) -> Self;
+    fn tanh(self) -> Self;
+    /// `Φ(x) = ½ erfc(−x/√2)`
+    fn normal_cdf(self) -> Self;
+}
+
+/// `Σ terms`
+pub fn sum<S: Scalar>(terms: impl IntoIterator<Item = S>) -> S {
+    terms.into_iter().fold(S::constant(0.0), |total, term| total + term)
+}
+
+impl Scalar for f64 {
+    fn constant(c: f64) -> f64 {
+        c
+    }
+    fn real(self) -> f64 {
+        self
+    }
+    fn exp(self) -> f64 {
+        f64::exp(self)
+    }
+    fn ln(self) -> f64 {
+        f64::ln(self)
+    }
+    fn tanh(self) -> f64 {
+        f64::tanh(self)
+    }
+    fn normal_cdf(self) -> f64 {
+        0.5 * libm::erfc(-self * std::f64::consts::FRAC_1_SQRT_2)
+    }
+}
+
+/// `value + slope·ε` with `ε² = 0`: `f(x + x′ε) = f(x) + f′(x) x′ ε`.
+///
+/// Duals nest. Each level has an ε of its own, and the slope of the slope is a second derivative.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Dual<S> {
+    pub value: S,
+    pub slope: S,
+}
+
+impl<S: Scalar> Dual<S> {
+    /// The number `x + 1·ε`, whose images carry derivatives with respect to x.
+    pub fn variable(x: S) -> Self {
+        Dual { value: x, slope: S::constant(1.0) }
+    }
+}
+
+impl<S: Scalar> Add for Dual<S> {
+    type Output = Self;
+    fn add(self, b: Self) -> Self {
+        Dual { value: self.value + b.value, slope: self.slope + b.slope }
+    }
+}
+
+impl<S: Scalar> Sub for Dual<S> {
+    type Output = Self;
+    fn sub(self, b: Self) -> Self {
+        Dual { value: self.value - b.value, slope: self.slope - b.slope }
+    }
+}
+
+impl<S: Scalar> Mul for Dual<S> {
+    type Output = Self;
+    fn mul(self, b: Self) -> Self {
+        Dual { value: self.value * b.value, slope: self.slope * b.value + self.value * b.slope }
+    }
+}
+
+impl<S: Scalar> Div for Dual<S> {
+    type Output = Self;
+    fn div(self, b: Self) -> Self {
+        let value = self.value / b.value;
+        Dual { value, slope: (self.slope - value * b.slope) / b.value }
+    }
+}
+
+impl<S: Scalar> Neg for Dual<S> {
+    type Output = Self;
+    fn neg(self) -> Self {
+        Dual { value: -self.value, slope: -self.slope }
+    }
+}
+
+impl<S: Scalar> Scalar for Dual<S> {
+    fn constant(c: f64) -> Self {
+        Dual { value: S::constant(c), slope: S::constant(0.0) }
+    }
+    fn real(self) -> f64 {
+        self.value.real()
+    }
+    fn exp(self) -> Self {
+        let value = self.value.exp();
+        Dual { value, slope: value * self.slope }
+    }
+    fn ln(self) -> Self {
+        Dual { value: self.value.ln(), slope: self.slope / self.value }
+    }
+    fn tanh(self) -> Self {
+        let value = self.value.tanh();
+        Dual { value, slope: (S::constant(1.0) - value * value) * self.slope }
+    }
+    /// `Φ′(x) = exp(−x²/2) / √(2π)`
+    fn normal_cdf(self) -> Self {
+        let x = self.value;
+        let density = (S::constant(-0.5) * x * x).exp() / S::constant(std::f64::consts::TAU.sqrt());
+        Dual { value: x.normal_cdf(), slope: density * self.slope }
+    }
+}
+
+/// A curve `x(ε) = x + ε x′ + ½ ε² x″`, as the dual of a dual: with two infinitesimals
+/// `x(ε₁ + ε₂) = x + (ε₁ + ε₂) x′ + ε₁ ε₂ x″`, since `(ε₁ + ε₂)² = 2 ε₁ ε₂`.
+pub type Curve<S> = Dual<Dual<S>>;
+
+impl<S: Scalar> Curve<S> {
+    /// The curve with the derivatives `[x, x′, x″]` at 0.
+    pub fn new([x, x1, x2]: [S; 3]) -> Self {
+        Dual { value: Dual { value: x, slope: x1 }, slope: Dual { value: x1, slope: x2 } }
+    }
+
+    /// `[x, x′, x″]`
+    pub fn derivatives(self) -> [S; 3] {
+        [self.value.value, self.value.slope, self.slope.slope]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use approx::assert_relative_eq;
+
+    use super::*;
+
+    /// `f, f′, f″` along `x(ε) = x + ε`.
+    fn derivatives(f: impl Fn(Curve<f64>) -> Curve<f64>, x: f64) -> [f64; 3] {
+        f(Curve::new([x, 1.0, 0.0])).derivatives()
+    }
+
+    #[test]
+    fn derivatives_are_those_of_calculus() {
+        for x in [-1.7f64, -0.3, 0.4, 2.9] {
+            let t = x.tanh();
+            let c = libm::cosh(x).powi(-2);
+            let density = (-x * x / 2.0).exp() / (2.0 * std::f64::consts::PI).sqrt();
+            let cdf = 0.5 * (1.0 + libm::erf(x / 2f64.sqrt()));
+            let all = [
+                (derivatives(|x| x * x * x, x), [x.powi(3), 3.0 * x * x, 6.0 * x]),
+                (derivatives(|x| Curve::constant(1.0) / x, x), [1.0 / x, -1.0 / (x * x), 2.0 / x.powi(3)]),
+                (derivatives(|x| -x.exp(), x), [-x.exp(); 3]),
+                (derivatives(|x| (x * x).ln(), x), [(x * x).ln(), 2.0 / x, -2.0 / (x * x)]),
+                (derivatives(Scalar::tanh, x), [t, c, -2.0 * t * c]),
+                (derivatives(Scalar::normal_cdf, x), [cdf, density, -x * density]),
+            ];
+            for (found, expected) in all {
+                for (found, expected) in found.into_iter().zip(expected) {
+                    assert_relative_eq!(found, expected, max_relative = 1e-13, epsilon = 1e-15);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_curve_composes_as_faa_di_bruno_says() {
+        let (x, x1, x2) = (0.6f64, -1.3, 2.1);
+        let [y, y1, y2] = Curve::new([x, x1, x2]).exp().derivatives();
+        assert_relative_eq!(y, x.exp());
+        assert_relative_eq!(y1, x.exp() * x1);
+        assert_relative_eq!(y2, x.exp() * (x2 + x1 * x1), max_relative = 1e-14);
+    }
+}
