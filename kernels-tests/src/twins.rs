@@ -6,7 +6,7 @@
 use curvkit::net::{Layer, Loss};
 
 use crate::reference::network::{self, loss_gradient, pointwise_slope, sample_loss};
-use crate::reference::scalar::Curve;
+use crate::reference::scalar::{Curve, Scalar};
 use crate::{Real, f64s};
 
 /// How the factors of a product are stored: `A [m,k]` or, transposed, `[k,m]`; `B [k,n]` or `[n,k]`.
@@ -34,34 +34,49 @@ pub struct Gemm {
     pub alpha: f64,
     pub accumulate: bool,
     pub batches: usize,
-    /// How far one batch's A, B, bias and Out lie behind the batch before; 0 where all share one.
-    pub strides: [usize; 4],
+    pub a: Strides,
+    pub b: Strides,
+    pub out: Strides,
+    /// From one batch's bias to the next; 0 where all share one.
+    pub bias_batch: usize,
+}
+
+/// Elements from one row of a matrix to the next, and from one matrix of the batch to the next (0 where all
+/// batches share one).
+#[derive(Clone, Copy, Debug)]
+pub struct Strides {
+    pub row: usize,
+    pub batch: usize,
 }
 
 /// `Out_b[i,j] = α Σ_k A_b[i,k] B_b[k,j] + bias_b[j]`, added to Out where `accumulate` is set.
 ///
-/// `Out_b [m,n]`; `bias_b [n]` or none. What lies between the batches of Out is left as it is.
+/// `Out_b [m,n]`; `bias_b [n]` or none. What lies between the rows and the batches of Out is left as it is.
 pub fn gemm<T: Real>(product: &Gemm, a: &[T], b: &[T], bias: Option<&[T]>, out: &mut [f64]) {
-    let Gemm { layout, m, n, k, alpha, accumulate, batches, strides } = *product;
+    let Gemm { layout, m, n, k, alpha, accumulate, batches, .. } = *product;
+    let at = |strides: Strides, batch, row, column| batch * strides.batch + row * strides.row + column;
     for batch in 0..batches {
-        let [a0, b0, bias0, out0] = strides.map(|stride| batch * stride);
         for i in 0..m {
             for j in 0..n {
                 let mut dot = 0.0;
                 for l in 0..k {
-                    let a = if layout == Layout::Tn { a[a0 + l * m + i] } else { a[a0 + i * k + l] };
-                    let b = if layout == Layout::Nt { b[b0 + j * k + l] } else { b[b0 + l * n + j] };
+                    let (a_row, a_column) = if layout == Layout::Tn { (l, i) } else { (i, l) };
+                    let (b_row, b_column) = if layout == Layout::Nt { (j, l) } else { (l, j) };
+                    let a = a[at(product.a, batch, a_row, a_column)];
+                    let b = b[at(product.b, batch, b_row, b_column)];
                     dot += a.into() * b.into();
                 }
-                let into = &mut out[out0 + i * n + j];
+                let bias = bias.map_or(0.0, |bias| bias[batch * product.bias_batch + j].into());
+                let into = &mut out[at(product.out, batch, i, j)];
                 let before = if accumulate { *into } else { 0.0 };
-                *into = before + alpha * dot + bias.map_or(0.0, |bias| bias[bias0 + j].into());
+                *into = before + alpha * dot + bias;
             }
         }
     }
 }
 
-/// A tensor along K directions: `[x [E], x′ [K,E], x″ [K,E]]`.
+/// A tensor along K directions: `[x [E], x′ [K,E], x″ [K,E]]`. Orders that an argument does not carry are
+/// empty, and count as zero.
 pub type Jet<T> = [T; 3];
 
 /// The jet of `y = σ(x)`: `y1 = σ′(x) x1`, `y2 = σ′(x) x2 + σ″(x) x1²`.
@@ -80,13 +95,21 @@ fn along_curves<T: Real, const M: usize>(
     f: impl Fn([Curve<f64>; M]) -> Curve<f64>,
 ) -> Jet<Vec<f64>> {
     let [value, first, _] = x[0];
-    let mut y = [vec![0.0; value.len()], vec![0.0; first.len()], vec![0.0; first.len()]];
-    for ke in 0..first.len() {
+    let at_rest = |e: usize| f(x.map(|[x, ..]| Curve::constant(x[e].into()))).real();
+    let moving = |ke: usize| {
         let e = ke % value.len();
-        let curves = x.map(|[x, x1, x2]| Curve::new([x[e].into(), x1[ke].into(), x2[ke].into()]));
-        [y[0][e], y[1][ke], y[2][ke]] = f(curves).derivatives();
-    }
-    y
+        f(x.map(|[x, x1, x2]| Curve::new([x[e].into(), or_zero(x1, ke), or_zero(x2, ke)]))).derivatives()
+    };
+    [
+        (0..value.len()).map(at_rest).collect(),
+        (0..first.len()).map(|ke| moving(ke)[1]).collect(),
+        (0..first.len()).map(|ke| moving(ke)[2]).collect(),
+    ]
+}
+
+/// `x[i]`, or 0 of an order that is not carried.
+fn or_zero(x: &[impl Real], i: usize) -> f64 {
+    if x.is_empty() { 0.0 } else { x[i].into() }
 }
 
 /// The per-sample losses at outputs `z [N,L]`, along K directions.
@@ -102,24 +125,25 @@ pub struct LossJet {
 /// The jets of the losses and of their adjoints, these weighted by `w [N]`. `targets [N,L]`.
 pub fn loss_jet<T: Real>(loss: Loss, z: Jet<&[T]>, targets: &[f64], w: &[impl Real]) -> LossJet {
     let [z, z1, z2] = z.map(f64s);
-    let (n, outputs) = (w.len(), z.len() / w.len());
-    let mut jet = LossJet {
-        loss: vec![0.0; n],
-        slope: vec![0.0; z1.len() / outputs],
-        adjoint: [vec![0.0; z.len()], vec![0.0; z1.len()], vec![0.0; z1.len()]],
-    };
+    let (n, outputs) = (w.len(), targets.len() / w.len());
+    let mut jet = LossJet { loss: Vec::new(), slope: Vec::new(), adjoint: [const { Vec::new() }; 3] };
+    for (p, (f, y)) in z.chunks(outputs).zip(targets.chunks(outputs)).enumerate() {
+        jet.loss.push(sample_loss(loss, f, y));
+        jet.adjoint[0].extend(loss_gradient(loss, f, y).into_iter().map(|g| w[p].into() * g));
+    }
     for kp in 0..z1.len() / outputs {
         let p = kp % n;
         let y = &targets[p * outputs..(p + 1) * outputs];
-        let f: Vec<Curve<f64>> = (0..outputs)
-            .map(|l| Curve::new([z[p * outputs + l], z1[kp * outputs + l], z2[kp * outputs + l]]))
-            .collect();
-        [jet.loss[p], jet.slope[kp], _] = sample_loss(loss, &f, y).derivatives();
-        for (l, adjoint) in loss_gradient(loss, &f, y).into_iter().enumerate() {
-            let [a, a1, a2] = adjoint.derivatives().map(|a| w[p].into() * a);
-            jet.adjoint[0][p * outputs + l] = a;
-            jet.adjoint[1][kp * outputs + l] = a1;
-            jet.adjoint[2][kp * outputs + l] = a2;
+        let along = |l| {
+            let kpl = kp * outputs + l;
+            Curve::new([z[p * outputs + l], z1[kpl], or_zero(&z2, kpl)])
+        };
+        let f: Vec<Curve<f64>> = (0..outputs).map(along).collect();
+        jet.slope.push(sample_loss(loss, &f, y).derivatives()[1]);
+        for g in loss_gradient(loss, &f, y) {
+            let [_, g1, g2] = g.derivatives();
+            jet.adjoint[1].push(w[p].into() * g1);
+            jet.adjoint[2].push(w[p].into() * g2);
         }
     }
     jet
@@ -131,13 +155,11 @@ pub fn row_sums(x: &[impl Real], width: usize) -> Vec<f64> {
 }
 
 /// `out[k,e] = Σ_p x[k,p,e]`, `x [K,N,E]`
-pub fn sample_sums(x: &[impl Real], samples: usize, width: usize) -> Vec<f64> {
-    let mut out = vec![0.0; x.len() / samples];
-    for (block, out) in x.chunks(samples * width).zip(out.chunks_mut(width)) {
-        for row in block.chunks(width) {
-            for (out, &x) in out.iter_mut().zip(row) {
-                *out += x.into();
-            }
+pub fn sample_sums(x: &[impl Real], [directions, samples, width]: [usize; 3]) -> Vec<f64> {
+    let mut out = vec![0.0; directions * width];
+    for (kp, row) in x.chunks(width).enumerate() {
+        for (e, &x) in row.iter().enumerate() {
+            out[kp / samples * width + e] += x.into();
         }
     }
     out
@@ -156,13 +178,17 @@ pub fn sgd_step(theta: &mut [f64], buf: &mut [f64], g: &[impl Real], eta: f64, m
     }
 }
 
-/// `out[p,i,j] = x[p,i] y[p,j]`, `x [N,I]`, `y [N,J]`
-pub fn outer_products<T: Real>(x: &[T], y: &[T], samples: usize) -> Vec<f64> {
-    let (x_rows, y_rows) = (x.chunks(x.len() / samples), y.chunks(y.len() / samples));
-    let outer = |(x, y): (&[T], &[T])| {
-        x.iter().flat_map(|&x| y.iter().map(move |&y| x.into() * y.into())).collect::<Vec<f64>>()
-    };
-    x_rows.zip(y_rows).flat_map(outer).collect()
+/// `out[p,i,j] = Σ_t x[p,t,i] y[p,t,j]`, `x [N,T,I]`, `y [N,T,J]`; T = 1 but where a layer is applied at
+/// several positions of a sample.
+pub fn outer_products<T: Real>(x: &[T], y: &[T], [positions, i, j]: [usize; 3]) -> Vec<f64> {
+    let mut out = Vec::new();
+    for (x, y) in x.chunks(positions * i).zip(y.chunks(positions * j)) {
+        for ij in 0..i * j {
+            let term = |t: usize| x[t * i + ij / j].into() * y[t * j + ij % j].into();
+            out.push((0..positions).map(term).sum());
+        }
+    }
+    out
 }
 
 /// `out[(i≤k),(j≤l)] = Σ_p A_p[i,k] B_p[j,l]` for symmetric `A_p [I,I]` and `B_p [J,J]`.
@@ -218,31 +244,41 @@ mod tests {
     #[test]
     fn gemm_is_the_matrix_product() {
         let (m, n, k, batches) = (3, 4, 5, 2);
-        let a = random(1, batches * m * k);
-        let b = random(2, k * n);
-        let bias = random(3, batches * n);
+        let (a, b, bias) = (random(1, batches * m * k), random(2, k * n), random(3, batches * n));
+        let width = n + 1; // a gap after each row of Out
         for layout in Layout::ALL {
-            let strides = [m * k, 0, n, m * n + 1];
-            let product = Gemm { layout, m, n, k, alpha: -1.5, accumulate: true, batches, strides };
-            let mut out = vec![7.0; batches * (m * n + 1)];
+            let product = Gemm {
+                layout,
+                m,
+                n,
+                k,
+                alpha: -1.5,
+                accumulate: true,
+                batches,
+                a: Strides { row: if layout == Layout::Tn { m } else { k }, batch: m * k },
+                b: Strides { row: if layout == Layout::Nt { k } else { n }, batch: 0 },
+                out: Strides { row: width, batch: m * width },
+                bias_batch: n,
+            };
+            let mut out = vec![7.0; batches * m * width];
             gemm(&product, &a, &b, Some(&bias), &mut out);
+            let b = match layout {
+                Layout::Nt => DMatrix::from_row_slice(n, k, &f64s(&b)).transpose(),
+                _ => DMatrix::from_row_slice(k, n, &f64s(&b)),
+            };
             for batch in 0..batches {
                 let a = &f64s(&a)[batch * m * k..(batch + 1) * m * k];
                 let a = match layout {
                     Layout::Tn => DMatrix::from_row_slice(k, m, a).transpose(),
                     _ => DMatrix::from_row_slice(m, k, a),
                 };
-                let b = match layout {
-                    Layout::Nt => DMatrix::from_row_slice(n, k, &f64s(&b)).transpose(),
-                    _ => DMatrix::from_row_slice(k, n, &f64s(&b)),
-                };
-                let ab = a * b;
-                let expected: Vec<f64> = (0..m * n)
-                    .map(|ij| 7.0 - 1.5 * ab[(ij / n, ij % n)] + f64::from(bias[batch * n + ij % n]))
-                    .collect();
-                let found = &out[batch * (m * n + 1)..][..m * n + 1];
-                assert_close(&format!("{layout:?}"), &found[..m * n], &expected, 1e-14, 1.0);
-                assert_eq!(found[m * n], 7.0, "the gap between batches is left alone");
+                let ab = a * &b;
+                let expected = DMatrix::from_fn(width, m, |j, i| match j {
+                    j if j < n => 7.0 - 1.5 * ab[(i, j)] + f64::from(bias[batch * n + j]),
+                    _ => 7.0,
+                });
+                let found = &out[batch * m * width..(batch + 1) * m * width];
+                assert_close(&format!("{layout:?}"), found, expected.as_slice(), 1e-14, 1.0);
             }
         }
     }
@@ -264,7 +300,8 @@ mod tests {
         };
         let relu = |x: f64| [x.max(0.0), if x > 0.0 { 1.0 } else { 0.0 }, 0.0, 0.0];
         let leaky = |x: f64| [x.max(0.5 * x), if x > 0.0 { 1.0 } else { 0.5 }, 0.0, 0.0];
-        let sigmas: [(Layer, fn(f64) -> [f64; 4]); 4] = [
+        type Derivatives = fn(f64) -> [f64; 4];
+        let sigmas: [(Layer, Derivatives); 4] = [
             (Layer::Tanh, tanh),
             (Layer::Gelu, gelu),
             (Layer::Relu, relu),
@@ -285,6 +322,13 @@ mod tests {
                 ];
             }
             let (x, y) = (x.each_ref().map(Vec::as_slice), y.each_ref().map(Vec::as_slice));
+            assert_close(
+                &format!("{sigma:?} alone"),
+                &all(pointwise(&sigma, [x[0], &[], &[]])),
+                &forward[0],
+                1e-14,
+                1.0,
+            );
             assert_close(&format!("{sigma:?}"), &all(pointwise(&sigma, x)), &all(forward), 1e-14, 1.0);
             let found = all(pointwise_adjoint(&sigma, x, y));
             assert_close(&format!("{sigma:?} adjoint"), &found, &all(adjoint), 1e-14, 1.0);
@@ -328,9 +372,10 @@ mod tests {
     fn reductions_and_updates_on_small_numbers() {
         let x = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0];
         assert_eq!(row_sums(&x, 2), [3.0, 7.0, 11.0, 15.0]);
-        assert_eq!(sample_sums(&x, 2, 2), [4.0, 6.0, 12.0, 14.0]);
+        assert_eq!(sample_sums(&x, [2, 2, 2]), [4.0, 6.0, 12.0, 14.0]);
         assert_eq!(gather_rows(&x, 2, &[3, 0, 3]), [7.0, 8.0, 1.0, 2.0, 7.0, 8.0]);
-        assert_eq!(outer_products(&x[..4], &x[4..6], 2), [5.0, 10.0, 18.0, 24.0]);
+        assert_eq!(outer_products(&x[..4], &x[4..6], [1, 2, 1]), [5.0, 10.0, 18.0, 24.0]);
+        assert_eq!(outer_products(&x[..4], &x[4..6], [2, 2, 1]), [23.0, 34.0]);
         assert_eq!(dots(&x[..4], &x[4..6], 2), [17.0, 39.0]);
         assert_eq!(norms(&[3.0, 4.0, 0.0, -2.0], 2), [5.0, 2.0]);
         let mut y = [1.0, 1.0];
@@ -347,7 +392,7 @@ mod tests {
         let (n, i, j) = (3, 2, 3);
         let symmetric = |seed, size| {
             let x = random(seed, n * size);
-            outer_products(&x, &x, n)
+            outer_products(&x, &x, [1, size, size])
         };
         let (a, b) = (symmetric(1, i), symmetric(2, j));
         let mut sum = DMatrix::zeros(i * j, i * j);

@@ -24,6 +24,8 @@ pub struct Network {
 /// One layer, and its share of the flat parameter vector.
 struct Stage {
     layer: Layer,
+    /// The last axis of its input, which a linear layer acts on.
+    width: usize,
     parameters: Range<usize>,
 }
 
@@ -38,21 +40,22 @@ impl Network {
         let mut start = 0;
         for (i, layer) in model.layers.iter().enumerate() {
             let mut end = start;
+            let width = *shape.last().unwrap_or_else(|| panic!("layer {i}: its input has no axis"));
             match *layer {
                 Layer::Linear { out_features, bias } => {
-                    assert_eq!(shape.len(), 1, "layer {i}: linear after shape {shape:?}: flatten first");
-                    parameters.push((format!("{i}.weight"), vec![out_features, shape[0]]));
-                    end += out_features * shape[0];
+                    parameters.push((format!("{i}.weight"), vec![out_features, width]));
+                    end += out_features * width;
                     if bias {
                         parameters.push((format!("{i}.bias"), vec![out_features]));
                         end += out_features;
                     }
-                    shape = vec![out_features];
+                    *shape.last_mut().expect("the width") = out_features;
                 }
                 Layer::Flatten => shape = vec![shape.iter().product()],
-                _ => {}
+                Layer::Relu | Layer::LeakyRelu { .. } | Layer::Tanh | Layer::Gelu => {}
+                _ => panic!("layer {i}: {layer:?} has no f64 reference"),
             }
-            stages.push(Stage { layer: layer.clone(), parameters: start..end });
+            stages.push(Stage { layer: layer.clone(), width, parameters: start..end });
             start = end;
         }
         Network { stages, parameters, inputs, outputs: shape.iter().product() }
@@ -82,19 +85,19 @@ impl Network {
     /// The input of every layer, then the outputs `f [L]`, of the sample `x [d]` at parameters `theta [P]`.
     pub fn forward<S: Scalar>(&self, theta: &[S], x: &[f64]) -> Vec<Vec<S>> {
         let mut states = vec![x.iter().map(|&x| S::constant(x)).collect::<Vec<_>>()];
-        for Stage { layer, parameters } in &self.stages {
+        for Stage { layer, width, parameters } in &self.stages {
             let theta = &theta[parameters.clone()];
             let x = states.last().expect("the input is there");
             states.push(match *layer {
                 Layer::Linear { out_features, bias } => {
-                    let (weight, b) = theta.split_at(out_features * x.len());
-                    (0..out_features)
-                        .map(|o| {
-                            let row = &weight[o * x.len()..(o + 1) * x.len()];
-                            let wx = sum(row.iter().zip(x).map(|(&w, &x)| w * x));
-                            if bias { wx + b[o] } else { wx }
-                        })
-                        .collect()
+                    let (weight, b) = theta.split_at(out_features * width);
+                    let unit = |x: &[S], o: usize| {
+                        let row = &weight[o * width..(o + 1) * width];
+                        let wx = sum(row.iter().zip(x).map(|(&w, &x)| w * x));
+                        if bias { wx + b[o] } else { wx }
+                    };
+                    let units = |x| (0..out_features).map(move |o| unit(x, o));
+                    x.chunks(*width).flat_map(units).collect()
                 }
                 Layer::Flatten => x.clone(),
                 _ => x.iter().map(|&x| pointwise(layer, x)).collect(),
@@ -107,24 +110,27 @@ impl Network {
     pub fn backward<S: Scalar>(&self, theta: &[S], states: &[Vec<S>], output_adjoint: Vec<S>) -> Vec<S> {
         let mut theta_adjoint = vec![S::constant(0.0); theta.len()];
         let mut y_adjoint = output_adjoint;
-        for (Stage { layer, parameters }, x) in self.stages.iter().zip(states).rev() {
+        for (Stage { layer, width, parameters }, x) in self.stages.iter().zip(states).rev() {
             y_adjoint = match *layer {
                 Layer::Linear { out_features, bias } => {
-                    let d = x.len();
                     let weight = &theta[parameters.clone()];
                     let (weight_adjoint, bias_adjoint) =
-                        theta_adjoint[parameters.clone()].split_at_mut(out_features * d);
-                    for (o, &y) in y_adjoint.iter().enumerate() {
-                        for (i, &x) in x.iter().enumerate() {
-                            weight_adjoint[o * d + i] = y * x;
+                        theta_adjoint[parameters.clone()].split_at_mut(out_features * width);
+                    let mut x_adjoint = vec![S::constant(0.0); x.len()];
+                    let rows = x.chunks(*width).zip(y_adjoint.chunks(out_features));
+                    for ((x, y), x_adjoint) in rows.zip(x_adjoint.chunks_mut(*width)) {
+                        for (o, &y) in y.iter().enumerate() {
+                            for i in 0..*width {
+                                let w = o * width + i;
+                                weight_adjoint[w] = weight_adjoint[w] + y * x[i];
+                                x_adjoint[i] = x_adjoint[i] + weight[w] * y;
+                            }
+                            if bias {
+                                bias_adjoint[o] = bias_adjoint[o] + y;
+                            }
                         }
                     }
-                    if bias {
-                        bias_adjoint.copy_from_slice(&y_adjoint);
-                    }
-                    (0..d)
-                        .map(|i| sum(y_adjoint.iter().enumerate().map(|(o, &y)| weight[o * d + i] * y)))
-                        .collect()
+                    x_adjoint
                 }
                 Layer::Flatten => y_adjoint,
                 _ => x.iter().zip(&y_adjoint).map(|(&x, &y)| pointwise_slope(layer, x) * y).collect(),

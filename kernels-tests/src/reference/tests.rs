@@ -36,6 +36,37 @@ fn derivatives_are_central_differences() {
     }
 }
 
+/// On samples of shape `[positions, width]` a linear layer serves each position, and its gradient is their sum.
+#[test]
+fn linear_acts_on_the_last_axis() {
+    let model = Model {
+        input: vec![3, 2],
+        layers: vec![
+            Layer::Linear { out_features: 4, bias: true },
+            Layer::Tanh,
+            Layer::Flatten,
+            Layer::Linear { out_features: 2, bias: true },
+        ],
+    };
+    let (samples, parameters) = (5, 4 * 3 + 2 * 13);
+    let targets = Targets::Classes(vec![0, 1, 1, 0, 1]);
+    let data = Dataset::new(random(1, samples * 6), vec![3, 2], targets).expect("shapes agree");
+    let problem = Problem::new(&model, Loss::CrossEntropy, &random(2, parameters), &data);
+    // the same network, fully connected: the first layer's weight is I ⊗ W
+    let (theta, (w, b)) = (&problem.parameters, problem.parameters.split_at(8));
+    let wide = DMatrix::identity(3, 3).kronecker(&DMatrix::from_row_slice(4, 2, w)).transpose();
+    let parameters = [wide.as_slice(), &b[..4].repeat(3), &theta[12..]].concat();
+    let data = Dataset { shape: vec![6], ..data };
+    let full =
+        Problem::new(&Model::mlp(&[6, 12, 2], Layer::Tanh, true), Loss::CrossEntropy, &parameters, &data);
+    assert_close("outputs", &problem.outputs(), &full.outputs(), 1e-14, 1.0);
+    let g = full.gradient();
+    let shared = DMatrix::from_fn(2, 4, |i, o| (0..3).map(|t| g[(4 * t + o) * 6 + 2 * t + i]).sum::<f64>());
+    let bias: Vec<f64> = (0..4).map(|o| (0..3).map(|t| g[72 + 4 * t + o]).sum()).collect();
+    let expected = [shared.as_slice(), &bias, &g[84..]].concat();
+    assert_close("gradient", &problem.gradient(), &expected, 1e-14, 1.0);
+}
+
 #[test]
 fn the_gradient_is_the_mean_of_the_per_sample_gradients() {
     for case in cases() {
