@@ -31,6 +31,7 @@ pub struct Recorder<'g> {
     parameters: Vec<u8>,
     bind_groups: HashMap<(String, Vec<(wgpu::Buffer, u64, usize)>), Arc<wgpu::BindGroup>>,
     flops: f64,
+    held: Vec<Buffer>,
 }
 
 enum Command {
@@ -45,6 +46,8 @@ pub struct Program {
     commands: Vec<Command>,
     parameters: Option<wgpu::Buffer>,
     flops: f64,
+    /// What the commands read and write: none of it goes back to the pool before the program does.
+    _held: Vec<Buffer>,
 }
 
 /// How long submissions take, so that each stays short of a desktop's watchdog.
@@ -79,7 +82,7 @@ pub fn grid(items: usize, size: usize) -> [u32; 3] {
 
 impl<'g> Recorder<'g> {
     pub fn new(gpu: &'g Gpu) -> Recorder<'g> {
-        Recorder { gpu, commands: Vec::new(), parameters: Vec::new(), bind_groups: HashMap::new(), flops: 0.0 }
+        Recorder { gpu, commands: Vec::new(), parameters: Vec::new(), bind_groups: HashMap::new(), flops: 0.0, held: Vec::new() }
     }
 
     /// Counts floating-point operations of matrix products, by which benchmarks judge a program.
@@ -153,12 +156,19 @@ impl<'g> Recorder<'g> {
                 made
             }
         };
+        views.iter().for_each(|view| self.hold(&view.buffer));
         let bytes = bytemuck::bytes_of(parameters);
         assert!(bytes.len() <= SLOT as usize, "{}: {} bytes of parameters", kernel.name, bytes.len());
         self.parameters.extend_from_slice(bytes);
         self.parameters.resize(self.parameters.len().next_multiple_of(SLOT as usize), 0);
         self.commands.push(Command::Dispatch { kernel: kernel.clone(), bind_group, groups, work });
         Ok(())
+    }
+
+    fn hold(&mut self, buffer: &Buffer) {
+        if !self.held.iter().any(|held| held.is(buffer)) {
+            self.held.push(buffer.clone());
+        }
     }
 
     /// Records zeros into `view`.
@@ -186,7 +196,7 @@ impl<'g> Recorder<'g> {
             [] => None,
             bytes => Some(uniform_buffer(self.gpu, bytes)?),
         };
-        Ok(Program { gpu: self.gpu.clone(), commands: self.commands, parameters, flops: self.flops })
+        Ok(Program { gpu: self.gpu.clone(), commands: self.commands, parameters, flops: self.flops, _held: self.held })
     }
 }
 

@@ -1,40 +1,343 @@
-//! placeholder
-use crate::gpu::{Gpu, Recorder, Shader, View, grid};
+//! Batched matrix products (`shaders/gemm.wgsl` and the two families of kernels beside it).
+
+use serde::{Deserialize, Serialize};
+
 use crate::Result;
-pub struct Tuning;
-impl Tuning { pub fn load_or_measure(_: &Gpu) -> Tuning { Tuning } }
-pub const SHADER: Shader = Shader { name: "gemm_plain", files: &[super::COMMON, include_str!("../../shaders/gemm_plain.wgsl")] };
-pub fn shaders() -> Vec<(Shader, &'static [&'static str])> { vec![(SHADER, &["gemm"])] }
+use crate::gpu::{Gpu, Recorder, Shader, View, grid};
+
+const LETTERS: &str = include_str!("../../shaders/gemm.wgsl");
+
+/// Register tiles, for software adapters.
+pub const REGISTER: Shader =
+    Shader { name: "gemm_register", files: &[LETTERS, include_str!("../../shaders/gemm_register.wgsl")] };
+
+/// Tiles in workgroup memory.
+pub const WORKGROUP: Shader =
+    Shader { name: "gemm_workgroup", files: &[LETTERS, include_str!("../../shaders/gemm_workgroup.wgsl")] };
+
+pub(super) fn shaders() -> Vec<(Shader, &'static [&'static str])> {
+    vec![(REGISTER, &["gemm_tn4", "gemm_nn4", "gemm_any", "gemm_sum"]), (WORKGROUP, &["gemm"])]
+}
 
 /// How A and B are laid out, in the letters of `C[m, n] = Σ_k A B`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Layout { /// `A[m, k] B[k, n]`
- NN, /// `A[m, k] B[n, k]`
- NT, /// `A[k, m] B[k, n]`
- TN }
+pub enum Layout {
+    /// `A[m, k] B[n, k]`
+    NT,
+    /// `A[m, k] B[k, n]`
+    NN,
+    /// `A[k, m] B[k, n]`
+    TN,
+}
+
+/// The sizes of a batch of products.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape {
+    pub batch: usize,
+    pub m: usize,
+    pub n: usize,
+    pub k: usize,
+}
+
+impl Shape {
+    /// Floating-point operations.
+    pub fn flops(&self) -> f64 {
+        2.0 * self.batch as f64 * self.m as f64 * self.n as f64 * self.k as f64
+    }
+}
 
 /// A batch of row-major matrices.
 #[derive(Clone, Copy)]
-pub struct Matrix<'a> { pub view: &'a View, /// words from one row to the next
- pub row: usize, /// words from one matrix of the batch to the next; 0: one for all
- pub batch: usize }
+pub struct Matrix<'a> {
+    pub view: &'a View,
+    /// Words from one row to the next.
+    pub row: usize,
+    /// Words from one matrix of the batch to the next; 0 where one serves all.
+    pub batch: usize,
+}
 
-/// The sizes of `C[z, m, n] = Σ_k A[z] B[z]`.
+/// A product to record.
 #[derive(Clone, Copy, Debug)]
-pub struct Shape { pub batch: usize, pub m: usize, pub n: usize, pub k: usize }
+pub struct Gemm {
+    pub layout: Layout,
+    pub shape: Shape,
+    pub alpha: f32,
+    /// Add to what C holds.
+    pub add: bool,
+}
 
 #[repr(C)]
 #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
-struct Params { m: u32, n: u32, k: u32, z: u32, lda: u32, ldb: u32, ldc: u32, layout: u32, sa: u32, sb: u32, sc: u32, sbias: u32, alpha: f32, add: u32, bias: u32, pad: u32 }
+struct Params {
+    m: u32,
+    n: u32,
+    k: u32,
+    flags: u32,
+    lda: u32,
+    ldb: u32,
+    ldc: u32,
+    k_part: u32,
+    stride_a: u32,
+    stride_b: u32,
+    stride_c: u32,
+    alpha: f32,
+    tiles: u32,
+    tiles_n: u32,
+    parts: u32,
+    stride_bias: u32,
+}
 
-#[derive(Clone, Copy, Debug)]
-pub struct Gemm { pub layout: Layout, pub shape: Shape, pub alpha: f32, pub add: bool }
-/// `C (+)= α A B (+ bias)`
-pub fn gemm(rec: &mut Recorder, what: Gemm, a: Matrix, b: Matrix, bias: Option<(&View, usize)>, c: Matrix) -> Result<()> {
-    let Gemm { layout, shape: s, alpha, add } = what;
-    let kernel = rec.gpu().kernel(SHADER, "gemm", &[])?;
-    let p = Params { m: s.m as u32, n: s.n as u32, k: s.k as u32, z: s.batch as u32, lda: a.row as u32, ldb: b.row as u32, ldc: c.row as u32, layout: layout as u32, sa: a.batch as u32, sb: b.batch as u32, sc: c.batch as u32, sbias: bias.map_or(0, |b| b.1 as u32), alpha, add: add as u32, bias: bias.is_some() as u32, pad: 0 };
-    let work = 2.0 * (s.m * s.n * s.k * s.batch) as f64;
-    rec.count_flops(work);
-    rec.dispatch(&kernel, &[("a", a.view), ("b", b.view), ("c", c.view), ("bias", bias.map_or(a.view, |b| b.0))], &p, grid(s.m * s.n * s.batch, 64), work)
+const ADD: u32 = 1;
+const BIAS: u32 = 2;
+
+/// Which kernel makes a product.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Family {
+    Register,
+    Workgroup,
+}
+
+/// A kernel's entry point and constants, the rows and columns of C that a workgroup of it makes, and how many
+/// workgroups, with how long a run of k each, are worth splitting a product for.
+struct Choice {
+    shader: Shader,
+    entry: &'static str,
+    constants: Vec<(&'static str, u32)>,
+    tile: (usize, usize),
+    enough: usize,
+    least_k: usize,
+}
+
+impl Choice {
+    fn new(family: Family, layout: Layout, s: Shape, a: &Matrix, b: &Matrix) -> Choice {
+        let layout_constant = ("LAYOUT", layout as u32);
+        if family == Family::Workgroup {
+            let constants = vec![layout_constant];
+            let tile = (128, 128);
+            return Choice { shader: WORKGROUP, entry: "gemm", constants, tile, enough: 128, least_k: 256 };
+        }
+        let by4 = |sizes: &[usize]| sizes.iter().all(|size| size.is_multiple_of(4));
+        let entry = match layout {
+            Layout::TN if by4(&[a.row, b.row, s.m, s.n, a.batch, b.batch]) => "gemm_tn4",
+            Layout::NN if by4(&[b.row, s.n, b.batch]) => "gemm_nn4",
+            _ => "gemm_any",
+        };
+        // lanes along n, unless another arrangement of the eight covers C with fewer workgroups
+        let cost = |lx: usize| s.n.div_ceil(8 * lx) * s.m.div_ceil(64 / lx);
+        let lx = [8, 4, 2, 1].into_iter().min_by_key(|&lx| cost(lx)).unwrap_or(8);
+        let ly = 8 / lx;
+        let mut constants = vec![("LX", lx as u32), ("LY", ly as u32)];
+        if entry == "gemm_any" {
+            constants.push(layout_constant);
+        }
+        Choice { shader: REGISTER, entry, constants, tile: (8 * ly, 8 * lx), enough: 4, least_k: 512 }
+    }
+}
+
+/// `C = α op(A) op(B) + bias`, or `C += …`.
+///
+/// `bias`: rows of N, one per matrix of the batch that many words apart (0: one for all), added to every row
+/// of C. A product of few elements and a long contraction is split along k, in a way that depends on nothing
+/// but its sizes and the adapter's tuning.
+///
+/// # Panics
+/// If a matrix is longer than its view, or the batch larger than 65,535.
+pub fn gemm(
+    rec: &mut Recorder,
+    product: Gemm,
+    a: Matrix,
+    b: Matrix,
+    bias: Option<(&View, usize)>,
+    c: Matrix,
+) -> Result<()> {
+    let family = rec.gpu().gemm_tuning().family(product.shape);
+    gemm_with(rec, family, product, a, b, bias, c)
+}
+
+/// [`gemm`] by a kernel of that family.
+pub fn gemm_with(
+    rec: &mut Recorder,
+    family: Family,
+    product: Gemm,
+    a: Matrix,
+    b: Matrix,
+    bias: Option<(&View, usize)>,
+    c: Matrix,
+) -> Result<()> {
+    let Gemm { layout, shape: s, alpha, add } = product;
+    if s.batch * s.m * s.n == 0 {
+        return Ok(());
+    }
+    let fits = |matrix: &Matrix, rows: usize, columns: usize| {
+        (s.batch - 1) * matrix.batch + rows.saturating_sub(1) * matrix.row + columns <= matrix.view.len()
+    };
+    let (rows_a, columns_a) = if layout == Layout::TN { (s.k, s.m) } else { (s.m, s.k) };
+    let (rows_b, columns_b) = if layout == Layout::NT { (s.n, s.k) } else { (s.k, s.n) };
+    assert!(fits(&a, rows_a, columns_a), "A of {product:?} leaves its view of {}", a.view.len());
+    assert!(fits(&b, rows_b, columns_b), "B of {product:?} leaves its view of {}", b.view.len());
+    assert!(fits(&c, s.m, s.n), "C of {product:?} leaves its view of {}", c.view.len());
+
+    let choice = Choice::new(family, layout, s, &a, &b);
+    let (tiles_m, tiles_n) = (s.m.div_ceil(choice.tile.0), s.n.div_ceil(choice.tile.1));
+    let tiles = tiles_m * tiles_n;
+    let all_tiles = tiles * s.batch;
+    let wanted = if all_tiles >= choice.enough {
+        1
+    } else {
+        choice.enough.div_ceil(all_tiles).min(s.k / choice.least_k).max(1)
+    };
+    let k_part = s.k.div_ceil(wanted).next_multiple_of(8).min(s.k).max(1);
+    let parts = s.k.div_ceil(k_part).max(1);
+    assert!(s.batch * parts <= 65_535, "a batch of {} in {parts} parts", s.batch);
+
+    let flags = if add { ADD } else { 0 } | if bias.is_some() { BIAS } else { 0 };
+    let whole = Params {
+        m: s.m as u32,
+        n: s.n as u32,
+        k: s.k as u32,
+        flags,
+        lda: a.row as u32,
+        ldb: b.row as u32,
+        ldc: c.row as u32,
+        k_part: k_part as u32,
+        stride_a: a.batch as u32,
+        stride_b: b.batch as u32,
+        stride_c: c.batch as u32,
+        alpha,
+        tiles: tiles as u32,
+        tiles_n: tiles_n as u32,
+        parts: parts as u32,
+        stride_bias: bias.map_or(0, |(_, stride)| stride as u32),
+    };
+    let [x, y, _] = grid(tiles, 1);
+    let groups = [x, y, (s.batch * parts) as u32];
+    let kernel = rec.gpu().kernel(choice.shader, choice.entry, &choice.constants)?;
+    let (name_a, name_b) = match choice.entry {
+        "gemm_tn4" => ("a4", "b4"),
+        "gemm_nn4" => ("a", "b4"),
+        _ => ("a", "b"),
+    };
+    let bias_view = bias.map_or(a.view, |(view, _)| view);
+    rec.count_flops(s.flops());
+    if parts == 1 {
+        let bindings = [(name_a, a.view), (name_b, b.view), ("c", c.view), ("bias", bias_view)];
+        return rec.dispatch(&kernel, &bindings, &whole, groups, s.flops());
+    }
+    let words = s.batch * parts * s.m * s.n;
+    let scratch = rec.gpu().buffer(words)?.slice(0, words);
+    let partial = Params {
+        flags: 0,
+        ldc: s.n as u32,
+        stride_c: (s.m * s.n) as u32,
+        alpha: 1.0,
+        ..whole
+    };
+    let bindings = [(name_a, a.view), (name_b, b.view), ("c", &scratch), ("bias", a.view)];
+    rec.dispatch(&kernel, &bindings, &partial, groups, s.flops())?;
+    let sum = rec.gpu().kernel(REGISTER, "gemm_sum", &[])?;
+    let groups = [s.n.div_ceil(64) as u32, s.m as u32, s.batch as u32];
+    rec.dispatch(&sum, &[("a", &scratch), ("c", c.view), ("bias", bias_view)], &whole, groups, words as f64)
+}
+
+/// Which family makes products fastest on an adapter, as measured once and kept for that adapter and driver.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tuning {
+    /// For products below [`Tuning::SMALL`] elements of C.
+    pub small: Family,
+    pub large: Family,
+}
+
+impl Tuning {
+    /// Elements of C, over the whole batch, from which on a product counts as large.
+    pub const SMALL: usize = 128 * 128;
+
+    fn family(&self, s: Shape) -> Family {
+        if s.batch * s.m * s.n < Self::SMALL { self.small } else { self.large }
+    }
+
+    /// The tuning that an earlier run measured for this adapter and driver, or measures it.
+    ///
+    /// It is kept in `$CURVKIT_CACHE`, or in the user's cache folder under `curvkit/`. An adapter that fails
+    /// while it is measured gets the family for its class.
+    pub(crate) fn load_or_measure(gpu: &Gpu) -> Tuning {
+        let path = Self::path(gpu);
+        let kept = path.as_ref().and_then(|path| std::fs::read(path).ok());
+        if let Some(tuning) = kept.and_then(|bytes| serde_json::from_slice(&bytes).ok()) {
+            return tuning;
+        }
+        match Self::measure(gpu) {
+            Ok(tuning) => {
+                if let Some(path) = path
+                    && let Err(error) = Self::keep(tuning, &path)
+                {
+                    log::warn!("the tuning of this adapter was not kept: {error}");
+                }
+                tuning
+            }
+            Err(error) => {
+                log::warn!("matrix products were not measured: {error}");
+                let software = gpu.info().device_type == wgpu::DeviceType::Cpu;
+                let family = if software { Family::Register } else { Family::Workgroup };
+                Tuning { small: family, large: family }
+            }
+        }
+    }
+
+    fn path(gpu: &Gpu) -> Option<std::path::PathBuf> {
+        let var = |name| std::env::var_os(name).filter(|v| !v.is_empty()).map(std::path::PathBuf::from);
+        let folder = var("CURVKIT_CACHE")
+            .or_else(|| var("XDG_CACHE_HOME").map(|dir| dir.join("curvkit")))
+            .or_else(|| var("LOCALAPPDATA").map(|dir| dir.join("curvkit")))
+            .or_else(|| var("HOME").map(|dir| dir.join(".cache/curvkit")))?;
+        let info = gpu.info();
+        let name = format!("{}-{}-{}", info.name, info.driver_info, env!("CARGO_PKG_VERSION"));
+        let name: String = name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
+        Some(folder.join(format!("tuning-{name}.json")))
+    }
+
+    fn keep(tuning: Tuning, path: &std::path::Path) -> Result<()> {
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder).map_err(crate::Error::io(folder, "create folder"))?;
+        }
+        crate::data::write_atomically(path, |file| file.write_all(&serde_json::to_vec(&tuning)?))
+    }
+
+    fn measure(gpu: &Gpu) -> Result<Tuning> {
+        let faster = |s: Shape, runs: usize| -> Result<Family> {
+            let seconds = [Family::Register, Family::Workgroup].map(|family| rate(gpu, family, s, runs));
+            let [register, workgroup] = seconds;
+            Ok(if register? >= workgroup? { Family::Register } else { Family::Workgroup })
+        };
+        Ok(Tuning {
+            small: faster(Shape { batch: 1, m: 50, n: 100, k: 256 }, 16)?,
+            large: faster(Shape { batch: 1, m: 512, n: 512, k: 256 }, 4)?,
+        })
+    }
+}
+
+/// Floating-point operations a second of products `C = A Bᵀ` of that shape: the best of three.
+pub fn rate(gpu: &Gpu, family: Family, s: Shape, runs: usize) -> Result<f64> {
+    let a = gpu.zeros(s.batch * s.m * s.k)?.view();
+    let b = gpu.zeros(s.batch * s.n * s.k)?.view();
+    let c = gpu.zeros(s.batch * s.m * s.n)?.view();
+    let mut rec = Recorder::new(gpu);
+    for _ in 0..runs {
+        let product = Gemm { layout: Layout::NT, shape: s, alpha: 1.0, add: false };
+        let a = Matrix { view: &a, row: s.k, batch: s.m * s.k };
+        let b = Matrix { view: &b, row: s.k, batch: s.n * s.k };
+        let c = Matrix { view: &c, row: s.n, batch: s.m * s.n };
+        gemm_with(&mut rec, family, product, a, b, None, c)?;
+    }
+    let program = rec.finish()?;
+    program.run()?;
+    gpu.wait()?;
+    let mut best = f64::INFINITY;
+    for _ in 0..3 {
+        let start = std::time::Instant::now();
+        program.run()?;
+        gpu.wait()?;
+        best = best.min(start.elapsed().as_secs_f64());
+    }
+    Ok(runs as f64 * s.flops() / best)
 }

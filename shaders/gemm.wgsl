@@ -1,0 +1,87 @@
+// C[z] (+)= α op(A[z]) op(B[z]) (+ bias), what both families of kernels share
+//
+//   m  row of C   n  column of C   k  contraction   z  batch
+//   NT: A[m, k], B[n, k]     NN: A[m, k], B[k, n]     TN: A[k, m], B[k, n]     always C[m, n]
+//   row-major, rows lda, ldb, ldc words apart, batches stride_* words apart (0 shares an operand)
+//
+// k runs in increasing order in one accumulator, so that results do not depend on how invocations meet. A
+// split product has `parts` runs of k, each a matrix of its own; `gemm_sum` adds them in order.
+
+struct Gemm {
+    m: u32,
+    n: u32,
+    k: u32,
+    flags: u32,       // bit 0: C += instead of C =; bit 1: add bias[n]
+    lda: u32,
+    ldb: u32,
+    ldc: u32,
+    k_part: u32,      // length of one part's run of k (k itself where parts is 1)
+    stride_a: u32,
+    stride_b: u32,
+    stride_c: u32,
+    alpha: f32,
+    tiles: u32,       // of C, numbered along n first
+    tiles_n: u32,
+    parts: u32,       // workgroup_id.z = batch · parts + part
+    stride_bias: u32,
+}
+
+// 0: NT, 1: NN, 2: TN
+override LAYOUT: u32 = 0u;
+
+@group(1) @binding(0) var<uniform> p: Gemm;
+@group(0) @binding(0) var<storage, read> a: array<f32>;
+@group(0) @binding(1) var<storage, read> b: array<f32>;
+@group(0) @binding(2) var<storage, read_write> c: array<f32>;
+@group(0) @binding(3) var<storage, read> bias: array<f32>;
+
+// Two vec4 of columns for each of eight rows. A named array, indexed by constants only, stays in registers.
+alias Tile = array<vec4<f32>, 16>;
+
+fn multiply_add(t: ptr<function, Tile>, a0: vec4<f32>, a1: vec4<f32>, b0: vec4<f32>, b1: vec4<f32>) {
+    (*t)[0] += a0.x * b0; (*t)[1] += a0.x * b1;
+    (*t)[2] += a0.y * b0; (*t)[3] += a0.y * b1;
+    (*t)[4] += a0.z * b0; (*t)[5] += a0.z * b1;
+    (*t)[6] += a0.w * b0; (*t)[7] += a0.w * b1;
+    (*t)[8] += a1.x * b0; (*t)[9] += a1.x * b1;
+    (*t)[10] += a1.y * b0; (*t)[11] += a1.y * b1;
+    (*t)[12] += a1.z * b0; (*t)[13] += a1.z * b1;
+    (*t)[14] += a1.w * b0; (*t)[15] += a1.w * b1;
+}
+
+// Rows and columns beyond the matrix are dropped here; the loads clamp instead, so no load leaves its matrix.
+fn store1(z: u32, m: u32, n: u32, x: f32) {
+    if m < p.m && n < p.n {
+        let i = z * p.stride_c + m * p.ldc + n;
+        var v = p.alpha * x;
+        if (p.flags & 2u) != 0u {
+            v += bias[z * p.stride_bias + n];
+        }
+        if (p.flags & 1u) != 0u {
+            v += c[i];
+        }
+        c[i] = v;
+    }
+}
+
+fn store4(z: u32, m: u32, n: u32, v: vec4<f32>) {
+    store1(z, m, n, v.x);
+    store1(z, m, n + 1u, v.y);
+    store1(z, m, n + 2u, v.z);
+    store1(z, m, n + 3u, v.w);
+}
+
+// Which tile of which matrix a workgroup makes, and its run of k. The host folds the tiles into two
+// dimensions of the grid.
+struct Place {
+    tile: u32,
+    batch: u32,
+    first: u32,
+    last: u32,
+}
+
+fn place(w: vec3<u32>, groups: vec3<u32>) -> Place {
+    let batch = w.z / p.parts;
+    let first = (w.z - batch * p.parts) * p.k_part;
+    return Place(w.x + w.y * groups.x, batch, first, min(first + p.k_part, p.k));
+}

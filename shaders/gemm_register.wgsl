@@ -1,0 +1,131 @@
+// Matrix products by register tiles, without workgroup memory: for software adapters (formula and letters
+// in gemm.wgsl)
+//
+// One invocation owns 8 rows × 8 columns; a workgroup of LX × LY = 8 invocations, one vector of llvmpipe's,
+// owns 8 LY rows × 8 LX columns.
+//   gemm_tn4  TN; lda, ldb, m, n and both batch strides divisible by 4
+//   gemm_nn4  NN; ldb, n and stride_b divisible by 4
+//   gemm_any  every layout and stride
+//   gemm_sum  second pass of a split product: C (+)= α Σ_part A[part] (+ bias)
+//
+// Why this shape: inside a loop llvmpipe serves every storage load lane by lane, with a branch for the
+// lane's mask and one for the bounds, whether the address is uniform or not. A vec4 costs about twice a
+// scalar, and unrolling k overflows the instruction cache. Hence few vec4 loads, many multiply-adds a load,
+// one k an iteration. gemm_workgroup.wgsl wins where workgroup memory is memory and barriers are cheap.
+
+override LX: u32 = 8u;
+override LY: u32 = 1u;
+
+@group(0) @binding(0) var<storage, read> a4: array<vec4<f32>>;
+@group(0) @binding(1) var<storage, read> b4: array<vec4<f32>>;
+
+// Lane l owns quads l and l + LX (or LY), so that lanes read neighbouring quads. The loop over a copy of the tile
+// keeps compilation short (checked module: 0.3 s on llvmpipe, against 4 s with 64 written-out guarded stores), and
+// only the copy leaves the registers for being indexed by a variable.
+fn store_tile(z: u32, m0: u32, n0: u32, t: Tile) {
+    var s = t;
+    for (var q = 0u; q < 16u; q++) {
+        let row = q / 2u;
+        store4(z, m0 + select(row, 4u * LY + row - 4u, row >= 4u), n0 + (q % 2u) * 4u * LX, s[q]);
+    }
+}
+
+// The first row and column of an invocation's tile.
+fn corner(tile: u32, l: vec3<u32>) -> vec2<u32> {
+    return vec2(((tile / p.tiles_n) * 2u * LY + l.y) * 4u, ((tile % p.tiles_n) * 2u * LX + l.x) * 4u);
+}
+
+@compute @workgroup_size(LX, LY)
+fn gemm_tn4(@builtin(workgroup_id) w: vec3<u32>, @builtin(local_invocation_id) l: vec3<u32>,
+            @builtin(num_workgroups) groups: vec3<u32>) {
+    let o = place(w, groups);
+    if o.tile >= p.tiles {
+        return;
+    }
+    let at = corner(o.tile, l);
+    let la = p.lda / 4u;
+    let lb = p.ldb / 4u;
+    let base_a = o.batch * (p.stride_a / 4u);
+    let base_b = o.batch * (p.stride_b / 4u);
+    let i0 = base_a + min(at.x, p.m - 4u) / 4u;
+    let i1 = base_a + min(at.x + 4u * LY, p.m - 4u) / 4u;
+    let j0 = base_b + min(at.y, p.n - 4u) / 4u;
+    let j1 = base_b + min(at.y + 4u * LX, p.n - 4u) / 4u;
+    var t: Tile;
+    for (var k = o.first; k < o.last; k++) {
+        multiply_add(&t, a4[k * la + i0], a4[k * la + i1], b4[k * lb + j0], b4[k * lb + j1]);
+    }
+    store_tile(w.z, at.x, at.y, t);
+}
+
+@compute @workgroup_size(LX, LY)
+fn gemm_nn4(@builtin(workgroup_id) w: vec3<u32>, @builtin(local_invocation_id) l: vec3<u32>,
+            @builtin(num_workgroups) groups: vec3<u32>) {
+    let o = place(w, groups);
+    if o.tile >= p.tiles {
+        return;
+    }
+    let at = corner(o.tile, l);
+    let lb = p.ldb / 4u;
+    let base_a = o.batch * p.stride_a;
+    let base_b = o.batch * (p.stride_b / 4u);
+    let i = rows(base_a, at.x, p.m, p.lda);
+    let j0 = base_b + min(at.y, p.n - 4u) / 4u;
+    let j1 = base_b + min(at.y + 4u * LX, p.n - 4u) / 4u;
+    var t: Tile;
+    for (var k = o.first; k < o.last; k++) {
+        let a0 = vec4(a[i[0].x + k], a[i[0].y + k], a[i[0].z + k], a[i[0].w + k]);
+        let a1 = vec4(a[i[1].x + k], a[i[1].y + k], a[i[1].z + k], a[i[1].w + k]);
+        multiply_add(&t, a0, a1, b4[k * lb + j0], b4[k * lb + j1]);
+    }
+    store_tile(w.z, at.x, at.y, t);
+}
+
+// The element offsets of one invocation's eight rows (stride LY quads apart), clamped to the matrix.
+fn rows(base: u32, m: u32, end: u32, ld: u32) -> array<vec4<u32>, 2> {
+    let q = vec4(0u, 1u, 2u, 3u);
+    let last = vec4(end - 1u);
+    return array<vec4<u32>, 2>(base + min(q + m, last) * ld, base + min(q + m + 4u * LY, last) * ld);
+}
+
+fn columns(base: u32, n: u32, end: u32, ld: u32) -> array<vec4<u32>, 2> {
+    let q = vec4(0u, 1u, 2u, 3u);
+    let last = vec4(end - 1u);
+    return array<vec4<u32>, 2>(base + min(q + n, last) * ld, base + min(q + n + 4u * LX, last) * ld);
+}
+
+@compute @workgroup_size(LX, LY)
+fn gemm_any(@builtin(workgroup_id) w: vec3<u32>, @builtin(local_invocation_id) l: vec3<u32>,
+            @builtin(num_workgroups) groups: vec3<u32>) {
+    let o = place(w, groups);
+    if o.tile >= p.tiles {
+        return;
+    }
+    let at = corner(o.tile, l);
+    let ka = select(1u, p.lda, LAYOUT == 2u);
+    let kb = select(p.ldb, 1u, LAYOUT == 0u);
+    let i = rows(o.batch * p.stride_a, at.x, p.m, select(p.lda, 1u, LAYOUT == 2u));
+    let j = columns(o.batch * p.stride_b, at.y, p.n, select(1u, p.ldb, LAYOUT == 0u));
+    var t: Tile;
+    for (var k = o.first; k < o.last; k++) {
+        let x = k * ka;
+        let y = k * kb;
+        let a0 = vec4(a[i[0].x + x], a[i[0].y + x], a[i[0].z + x], a[i[0].w + x]);
+        let a1 = vec4(a[i[1].x + x], a[i[1].y + x], a[i[1].z + x], a[i[1].w + x]);
+        let b0 = vec4(b[j[0].x + y], b[j[0].y + y], b[j[0].z + y], b[j[0].w + y]);
+        let b1 = vec4(b[j[1].x + y], b[j[1].y + y], b[j[1].z + y], b[j[1].w + y]);
+        multiply_add(&t, a0, a1, b0, b1);
+    }
+    store_tile(w.z, at.x, at.y, t);
+}
+
+// One invocation per element of C. A holds parts * batch dense m x n matrices, batch-major, in part order.
+@compute @workgroup_size(64)
+fn gemm_sum(@builtin(global_invocation_id) g: vec3<u32>) {
+    if g.x >= p.n { return; }
+    var s = 0.0;
+    for (var q = 0u; q < p.parts; q++) {
+        s += a[((g.z * p.parts + q) * p.m + g.y) * p.n + g.x];
+    }
+    store1(g.z, g.y, g.x, s);
+}

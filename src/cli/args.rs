@@ -1,0 +1,170 @@
+//! Arguments that several commands share.
+
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand, ValueEnum};
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::data::fetch::{Progress, Source};
+use crate::data::{Dataset, Selection, Split, mnist, synthetic_digits};
+use crate::net::{Loss, Model, Network};
+use crate::{Error, Result};
+
+/// `512MiB`, `4GiB`, `1.5GB` or a number of bytes.
+pub fn size(text: &str) -> Result<u64, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = match &text[digits.len()..] {
+        "" | "B" => 1.0,
+        "KB" => 1e3,
+        "MB" => 1e6,
+        "GB" => 1e9,
+        "KiB" => 1024.0,
+        "MiB" => 1024.0 * 1024.0,
+        "GiB" => 1024.0 * 1024.0 * 1024.0,
+        other => return Err(format!("unit “{other}”, expected B, KB, MB, GB, KiB, MiB or GiB")),
+    };
+    match digits.trim().parse::<f64>() {
+        Ok(number) if number * unit >= 1.0 && number.is_finite() => Ok((number * unit) as u64),
+        _ => Err(format!("found “{text}”, expected a size such as 512MiB")),
+    }
+}
+
+/// A data set that the program knows by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Named {
+    Mnist,
+    /// The built-in drawn digits: no files needed.
+    Synthetic,
+}
+
+/// Which samples to use.
+#[derive(Args, Clone, Debug)]
+pub struct DataArgs {
+    /// A safetensors file with `inputs` [N, …] and `targets` [N] or [N, L].
+    #[arg(long, value_name = "FILE", required_unless_present = "dataset", conflicts_with = "dataset")]
+    pub data: Option<PathBuf>,
+    /// A data set by its name.
+    #[arg(long, value_enum)]
+    pub dataset: Option<Named>,
+    #[command(flatten)]
+    pub place: DataPlace,
+    /// The classes to use, such as 0,1,2; all if not given.
+    #[arg(long, value_delimiter = ',', value_name = "CLASS,…")]
+    pub classes: Option<Vec<u32>>,
+    /// The first M samples of each class, in file order.
+    #[arg(long, value_name = "M")]
+    pub per_class: Option<usize>,
+    /// The first N samples.
+    #[arg(long, value_name = "N")]
+    pub limit: Option<usize>,
+    /// The test images in the place of the training images.
+    #[arg(long)]
+    pub test: bool,
+}
+
+/// Where data sets lie.
+#[derive(Args, Clone, Debug)]
+pub struct DataPlace {
+    /// The folder that holds the data sets.
+    #[arg(long, env = "CURVKIT_DATA", default_value = "data", value_name = "DIR")]
+    pub data_dir: PathBuf,
+}
+
+impl DataArgs {
+    pub fn read(&self) -> Result<Dataset> {
+        let split = if self.test { Split::Test } else { Split::Train };
+        let data = match (&self.data, self.dataset) {
+            (Some(path), _) => Dataset::read(path)?,
+            (None, Some(Named::Synthetic)) => synthetic_digits(2000, self.test as u64)?,
+            (None, _) => mnist(&self.place.data_dir, split)?,
+        };
+        let (classes, per_class, limit) = (self.classes.clone(), self.per_class, self.limit);
+        data.selected(&Selection { classes, per_class, limit })
+    }
+
+    /// What it was, for `run.json`.
+    pub fn describe(&self) -> serde_json::Value {
+        serde_json::json!({
+            "data": self.data, "dataset": self.dataset.map(|d| format!("{d:?}").to_lowercase()),
+            "test": self.test, "classes": self.classes, "per_class": self.per_class, "limit": self.limit,
+        })
+    }
+}
+
+/// A network and what it is compared by.
+#[derive(Args, Clone, Debug)]
+pub struct ModelArgs {
+    /// A model file.
+    #[arg(long, value_name = "TOML")]
+    pub model: PathBuf,
+    /// The loss: cross-entropy, mse, softmax-mse or squared-error.
+    #[arg(long)]
+    pub loss: Loss,
+}
+
+impl ModelArgs {
+    pub fn network(&self) -> Result<Network> {
+        let model = Model::read(&self.model)?;
+        Network::new(&model).map_err(|error| match error {
+            Error::Model(problem) => Error::file(&self.model, problem),
+            other => other,
+        })
+    }
+}
+
+#[derive(Subcommand)]
+pub enum DataAction {
+    /// Download a data set, check its SHA-256 sums and unpack it.
+    Fetch {
+        /// mnist
+        name: String,
+        /// The folder for data sets.
+        #[arg(long, value_name = "DIR")]
+        dir: PathBuf,
+        /// Where the archives are, in the place of the usual server.
+        #[arg(long, value_name = "URL")]
+        from: Option<String>,
+    },
+}
+
+impl DataAction {
+    pub fn run(&self, quiet: bool) -> Result<()> {
+        let DataAction::Fetch { name, dir, from } = self;
+        let source = Source::named(name)?;
+        let bar = bar(quiet, 0, "{msg} {bytes}/{total_bytes} {bar:30}");
+        source.fetch(dir, from.as_deref(), &mut |progress: Progress| {
+            bar.set_message(progress.archive.to_string());
+            bar.set_length(progress.total.unwrap_or(progress.received));
+            bar.set_position(progress.received);
+        })?;
+        bar.finish_and_clear();
+        if !quiet {
+            println!("{name}: complete in {}", dir.display());
+        }
+        Ok(())
+    }
+}
+
+/// A progress bar on a terminal's standard error; nothing elsewhere.
+pub fn bar(quiet: bool, len: u64, template: &str) -> ProgressBar {
+    if quiet {
+        return ProgressBar::hidden();
+    }
+    let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    ProgressBar::new(len).with_style(style)
+}
+
+/// Makes an output folder and sees to it that it can be written to, before any work is done.
+pub fn prepare_folder(out: &Path) -> Result<()> {
+    std::fs::create_dir_all(out).map_err(Error::io(out, "create folder"))?;
+    tempfile::tempfile_in(out).map(drop).map_err(Error::io(out, "write"))
+}
+
+/// Sees to it that a file can be written, before any work is done.
+pub fn prepare_file(out: &Path) -> Result<()> {
+    if out.is_dir() {
+        return Err(Error::file(out, "found a folder, expected a file"));
+    }
+    let folder = out.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    prepare_folder(folder)
+}

@@ -1,0 +1,146 @@
+//! `curvkit eval`
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use serde_json::json;
+
+use super::Device;
+use super::args::{DataArgs, ModelArgs, prepare_file};
+use super::record::{self, RunRecord};
+use crate::data::{read_directions, read_parameters, write_tensors};
+use crate::operators::Problem;
+use crate::{Error, Result};
+
+/// What can be evaluated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Quantity {
+    Loss,
+    Gradient,
+    PerSampleGradient,
+    Hvp,
+    Ggnvp,
+    NoiseCovarianceVp,
+    Third,
+}
+
+impl Quantity {
+    /// The tensor's name in the result.
+    fn tensor(self) -> &'static str {
+        match self {
+            Quantity::Loss => "loss",
+            Quantity::Gradient => "gradient",
+            Quantity::PerSampleGradient => "per_sample_gradient",
+            Quantity::Hvp => "hvp",
+            Quantity::Ggnvp => "ggnvp",
+            Quantity::NoiseCovarianceVp => "noise_covariance_vp",
+            Quantity::Third => "third",
+        }
+    }
+
+    fn takes_directions(self) -> bool {
+        !matches!(self, Quantity::Loss | Quantity::Gradient | Quantity::PerSampleGradient)
+    }
+}
+
+#[derive(Args)]
+pub struct Eval {
+    #[command(flatten)]
+    model: ModelArgs,
+    /// The parameters, a safetensors file with the names of PyTorch's `state_dict`.
+    #[arg(long, value_name = "FILE")]
+    weights: PathBuf,
+    #[command(flatten)]
+    data: DataArgs,
+    /// What to compute.
+    #[arg(long, value_enum, value_delimiter = ',', required = true, value_name = "QUANTITY,…")]
+    compute: Vec<Quantity>,
+    /// Directions: a safetensors file with `v` [K, P], in the coordinates of the parameters chosen.
+    #[arg(long, value_name = "FILE")]
+    vectors: Option<PathBuf>,
+    /// Only these parameters' coordinates, such as 2.weight; all if not given.
+    #[arg(long, value_delimiter = ',', value_name = "NAME,…")]
+    parameters: Option<Vec<String>>,
+    /// The safetensors file to write.
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+    /// Print loss, accuracy and how it was made as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Eval {
+    pub fn run(&self, device: &Device) -> Result<()> {
+        let network = self.model.network()?;
+        let parameters = read_parameters(&self.weights, &network.signature())?;
+        let space = match &self.parameters {
+            Some(names) => network.restricted(names)?,
+            None => network.all(),
+        };
+        let directions = match &self.vectors {
+            Some(path) => read_directions(path, space.dim)?.1,
+            None => Vec::new(),
+        };
+        if let Some(which) = self.compute.iter().find(|q| q.takes_directions())
+            && directions.is_empty()
+        {
+            let found = format!("none for {}", which.tensor());
+            return Err(Error::argument("--vectors", found, "a file with directions v [K, P]"));
+        }
+        let data = self.data.read()?;
+        prepare_file(&self.out)?;
+        let gpu = device.open()?;
+        let problem = Problem::new(&gpu, &network, &parameters, &data, self.model.loss)?;
+        let run = RunRecord::start(
+            &gpu,
+            json!({
+                "model": network.model(), "weights": self.weights, "data": self.data.describe(),
+                "loss": self.model.loss, "parameters": self.parameters, "vectors": self.vectors,
+            }),
+        );
+        let report = problem.loss()?;
+        let mut tensors: Vec<(&str, Vec<usize>, Vec<f32>)> = Vec::new();
+        let k = directions.len() / space.dim.max(1);
+        for &quantity in &self.compute {
+            let (shape, values) = match quantity {
+                Quantity::Loss => (vec![], vec![report.loss as f32]),
+                Quantity::Gradient => (vec![space.dim], problem.gradient(&space)?),
+                Quantity::PerSampleGradient => {
+                    let mut rows = Vec::with_capacity(data.len() * space.dim);
+                    problem.per_sample_gradients(&space, |batch| {
+                        rows.extend_from_slice(batch);
+                        Ok(())
+                    })?;
+                    (vec![data.len(), space.dim], rows)
+                }
+                Quantity::Hvp => (vec![k, space.dim], problem.hvp(&space, &directions)?),
+                Quantity::Ggnvp => (vec![k, space.dim], problem.ggnvp(&space, &directions)?),
+                Quantity::NoiseCovarianceVp => {
+                    (vec![k, space.dim], problem.noise_covariance_vp(&space, &directions)?)
+                }
+                Quantity::Third => (vec![k, space.dim], problem.third(&space, &directions)?),
+            };
+            if let Some(at) = values.iter().position(|value| !value.is_finite()) {
+                return Err(Error::NotFinite {
+                    quantity: quantity.tensor().into(),
+                    detail: format!("element {at} is {}: the network's outputs or the loss overflow", values[at]),
+                });
+            }
+            if tensors.iter().all(|(name, ..)| *name != quantity.tensor()) {
+                tensors.push((quantity.tensor(), shape, values));
+            }
+        }
+        let how = run.value();
+        let tensors: Vec<(&str, &[usize], &[f32])> =
+            tensors.iter().map(|(name, shape, values)| (*name, &shape[..], &values[..])).collect();
+        write_tensors(&self.out, &tensors, &[("run", &how.to_string())])?;
+        if self.json {
+            println!("{}", record::json(&json!({ "loss": report.loss, "accuracy": report.accuracy, "run": how })));
+        } else if !device.quiet {
+            println!("loss      {:.9}", report.loss);
+            println!("accuracy  {:.4}", report.accuracy);
+            println!("wrote     {}", self.out.display());
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,226 @@
+//! `curvkit train`
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use clap::{Args, ValueEnum};
+use serde_json::json;
+
+use super::Device;
+use super::args::{DataArgs, ModelArgs, bar, prepare_folder};
+use super::record::{self, RunRecord};
+use crate::data::{TensorFile, read_parameters, write_atomically, write_parameters, write_tensors};
+use crate::net::Network;
+use crate::train::{EpochRecord, Sampling, Schedule, TrainOptions, TrainState, Trainer};
+use crate::{Error, Result};
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Optimizer {
+    Sgd,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum SamplingArg {
+    /// Pass over all samples in a random order.
+    Epoch,
+    WithReplacement,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum ScheduleArg {
+    Constant,
+    /// Multiply the learning rate by --gamma after each epoch.
+    Exponential,
+}
+
+#[derive(Args)]
+pub struct Train {
+    #[command(flatten)]
+    model: ModelArgs,
+    /// Parameters to start from; PyTorch's default initialisation by --seed if not given.
+    #[arg(long, value_name = "FILE")]
+    weights: Option<PathBuf>,
+    #[command(flatten)]
+    data: DataArgs,
+    #[arg(long, value_enum, default_value = "sgd")]
+    optimizer: Optimizer,
+    #[arg(long)]
+    learning_rate: f64,
+    #[arg(long, default_value_t = 0.0)]
+    momentum: f64,
+    #[arg(long, default_value_t = 0.0)]
+    weight_decay: f64,
+    #[arg(long, value_enum, default_value = "constant")]
+    schedule: ScheduleArg,
+    /// Of the exponential schedule.
+    #[arg(long, required_if_eq("schedule", "exponential"))]
+    gamma: Option<f64>,
+    #[arg(long)]
+    batch_size: usize,
+    #[arg(long)]
+    epochs: u64,
+    #[arg(long, value_enum, default_value = "epoch")]
+    sampling: SamplingArg,
+    /// Of the initialisation and of the order of the samples.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Keep the parameters after every so many epochs, in checkpoints/.
+    #[arg(long, value_name = "EPOCHS")]
+    checkpoint_every: Option<u64>,
+    /// Go on from the folder's last checkpoint, if there is one.
+    #[arg(long)]
+    resume: bool,
+    /// The folder for weights, history, checkpoint and run.json.
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Print the last epoch as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// How often, at least, the state that a run resumes from is written.
+const SAVE_EVERY: Duration = Duration::from_secs(15);
+
+impl Train {
+    fn options(&self) -> TrainOptions {
+        let Optimizer::Sgd = self.optimizer;
+        TrainOptions {
+            loss: self.model.loss,
+            learning_rate: self.learning_rate,
+            momentum: self.momentum,
+            weight_decay: self.weight_decay,
+            schedule: match self.schedule {
+                ScheduleArg::Constant => Schedule::Constant,
+                ScheduleArg::Exponential => Schedule::Exponential { gamma: self.gamma.unwrap_or(1.0) },
+            },
+            batch_size: self.batch_size,
+            epochs: self.epochs,
+            sampling: match self.sampling {
+                SamplingArg::Epoch => Sampling::Epoch,
+                SamplingArg::WithReplacement => Sampling::WithReplacement,
+            },
+            seed: self.seed,
+        }
+    }
+
+    pub fn run(&self, device: &Device) -> Result<()> {
+        if self.checkpoint_every == Some(0) {
+            return Err(Error::argument("--checkpoint-every", 0, "at least 1"));
+        }
+        let network = self.model.network()?;
+        let options = self.options();
+        let data = self.data.read()?;
+        options.check(data.len())?;
+        let parameters = match &self.weights {
+            Some(path) => read_parameters(path, &network.signature())?,
+            None => network.initial_parameters(self.seed),
+        };
+        prepare_folder(&self.out)?;
+        let files = Files { out: &self.out, network: &network };
+        // all that decides the course of the run; more epochs are no other run
+        let course = json!({
+            "model": network.model(), "options": { "epochs": null, "rest": TrainOptions { epochs: 0, ..options.clone() } },
+            "data": self.data.describe(), "samples": data.len(), "weights": self.weights,
+        })
+        .to_string();
+        let (state, mut history) = match self.resume.then(|| files.load(&course)).transpose()?.flatten() {
+            Some(saved) => saved,
+            None => {
+                let momentum = vec![0.0; parameters.len()];
+                (TrainState { epoch: 0, parameters, momentum }, Vec::new())
+            }
+        };
+        let gpu = device.open()?;
+        let run = RunRecord::start(
+            &gpu,
+            json!({ "model": network.model(), "data": self.data.describe(), "train": options, "weights": self.weights }),
+        );
+        let epochs = options.epochs;
+        let mut trainer = Trainer::resume(&gpu, &network, state, &data, options)?;
+        let bar = bar(device.quiet, epochs, "epoch {pos}/{len} {bar:30} {msg}, {eta} left");
+        bar.set_position(trainer.epoch());
+        let mut saved = Instant::now();
+        while trainer.epoch() < epochs {
+            let record = trainer.run_epoch()?;
+            history.push(record);
+            bar.set_message(format!("loss {:.6}, accuracy {:.4}", record.loss, record.accuracy));
+            bar.inc(1);
+            let kept = self.checkpoint_every.is_some_and(|every| record.epoch.is_multiple_of(every));
+            if kept {
+                let folder = self.out.join("checkpoints");
+                std::fs::create_dir_all(&folder).map_err(Error::io(&folder, "create folder"))?;
+                let path = folder.join(format!("epoch-{:06}.safetensors", record.epoch));
+                write_parameters(path, &network.signature(), &trainer.parameters()?, &[("run", &run.value().to_string())])?;
+            }
+            if kept || saved.elapsed() >= SAVE_EVERY || record.epoch == epochs {
+                files.save(&trainer.state()?, &history, &course)?;
+                saved = Instant::now();
+            }
+        }
+        bar.finish_and_clear();
+        let path = self.out.join("weights.safetensors");
+        let how = run.value().to_string();
+        write_parameters(path, &network.signature(), &trainer.parameters()?, &[("run", &how)])?;
+        run.write(&self.out)?;
+        let last = history.last();
+        if self.json {
+            println!("{}", record::json(&json!({ "last": last, "run": run.value() })));
+        } else if let (Some(last), false) = (last, device.quiet) {
+            println!("epoch {}: loss {:.6}, accuracy {:.4}", last.epoch, last.loss, last.accuracy);
+            println!("wrote {}", self.out.display());
+        }
+        Ok(())
+    }
+}
+
+/// The files of a run.
+struct Files<'a> {
+    out: &'a Path,
+    network: &'a Network,
+}
+
+impl Files<'_> {
+    fn checkpoint(&self) -> PathBuf {
+        self.out.join("checkpoint.safetensors")
+    }
+
+    /// Writes the history, then the checkpoint: a run that stops in between has too long a history, which
+    /// [`Files::load`] cuts.
+    fn save(&self, state: &TrainState, history: &[EpochRecord], course: &str) -> Result<()> {
+        let path = self.out.join("history.csv");
+        write_atomically(&path, |file| {
+            let mut csv = csv::Writer::from_writer(file);
+            for record in history {
+                csv.serialize(record)?;
+            }
+            csv.flush()
+        })?;
+        let p = [self.network.dim()];
+        let tensors: [(&str, &[usize], &[f32]); 2] =
+            [("parameters", &p, &state.parameters), ("momentum", &p, &state.momentum)];
+        write_tensors(self.checkpoint(), &tensors, &[("epoch", &state.epoch.to_string()), ("course", course)])
+    }
+
+    /// The last state and the history up to it, if a run was saved.
+    fn load(&self, course: &str) -> Result<Option<(TrainState, Vec<EpochRecord>)>> {
+        let path = self.checkpoint();
+        if !path.exists() {
+            return Ok(None);
+        }
+        let file = TensorFile::read(&path)?;
+        if file.metadata("course") != Some(course) {
+            let problem = "is of a run with other options, model or data; expected the same but for --epochs";
+            return Err(Error::file(path, problem));
+        }
+        let epoch = file.metadata("epoch").and_then(|epoch| epoch.parse().ok());
+        let epoch = epoch.ok_or_else(|| Error::file(&path, "found no epoch, expected a number"))?;
+        let p = [self.network.dim()];
+        let state =
+            TrainState { epoch, parameters: file.f32("parameters", &p)?, momentum: file.f32("momentum", &p)? };
+        let path = self.out.join("history.csv");
+        let rows = csv::Reader::from_path(&path)
+            .and_then(|mut csv| csv.deserialize().collect::<Result<Vec<EpochRecord>, _>>())
+            .map_err(|error| Error::file(&path, error.to_string()))?;
+        Ok(Some((state, rows.into_iter().filter(|row| row.epoch <= epoch).collect())))
+    }
+}
