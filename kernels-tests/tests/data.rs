@@ -220,22 +220,25 @@ fn classes(of: &[u32]) -> Dataset {
     Dataset::new(positions, vec![1], Targets::Classes(of.to_vec())).unwrap()
 }
 
+fn take(classes: Option<&[u32]>, per_class: Option<usize>, limit: Option<usize>) -> Selection {
+    Selection { classes: classes.map(<[u32]>::to_vec), per_class, limit }
+}
+
 #[test]
 fn selection_keeps_the_order_of_the_file() {
     let data = classes(&[2, 0, 1, 1, 2, 0, 0, 2, 1]);
-    let cases: &[(Option<&[u32]>, Option<usize>, Option<usize>, &[f32])] = &[
-        (None, None, None, &[0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0]),
-        (None, None, Some(2), &[0.0, 1.0]),
-        (None, None, Some(99), &[0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0]),
-        (Some(&[2, 0]), None, None, &[0.0, 1.0, 4.0, 5.0, 6.0, 7.0]),
-        (Some(&[2, 0]), Some(2), None, &[0.0, 1.0, 4.0, 5.0]),
-        (Some(&[1]), Some(3), None, &[2.0, 3.0, 8.0]),
-        (None, Some(1), None, &[0.0, 1.0, 2.0]),
-        (None, Some(2), Some(4), &[0.0, 1.0, 2.0, 3.0]),
+    let cases: &[(Selection, &[f32])] = &[
+        (take(None, None, None), &[0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0]),
+        (take(None, None, Some(2)), &[0.0, 1.0]),
+        (take(None, None, Some(99)), &[0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0]),
+        (take(Some(&[2, 0]), None, None), &[0.0, 1.0, 4.0, 5.0, 6.0, 7.0]),
+        (take(Some(&[2, 0]), Some(2), None), &[0.0, 1.0, 4.0, 5.0]),
+        (take(Some(&[1]), Some(3), None), &[2.0, 3.0, 8.0]),
+        (take(None, Some(1), None), &[0.0, 1.0, 2.0]),
+        (take(None, Some(2), Some(4)), &[0.0, 1.0, 2.0, 3.0]),
     ];
-    for &(classes, per_class, limit, expected) in cases {
-        let selection = Selection { classes: classes.map(<[u32]>::to_vec), per_class, limit };
-        assert_eq!(data.selected(&selection).unwrap().inputs, expected, "{selection:?}");
+    for (selection, expected) in cases {
+        assert_eq!(data.selected(selection).unwrap().inputs, *expected, "{selection:?}");
     }
 }
 
@@ -244,39 +247,37 @@ fn selection_errors() {
     let data = classes(&[2, 0, 4, 4, 2, 0, 0]);
     let values = Targets::Values { values: vec![0.5; 4], width: 2 };
     let values = Dataset::new(vec![0.0; 2], vec![1], values).unwrap();
-    let cases: &[(&Dataset, Option<&[u32]>, Option<usize>, Option<usize>, &str)] = &[
+    let nothing = "data set: found no samples, expected at least one sample";
+    let cases = [
         (
             &data,
-            Some(&[0, 1]),
-            None,
-            None,
+            take(Some(&[0, 1]), None, None),
             "--classes: found class 1, of which there is no sample, expected some of 0,2,4",
         ),
-        (&data, None, Some(3), None, "--per-class: found 2 samples of class 2, expected at least 3"),
-        (&data, Some(&[4]), Some(9), None, "--per-class: found 2 samples of class 4, expected at least 9"),
-        (&data, Some(&[]), None, None, "data set: found no samples, expected at least one sample"),
-        (&data, None, Some(0), None, "data set: found no samples, expected at least one sample"),
-        (&data, None, None, Some(0), "data set: found no samples, expected at least one sample"),
+        (&data, take(None, Some(3), None), "--per-class: found 2 samples of class 2, expected at least 3"),
+        (
+            &data,
+            take(Some(&[4]), Some(9), None),
+            "--per-class: found 2 samples of class 4, expected at least 9",
+        ),
+        (&data, take(Some(&[]), None, None), nothing),
+        (&data, take(None, Some(0), None), nothing),
+        (&data, take(None, None, Some(0)), nothing),
         (
             &values,
-            Some(&[0]),
-            Some(1),
-            None,
+            take(Some(&[0]), Some(1), None),
             "--classes: found targets that are values, expected targets that are classes",
         ),
         (
             &values,
-            None,
-            Some(1),
-            None,
+            take(None, Some(1), None),
             "--per-class: found targets that are values, expected targets that are classes",
         ),
     ];
-    for &(data, classes, per_class, limit, expected) in cases {
-        let selection = Selection { classes: classes.map(<[u32]>::to_vec), per_class, limit };
+    for (data, selection, expected) in cases {
         assert_eq!(data.selected(&selection).unwrap_err().to_string(), expected);
     }
-    assert_eq!(values.selected(&Selection { limit: Some(1), ..Selection::default() }).unwrap().len(), 1);
+    assert_eq!(values.selected(&take(None, None, Some(1))).unwrap().len(), 1);
 }
 
 // ------------------------------------------------------------------------------------- tensor files
@@ -300,13 +301,15 @@ fn write_foreign(path: &Path, tensors: &[Foreign]) {
     fs::write(path, safetensors::serialize(views, None).expect("a file")).unwrap();
 }
 
+/// What [`write_tensors`] takes.
+type Tensors<'a> = &'a [(&'a str, &'a [usize], &'a [f32])];
+
 #[test]
 fn tensors_round_trip() {
     let dir = folder();
     let path = dir.path().join("t.safetensors");
     let matrix: [f32; 6] = [1.0, -2.5, f32::MIN_POSITIVE, f32::MAX, -0.0, 1e-42];
-    let tensors: &[(&str, &[usize], &[f32])] =
-        &[("z", &[2, 3], &matrix), ("loss", &[], &[0.25]), ("none", &[0, 4], &[])];
+    let tensors: Tensors = &[("z", &[2, 3], &matrix), ("loss", &[], &[0.25]), ("none", &[0, 4], &[])];
     write_tensors(&path, tensors, &[("seed", "7"), ("model", "a \"quoted\" ünicode name")]).unwrap();
 
     let file = TensorFile::read(&path).unwrap();
@@ -333,7 +336,7 @@ fn tensors_round_trip() {
 fn tensors_that_cannot_be_written() {
     let dir = folder();
     let path = dir.path().join("t.safetensors");
-    let cases: &[(&[(&str, &[usize], &[f32])], &str)] = &[
+    let cases: &[(Tensors, &str)] = &[
         (&[("a", &[2, 2], &[0.0; 3])], "a: found shape [3], expected [2, 2]"),
         (&[("a", &[2, 2], &[0.0, 0.0, 0.0, f32::NAN])], "a is not finite: NaN at [1, 1]"),
         (&[("a", &[1], &[0.0]), ("a", &[1], &[0.0])], "tensor name: found a twice, expected each name once"),
