@@ -1,7 +1,7 @@
 //! The command line.
 
 mod args;
-
+mod bench;
 mod eval;
 mod record;
 
@@ -59,6 +59,8 @@ enum Command {
     Eval(eval::Eval),
     /// Train by SGD.
     Train(train::Train),
+    /// Measure this adapter.
+    Bench(bench::Bench),
     /// Manage data sets.
     Data {
         #[command(subcommand)]
@@ -73,6 +75,7 @@ pub fn main() -> ExitCode {
         Command::Adapters { json } => adapters(*json),
         Command::Eval(eval) => eval.run(&cli.device),
         Command::Train(train) => train.run(&cli.device),
+        Command::Bench(bench) => bench.run(&cli.device),
         Command::Data { action } => action.run(cli.device.quiet),
     };
     match done {

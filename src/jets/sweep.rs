@@ -172,10 +172,11 @@ pub fn fit(
     const ENOUGH_ROWS: usize = 256;
     loop {
         let memory = Memory::new(network, request, &instructions, extent);
-        let rows = if request.per_sample.is_empty() { 2 * extent.k } else { extent.n };
-        let vectors = rows * space.stride;
+        // directions and results
+        let results = if request.per_sample.is_empty() { extent.k } else { extent.n } * space.stride;
+        let vectors = extent.k * space.stride + results;
         let bytes = 4 * (memory.peak() + vectors) as u64;
-        let binding = memory.largest().max(extent.k * space.stride).max(rows * space.stride);
+        let binding = memory.largest().max(extent.k * space.stride).max(results);
         if bytes <= gpu.memory_budget()
             && binding <= gpu.max_binding_len()
             && memory.heaviest(network) <= gpu.dispatch_flops()
