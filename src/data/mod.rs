@@ -1,5 +1,9 @@
 //! Data sets in host memory, and the files they come from.
 
+mod files;
+
+pub use files::write_atomically;
+
 use crate::{Error, Result};
 
 /// N samples and their targets, in host memory.

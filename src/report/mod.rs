@@ -1,1 +1,99 @@
-//! report
+//! One self-contained HTML page: text, tables, plots and findings in sections.
+
+pub mod plots;
+
+use serde::Serialize;
+
+use crate::{Error, Result};
+
+/// A page, from its title down to how it was made.
+#[derive(Clone, Debug, Serialize)]
+pub struct Page {
+    pub title: String,
+    /// What the page is about, a paragraph each.
+    pub lead: Vec<String>,
+    pub sections: Vec<Section>,
+    /// Name and value of everything that determined the results.
+    pub how_made: Vec<(String, String)>,
+}
+
+/// A heading and what stands under it.
+#[derive(Clone, Debug, Serialize)]
+pub struct Section {
+    pub heading: String,
+    pub blocks: Vec<Block>,
+}
+
+/// A piece of a section. Text is plain: it is escaped where it is set.
+#[derive(Clone, Debug, Serialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum Block {
+    Text {
+        text: String,
+    },
+    Table(Table),
+    /// Plots side by side, as SVG text.
+    Figures {
+        svgs: Vec<String>,
+        caption: String,
+    },
+    /// Comparisons that the measurements decided.
+    Findings {
+        findings: Vec<Finding>,
+    },
+}
+
+/// A table; cells of numbers are set flush right.
+#[derive(Clone, Debug, Serialize)]
+pub struct Table {
+    pub columns: Vec<String>,
+    pub rows: Vec<Vec<String>>,
+    pub caption: String,
+}
+
+/// What was compared with what, in a sentence, and whether they agree.
+#[derive(Clone, Debug, Serialize)]
+pub struct Finding {
+    pub agrees: bool,
+    pub sentence: String,
+}
+
+impl Page {
+    /// The page as HTML that refers to nothing outside itself.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] where the template cannot be filled in.
+    pub fn render(&self) -> Result<String> {
+        let unfilled = |error: minijinja::Error| Error::argument("report", format!("{error:#}"), "a page");
+        let mut environment = minijinja::Environment::new();
+        environment.set_trim_blocks(true);
+        environment.set_lstrip_blocks(true);
+        environment.add_test("number_cell", |cell: &str| is_number(cell));
+        environment.add_template("report.html", include_str!("report.html")).map_err(unfilled)?;
+        environment.get_template("report.html").and_then(|page| page.render(self)).map_err(unfilled)
+    }
+}
+
+impl Table {
+    /// The table in aligned columns of plain text, without its caption.
+    pub fn to_text(&self) -> String {
+        let rows = || std::iter::once(&self.columns).chain(&self.rows);
+        let widths: Vec<usize> = (0..self.columns.len())
+            .map(|j| rows().map(|row| row[j].chars().count()).max().unwrap_or(0))
+            .collect();
+        let line = |row: &Vec<String>| {
+            let cells: Vec<String> = row
+                .iter()
+                .zip(&widths)
+                .map(|(cell, &width)| if is_number(cell) { format!("{cell:>width$}") } else { format!("{cell:<width$}") })
+                .collect();
+            cells.join("  ").trim_end().to_string() + "\n"
+        };
+        rows().map(line).collect()
+    }
+}
+
+/// Whether a cell is set flush right.
+fn is_number(cell: &str) -> bool {
+    cell.starts_with(|c: char| c.is_ascii_digit() || matches!(c, '+' | '-' | '−'))
+}
