@@ -2,9 +2,45 @@
 
 pub mod plots;
 
+use std::path::Path;
+
 use serde::Serialize;
 
+use crate::data::write_atomically;
 use crate::{Error, Result};
+
+/// Writes `records` to `path` as CSV under the names of their fields.
+///
+/// # Errors
+/// [`Error::Io`] where it cannot be written.
+pub fn write_csv<R: Serialize>(path: impl AsRef<Path>, records: impl IntoIterator<Item = R>) -> Result<()> {
+    write_atomically(path, |file| {
+        let mut csv = csv::Writer::from_writer(file);
+        for record in records {
+            csv.serialize(record)?;
+        }
+        csv.flush()
+    })
+}
+
+/// Writes `value` to `path` as indented JSON.
+///
+/// # Errors
+/// [`Error::Io`] where it cannot be written.
+pub fn write_json(path: impl AsRef<Path>, value: &impl Serialize) -> Result<()> {
+    write_atomically(path, |file| {
+        serde_json::to_writer_pretty(&mut *file, value)?;
+        file.write_all(b"\n")
+    })
+}
+
+/// Writes `text` to `path`.
+///
+/// # Errors
+/// [`Error::Io`] where it cannot be written.
+pub fn write_text(path: impl AsRef<Path>, text: &str) -> Result<()> {
+    write_atomically(path, |file| file.write_all(text.as_bytes()))
+}
 
 /// A page, from its title down to how it was made.
 #[derive(Clone, Debug, Serialize)]
@@ -66,11 +102,12 @@ impl Page {
     pub fn render(&self) -> Result<String> {
         let unfilled = |error: minijinja::Error| Error::argument("report", format!("{error:#}"), "a page");
         let mut environment = minijinja::Environment::new();
-        environment.set_trim_blocks(true);
-        environment.set_lstrip_blocks(true);
         environment.add_test("number_cell", |cell: &str| is_number(cell));
         environment.add_template("report.html", include_str!("report.html")).map_err(unfilled)?;
-        environment.get_template("report.html").and_then(|page| page.render(self)).map_err(unfilled)
+        environment
+            .get_template("report.html")
+            .and_then(|page| page.render(minijinja::value::Serde(self)))
+            .map_err(unfilled)
     }
 }
 
@@ -85,7 +122,11 @@ impl Table {
             let cells: Vec<String> = row
                 .iter()
                 .zip(&widths)
-                .map(|(cell, &width)| if is_number(cell) { format!("{cell:>width$}") } else { format!("{cell:<width$}") })
+                .map(
+                    |(cell, &width)| {
+                        if is_number(cell) { format!("{cell:>width$}") } else { format!("{cell:<width$}") }
+                    },
+                )
                 .collect();
             cells.join("  ").trim_end().to_string() + "\n"
         };

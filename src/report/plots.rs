@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use faer::MatRef;
 use plotters::coord::Shift;
+use plotters::coord::ranged1d::{DefaultFormatting, KeyPointHint};
 use plotters::prelude::*;
 use plotters::style::colors::colormaps::ViridisRGB;
 
@@ -70,7 +71,8 @@ pub fn chart(title: &str, x: Axis<'_>, y: Axis<'_>, series: &[Series]) -> Result
         let placed = (x.scale.place(point.0), y.scale.place(point.1));
         (placed.0.is_finite() && placed.1.is_finite()).then_some(placed)
     };
-    let shown = || series.iter().filter(|s| s.mark != Mark::Guide).flat_map(|s| s.points.iter().filter_map(place));
+    let shown =
+        || series.iter().filter(|s| s.mark != Mark::Guide).flat_map(|s| s.points.iter().filter_map(place));
     let (Some(x_range), Some(y_range)) = (span(shown().map(|p| p.0)), span(shown().map(|p| p.1))) else {
         return Err(Error::argument(format!("plot “{title}”"), "no points", "at least one"));
     };
@@ -84,8 +86,8 @@ pub fn chart(title: &str, x: Axis<'_>, y: Axis<'_>, series: &[Series]) -> Result
             .x_label_area_size(48)
             .y_label_area_size(66)
             .build_cartesian_2d(
-                x_range.clone().with_key_points(x.scale.ticks(&x_range)),
-                y_range.clone().with_key_points(y.scale.ticks(&y_range)),
+                Span::new(&x_range, x.scale.ticks(&x_range)),
+                Span::new(&y_range, y.scale.ticks(&y_range)),
             )
             .map_err(undrawn)?;
         chart
@@ -106,7 +108,8 @@ pub fn chart(title: &str, x: Axis<'_>, y: Axis<'_>, series: &[Series]) -> Result
             let points: Vec<(f64, f64)> = series.points.iter().filter_map(place).collect();
             let drawn = match series.mark {
                 Mark::Points => {
-                    let dots = points.into_iter().map(|point| Circle::new(point, 2, colour.mix(0.45).filled()));
+                    let dots =
+                        points.into_iter().map(|point| Circle::new(point, 2, colour.mix(0.45).filled()));
                     chart.draw_series(dots).map_err(undrawn)?
                 }
                 Mark::Line => {
@@ -114,7 +117,9 @@ pub fn chart(title: &str, x: Axis<'_>, y: Axis<'_>, series: &[Series]) -> Result
                 }
                 Mark::Guide => {
                     let inside = cut(&points, &x_range, &y_range);
-                    chart.draw_series(DashedLineSeries::new(inside, 5, 4, GUIDE.stroke_width(1))).map_err(undrawn)?
+                    chart
+                        .draw_series(DashedLineSeries::new(inside, 5, 4, GUIDE.stroke_width(1)))
+                        .map_err(undrawn)?
                 }
             };
             if !series.name.is_empty() {
@@ -122,9 +127,7 @@ pub fn chart(title: &str, x: Axis<'_>, y: Axis<'_>, series: &[Series]) -> Result
                 drawn.label(&series.name).legend(move |(x, y)| match mark {
                     Mark::Points => Circle::new((x + 10, y), 4, colour.filled()).into_dyn(),
                     Mark::Line => PathElement::new([(x, y), (x + 20, y)], colour.stroke_width(2)).into_dyn(),
-                    Mark::Guide => {
-                        PathElement::new([(x, y), (x + 20, y)], GUIDE.stroke_width(1)).into_dyn()
-                    }
+                    Mark::Guide => PathElement::new([(x, y), (x + 20, y)], GUIDE.stroke_width(1)).into_dyn(),
                 });
             }
         }
@@ -150,7 +153,12 @@ pub fn chart(title: &str, x: Axis<'_>, y: Axis<'_>, series: &[Series]) -> Result
 ///
 /// # Errors
 /// [`Error::Argument`] where the matrix is empty or `range` is.
-pub fn heat_map(title: &str, matrix: MatRef<'_, f64>, range: Range<f64>, scale_label: &str) -> Result<String> {
+pub fn heat_map(
+    title: &str,
+    matrix: MatRef<'_, f64>,
+    range: Range<f64>,
+    scale_label: &str,
+) -> Result<String> {
     let (rows, columns) = (matrix.nrows(), matrix.ncols());
     if rows * columns == 0 || range.is_empty() {
         let found = format!("{rows} × {columns} cells over {range:?}");
@@ -173,8 +181,8 @@ pub fn heat_map(title: &str, matrix: MatRef<'_, f64>, range: Range<f64>, scale_l
             .x_label_area_size(44)
             .y_label_area_size(48)
             .build_cartesian_2d(
-                x_range.with_key_points(index_ticks(columns)),
-                y_range.with_key_points(index_ticks(rows)),
+                Span::new(&x_range, index_ticks(columns)),
+                Span::new(&y_range, index_ticks(rows)),
             )
             .map_err(undrawn)?;
         chart
@@ -196,7 +204,7 @@ pub fn heat_map(title: &str, matrix: MatRef<'_, f64>, range: Range<f64>, scale_l
             .margin_bottom(54)
             .margin_right(24)
             .y_label_area_size(48)
-            .build_cartesian_2d(0.0..1.0, range.clone().with_key_points(Scale::Linear.ticks(&range)))
+            .build_cartesian_2d(0.0..1.0, Span::new(&range, Scale::Linear.ticks(&range)))
             .map_err(undrawn)?;
         scale
             .configure_mesh()
@@ -222,8 +230,10 @@ pub fn heat_map(title: &str, matrix: MatRef<'_, f64>, range: Range<f64>, scale_l
     // a path a shade, of strokes one cell high: a twentieth of what a rectangle a cell takes
     let mut paths = vec![String::new(); SHADES];
     for i in 0..rows {
-        let finite: Vec<(usize, usize)> =
-            (0..columns).filter(|&j| matrix[(i, j)].is_finite()).map(|j| (j, shade(matrix[(i, j)]))).collect();
+        let finite: Vec<(usize, usize)> = (0..columns)
+            .filter(|&j| matrix[(i, j)].is_finite())
+            .map(|j| (j, shade(matrix[(i, j)])))
+            .collect();
         for run in finite.chunk_by(|left, right| left.0 + 1 == right.0 && left.1 == right.1) {
             let (start, shade) = run[0];
             write!(paths[shade], "M{start} {i}.5h{}", run.len()).expect("a String takes any text");
@@ -275,9 +285,44 @@ impl Scale {
             Scale::Log => format!("{:.3e}", 10f64.powf(place)),
             Scale::Linear => {
                 let rounded = (place * 1e9).round() / 1e9;
-                if rounded != 0.0 && rounded.abs() < 1e-4 { format!("{place:.1e}") } else { format!("{rounded}") }
+                if rounded != 0.0 && rounded.abs() < 1e-4 {
+                    format!("{place:.1e}")
+                } else {
+                    format!("{rounded}")
+                }
             }
         }
+    }
+}
+
+/// The values along an axis, from its start to its end (downwards where it starts at the larger one), and
+/// where its ticks stand.
+struct Span {
+    range: Range<f64>,
+    ticks: Vec<f64>,
+}
+
+impl Span {
+    fn new(range: &Range<f64>, ticks: Vec<f64>) -> Span {
+        Span { range: range.clone(), ticks }
+    }
+}
+
+impl Ranged for Span {
+    type FormatOption = DefaultFormatting;
+    type ValueType = f64;
+
+    fn map(&self, value: &f64, (first, last): (i32, i32)) -> i32 {
+        let share = (value - self.range.start) / (self.range.end - self.range.start);
+        first + (share * f64::from(last - first)).round() as i32
+    }
+
+    fn key_points<Hint: KeyPointHint>(&self, hint: Hint) -> Vec<f64> {
+        if hint.weight().allow_light_points() { Vec::new() } else { self.ticks.clone() }
+    }
+
+    fn range(&self) -> Range<f64> {
+        self.range.clone()
     }
 }
 
@@ -303,7 +348,8 @@ fn index_ticks(count: usize) -> Vec<f64> {
 
 /// The range of `values` with a margin of 4 % on both sides.
 fn span(values: impl Iterator<Item = f64>) -> Option<Range<f64>> {
-    let (low, high) = values.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), x| (low.min(x), high.max(x)));
+    let (low, high) =
+        values.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), x| (low.min(x), high.max(x)));
     let margin = if high > low { (high - low) * 0.04 } else { 0.5 };
     (low <= high).then_some(low - margin..high + margin)
 }

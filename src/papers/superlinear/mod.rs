@@ -43,6 +43,7 @@
 
 pub mod alignment;
 pub mod measures;
+pub mod page;
 pub mod scaling;
 pub mod settings;
 pub mod table1;
