@@ -5,7 +5,8 @@ use curvkit::Error;
 use curvkit::net::Loss;
 use curvkit::papers::superlinear::measures::*;
 use curvkit::papers::superlinear::settings::*;
-use curvkit::stats::haar_orthogonal;
+use curvkit::papers::superlinear::{alignment, page, scaling, table1};
+use curvkit::stats::{LineFit, haar_orthogonal};
 use faer::Mat;
 
 /// Q diag(spectrum) Qᵀ
@@ -203,4 +204,120 @@ fn settings_cover_both_tables() {
     assert!(find(ImageSet::Synthetic, Loss::CrossEntropy, 3).unwrap().published.is_none());
     assert!(matches!(find(ImageSet::Mnist, Loss::CrossEntropy, 4), Err(Error::Argument { .. })));
     assert!(matches!(find(ImageSet::Mnist, Loss::SquaredError, 3), Err(Error::Argument { .. })));
+}
+
+/// Moments with C ∝ H^1.2 and E[h²] ∝ H^1.5, in a random basis.
+fn power_law_moments(dimension: usize) -> (Eigenbasis, Mat<f64>, Mat<f64>) {
+    let q = haar_orthogonal(dimension, 9);
+    let of_power = |power: f64| {
+        let spectrum: Vec<f64> = power_law(dimension, 2.0).iter().map(|h| h.powf(power)).collect();
+        with_spectrum(&q, &spectrum)
+    };
+    (Eigenbasis::of(of_power(1.0).as_ref()).unwrap(), of_power(1.2), of_power(1.5))
+}
+
+#[test]
+fn scaling_and_alignment_write_what_they_measure() {
+    let (basis, covariance, second_moment) = power_law_moments(48);
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("case");
+    let diagonals = Diagonals::measure(&basis, covariance.as_ref(), second_moment.as_ref()).unwrap();
+    let scaling = scaling::write(&out, "a < b", &diagonals, 30).unwrap();
+    assert_relative_eq!(scaling.exponents.emp.slope, 1.2, max_relative = 1e-6);
+    assert_relative_eq!(scaling.exponents.awd.slope, 1.5, max_relative = 1e-6);
+    assert!(scaling::findings(&scaling.exponents).iter().all(|finding| finding.agrees));
+
+    let csv = std::fs::read_to_string(out.join("scaling.csv")).unwrap();
+    let lines: Vec<&str> = csv.lines().collect();
+    assert_eq!(lines[0], "index,hessian,covariance,curvature_second_moment");
+    assert_eq!(lines.len(), 1 + 48);
+    let last: Vec<f64> = lines[48].split(',').map(|field| field.parse().unwrap()).collect();
+    assert_eq!(last[0], 48.0);
+    assert_eq!(last[1], diagonals.hessian[47]);
+    assert_eq!(last[3], diagonals.curvature_second_moment[47]);
+    let svg = std::fs::read_to_string(out.join("scaling.svg")).unwrap();
+    assert!(svg.starts_with("<svg") && svg.contains("a &lt; b") && svg.contains("γ_emp = 1.200"));
+
+    let maps = alignment::write(&out, &basis, covariance.as_ref(), 30, 1).unwrap();
+    let read: alignment::Alignment =
+        serde_json::from_slice(&std::fs::read(out.join("alignment.json")).unwrap()).unwrap();
+    assert_eq!(read, maps.alignment);
+    assert!(read.observed.commutativity_error < 1e-9 && read.random.commutativity_error > 0.5);
+    for name in ["alignment.csv", "covariance.svg", "correlation.svg", "correlation_random.svg"] {
+        assert!(out.join(name).exists(), "{name}");
+    }
+    let parts = std::fs::read_dir(&out).unwrap().filter(|entry| {
+        entry.as_ref().unwrap().path().extension().is_some_and(|extension| extension == "part")
+    });
+    assert_eq!(parts.count(), 0);
+}
+
+/// A run of `setting` with the given exponents, measured nowhere.
+fn run_with(setting: &Setting, seed: u64, emp: f64, awd: f64) -> table1::Run {
+    let fit = |slope| LineFit { slope, intercept: 0.0, slope_error: 0.01, points: 100 };
+    table1::Run {
+        identity: table1::Identity::new(setting, Preset::Paper, seed, "data".into()),
+        history: vec![
+            table1::Epoch { epoch: 1, loss: 0.5, accuracy: Some(0.9) },
+            table1::Epoch { epoch: 2, loss: 0.1, accuracy: Some(1.0) },
+        ],
+        train_loss: 0.1,
+        train_accuracy: Some(1.0),
+        exponents: Exponents { emp: fit(emp), awd: fit(awd) },
+        parameters: "parameters".into(),
+    }
+}
+
+#[test]
+fn a_cell_is_compared_with_the_published_values() {
+    let find = |loss| Setting::find(ImageSet::Mnist, Architecture::Mlp, loss, 10, Preset::Paper).unwrap();
+    let setting = find(Loss::CrossEntropy);
+    let runs = [run_with(&setting, 0, 1.13, 1.3), run_with(&setting, 1, 1.17, 1.3)];
+    let cell = table1::Cell::of(&setting, &[&runs[0], &runs[1]]);
+    assert_relative_eq!(cell.emp.mean, 1.15, max_relative = 1e-12);
+    assert_relative_eq!(cell.emp.std.unwrap(), 0.04 / 2f64.sqrt(), max_relative = 1e-9);
+    assert_relative_eq!(cell.emp.difference().unwrap(), 0.01, max_relative = 1e-9);
+    let agreement: Vec<bool> = cell.findings().iter().map(|finding| finding.agrees).collect();
+    assert_eq!(agreement, [true, false]);
+
+    let single = table1::Cell::of(&setting, &[&runs[0]]);
+    assert_eq!(single.emp.std, None);
+    let text = table1::table(&[single, cell.clone()]).to_text();
+    assert!(text.lines().nth(1).unwrap().contains("1.130") && text.contains("1.150 ± 0.028"));
+
+    let folder = tempfile::tempdir().unwrap();
+    table1::write_runs(folder.path(), &runs).unwrap();
+    table1::write_summary(folder.path(), &[cell.clone()]).unwrap();
+    let csv = std::fs::read_to_string(folder.path().join("table1.csv")).unwrap();
+    assert_eq!(
+        csv.lines().next().unwrap(),
+        "dataset,model,loss,classes,seed,gamma_emp,gamma_awd,train_loss,train_accuracy"
+    );
+    assert_eq!(csv.lines().nth(2).unwrap(), "mnist,mlp,cross-entropy,10,1,1.17,1.3,0.1,1.0");
+
+    let page = page::page(Preset::Paper, &[cell], &runs, &[], &serde_json::json!({ "seeds": [0, 1] }));
+    let html = page.unwrap().render().unwrap();
+    assert!(html.contains("<td class=\"number\">1.150 ± 0.028</td>") && html.contains("0, 1"));
+    assert!(html.contains("<svg") && !html.contains("src=") && !html.contains("href="));
+}
+
+#[test]
+fn a_run_on_record_stands_only_under_its_own_identity() {
+    let setting =
+        Setting::find(ImageSet::Mnist, Architecture::Mlp, Loss::CrossEntropy, 3, Preset::Paper).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let records = table1::Records::open(folder.path()).unwrap();
+    let run = run_with(&setting, 2, 1.2, 1.25);
+    assert_eq!(records.find(&setting, &run.identity).unwrap(), None);
+    records.keep(&setting, &run).unwrap();
+    assert_eq!(records.find(&setting, &run.identity).unwrap(), Some(run.clone()));
+    for other in [
+        table1::Identity { epochs: 99, ..run.identity.clone() },
+        table1::Identity { data: "other data".into(), ..run.identity.clone() },
+        table1::Identity { seed: 3, ..run.identity.clone() },
+    ] {
+        assert_eq!(records.find(&setting, &other).unwrap(), None);
+    }
+    std::fs::write(records.path(&setting, 2, "json"), "{ half").unwrap();
+    assert_eq!(records.find(&setting, &run.identity).unwrap(), None);
 }

@@ -114,23 +114,25 @@ impl Page {
 impl Table {
     /// The table in aligned columns of plain text, without its caption.
     pub fn to_text(&self) -> String {
-        let rows = || std::iter::once(&self.columns).chain(&self.rows);
-        let widths: Vec<usize> = (0..self.columns.len())
-            .map(|j| rows().map(|row| row[j].chars().count()).max().unwrap_or(0))
+        let lines = || std::iter::once(&self.columns).chain(&self.rows);
+        let columns: Vec<(usize, bool)> = (0..self.columns.len())
+            .map(|j| {
+                let width = lines().map(|line| line[j].chars().count()).max().unwrap_or(0);
+                (width, self.rows.first().is_some_and(|row| is_number(&row[j])))
+            })
             .collect();
-        let line = |row: &Vec<String>| {
-            let cells: Vec<String> = row
+        let set = |line: &Vec<String>| {
+            let cells: Vec<String> = line
                 .iter()
-                .zip(&widths)
-                .map(
-                    |(cell, &width)| {
-                        if is_number(cell) { format!("{cell:>width$}") } else { format!("{cell:<width$}") }
-                    },
-                )
+                .zip(&columns)
+                .map(|(cell, &(width, right))| match right {
+                    true => format!("{cell:>width$}"),
+                    false => format!("{cell:<width$}"),
+                })
                 .collect();
             cells.join("  ").trim_end().to_string() + "\n"
         };
-        rows().map(line).collect()
+        lines().map(set).collect()
     }
 }
 

@@ -8,6 +8,7 @@ use plotters::coord::Shift;
 use plotters::coord::ranged1d::{DefaultFormatting, KeyPointHint};
 use plotters::prelude::*;
 use plotters::style::colors::colormaps::ViridisRGB;
+use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use crate::{Error, Result};
 
@@ -58,7 +59,13 @@ const PALETTE: [RGBColor; 6] = [
     RGBColor(116, 66, 16),
 ];
 const CHART_SIZE: (u32, u32) = (680, 460);
-const HEAT_MAP_SIZE: (u32, u32) = (500, 470);
+const HEAT_MAP_SIZE: (u32, u32) = (LEFT as u32 + CELLS + 10 + COLOUR_BAR_WIDTH, 506);
+/// The side of the square of cells, in pixels: a whole number of them for each of 100 directions.
+const CELLS: u32 = 400;
+/// The pixels left of and above the cells.
+const LEFT: i32 = 70;
+const TOP: u32 = 44;
+const COLOUR_BAR_WIDTH: u32 = 116;
 /// Levels of a heat map's colour scale.
 const SHADES: usize = 64;
 
@@ -81,10 +88,10 @@ pub fn chart(title: &str, x: Axis<'_>, y: Axis<'_>, series: &[Series]) -> Result
     {
         let root = canvas(&mut svg, CHART_SIZE)?;
         let mut chart = ChartBuilder::on(&root)
-            .caption(title, ("sans-serif", 17).into_font().color(&INK))
+            .caption(title, ("sans-serif", 20).into_font().color(&INK))
             .margin(14)
-            .x_label_area_size(48)
-            .y_label_area_size(66)
+            .x_label_area_size(54)
+            .y_label_area_size(76)
             .build_cartesian_2d(
                 Span::new(&x_range, x.scale.ticks(&x_range)),
                 Span::new(&y_range, y.scale.ticks(&y_range)),
@@ -99,8 +106,8 @@ pub fn chart(title: &str, x: Axis<'_>, y: Axis<'_>, series: &[Series]) -> Result
             .y_desc(y.label)
             .x_label_formatter(&|value| x.scale.label(*value))
             .y_label_formatter(&|value| y.scale.label(*value))
-            .axis_desc_style(("sans-serif", 15).into_font().color(&INK))
-            .label_style(("sans-serif", 13).into_font().color(&INK))
+            .axis_desc_style(("sans-serif", 18).into_font().color(&INK))
+            .label_style(("sans-serif", 15).into_font().color(&INK))
             .draw()
             .map_err(undrawn)?;
         for series in series {
@@ -134,12 +141,12 @@ pub fn chart(title: &str, x: Axis<'_>, y: Axis<'_>, series: &[Series]) -> Result
         if series.iter().any(|series| !series.name.is_empty()) {
             chart
                 .configure_series_labels()
-                .position(SeriesLabelPosition::UpperLeft)
+                .position(emptiest_corner(shown(), &x_range, &y_range))
                 .margin(12)
                 .legend_area_size(26)
                 .background_style(WHITE.mix(0.85))
                 .border_style(GRID)
-                .label_font(("sans-serif", 13).into_font().color(&INK))
+                .label_font(("sans-serif", 15).into_font().color(&INK))
                 .draw()
                 .map_err(undrawn)?;
         }
@@ -173,13 +180,17 @@ pub fn heat_map(
     let mut svg = String::new();
     let (x_pixels, y_pixels) = {
         let root = canvas(&mut svg, HEAT_MAP_SIZE)?;
-        let (map, bar) = root.split_horizontally(HEAT_MAP_SIZE.0 - 90);
+        let (map, bar) = root.split_horizontally(HEAT_MAP_SIZE.0 - COLOUR_BAR_WIDTH);
         let (x_range, y_range) = (0.5..columns as f64 + 0.5, rows as f64 + 0.5..0.5);
+        let centred = ("sans-serif", 20).into_font().color(&INK).pos(Pos::new(HPos::Center, VPos::Top));
+        root.draw(&Text::new(title, (LEFT + CELLS as i32 / 2, 12), centred)).map_err(undrawn)?;
         let mut chart = ChartBuilder::on(&map)
-            .caption(title, ("sans-serif", 17).into_font().color(&INK))
-            .margin(10)
-            .x_label_area_size(44)
-            .y_label_area_size(48)
+            .margin_top(TOP)
+            .margin_left(8)
+            .margin_right(10)
+            .margin_bottom(HEAT_MAP_SIZE.1 - TOP - CELLS - 54)
+            .x_label_area_size(54)
+            .y_label_area_size(LEFT - 8)
             .build_cartesian_2d(
                 Span::new(&x_range, index_ticks(columns)),
                 Span::new(&y_range, index_ticks(rows)),
@@ -193,28 +204,29 @@ pub fn heat_map(
             .y_desc("direction i")
             .x_label_formatter(&|value| format!("{value}"))
             .y_label_formatter(&|value| format!("{value}"))
-            .axis_desc_style(("sans-serif", 14).into_font().color(&INK))
-            .label_style(("sans-serif", 12).into_font().color(&INK))
+            .axis_desc_style(("sans-serif", 17).into_font().color(&INK))
+            .label_style(("sans-serif", 15).into_font().color(&INK))
             .draw()
             .map_err(undrawn)?;
         let pixels = chart.plotting_area().get_pixel_range();
 
         let mut scale = ChartBuilder::on(&bar)
-            .margin_top(44)
-            .margin_bottom(54)
+            .margin_top(TOP)
+            .margin_bottom(HEAT_MAP_SIZE.1 - TOP - CELLS)
             .margin_right(24)
-            .y_label_area_size(48)
+            .y_label_area_size(66)
             .build_cartesian_2d(0.0..1.0, Span::new(&range, Scale::Linear.ticks(&range)))
             .map_err(undrawn)?;
         scale
             .configure_mesh()
             .disable_mesh()
             .disable_x_axis()
+            .set_all_tick_mark_size(5)
             .axis_style(INK)
             .y_desc(scale_label)
             .y_label_formatter(&|value| Scale::Linear.label(*value))
-            .axis_desc_style(("sans-serif", 14).into_font().color(&INK))
-            .label_style(("sans-serif", 12).into_font().color(&INK))
+            .axis_desc_style(("sans-serif", 17).into_font().color(&INK))
+            .label_style(("sans-serif", 15).into_font().color(&INK))
             .draw()
             .map_err(undrawn)?;
         let step = (range.end - range.start) / SHADES as f64;
@@ -236,11 +248,11 @@ pub fn heat_map(
             .collect();
         for run in finite.chunk_by(|left, right| left.0 + 1 == right.0 && left.1 == right.1) {
             let (start, shade) = run[0];
-            write!(paths[shade], "M{start} {i}.5h{}", run.len()).expect("a String takes any text");
+            write!(paths[shade], "M{start} {i}.5h{}.04", run.len()).expect("a String takes any text");
         }
     }
     let mut cells = format!(
-        r#"<g transform="translate({} {}) scale({} {})" stroke-width="1.03" fill="none">"#,
+        r#"<g transform="translate({} {}) scale({} {})" stroke-width="1.04" fill="none" shape-rendering="crispEdges">"#,
         x_pixels.start,
         y_pixels.start,
         f64::from(x_pixels.end - x_pixels.start) / columns as f64,
@@ -352,6 +364,29 @@ fn span(values: impl Iterator<Item = f64>) -> Option<Range<f64>> {
         values.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), x| (low.min(x), high.max(x)));
     let margin = if high > low { (high - low) * 0.04 } else { 0.5 };
     (low <= high).then_some(low - margin..high + margin)
+}
+
+/// The corner of the axes with the fewest points in it.
+fn emptiest_corner(
+    points: impl Iterator<Item = (f64, f64)>,
+    x: &Range<f64>,
+    y: &Range<f64>,
+) -> SeriesLabelPosition {
+    let share = |value: f64, range: &Range<f64>| (value - range.start) / (range.end - range.start);
+    let mut counts = [0; 4]; // upper left, upper right, lower right, lower left
+    for (u, v) in points.map(|point| (share(point.0, x), share(point.1, y))) {
+        let (left, right, lower, upper) = (u < 0.45, u > 0.55, v < 0.35, v > 0.65);
+        let inside = [left && upper, right && upper, right && lower, left && lower];
+        counts.iter_mut().zip(inside).for_each(|(count, inside)| *count += usize::from(inside));
+    }
+    let corner = (0..4).min_by_key(|&corner| counts[corner]).unwrap_or(0);
+    [
+        SeriesLabelPosition::UpperLeft,
+        SeriesLabelPosition::UpperRight,
+        SeriesLabelPosition::LowerRight,
+        SeriesLabelPosition::LowerLeft,
+    ][corner]
+        .clone()
 }
 
 /// The part of a straight line within the axes, as its two ends; nothing where it passes them by.

@@ -273,8 +273,7 @@ pub fn write_summary(out: &Path, cells: &[Cell]) -> Result<()> {
 /// The table as it is printed and set in the report.
 pub fn table(cells: &[Cell]) -> Table {
     let columns = [
-        "data",
-        "model",
+        "network",
         "loss",
         "classes",
         "seeds",
@@ -303,8 +302,7 @@ pub fn table(cells: &[Cell]) -> Table {
         .map(|cell| {
             let setting = &cell.setting;
             let mut row = vec![
-                setting.dataset.to_string(),
-                setting.model.to_string(),
+                format!("{} {}", setting.dataset, setting.model),
                 setting.loss.to_string(),
                 setting.classes.to_string(),
                 cell.runs.to_string(),
