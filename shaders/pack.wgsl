@@ -43,10 +43,10 @@ fn matrix(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups)
     let n = e / p.d;
     let i = e % p.d;
     let s = 0.5 * squared_norm(n);
-    let from = n * p.sample_stride;
+    let start = n * p.sample_stride;
     let to = n * p.out_stride + i * p.d - (i * (i + 1u)) / 2u;
     for (var k = i; k < p.d; k++) {
-        out[to + k] = s * (a[from + i * p.row_stride + k] + a[from + k * p.row_stride + i]);
+        out[to + k] = s * (a[start + i * p.row_stride + k] + a[start + k * p.row_stride + i]);
     }
 }
 

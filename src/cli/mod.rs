@@ -4,7 +4,7 @@ mod args;
 mod bench;
 mod eval;
 mod record;
-
+mod reproduce;
 mod train;
 
 use std::process::ExitCode;
@@ -59,6 +59,11 @@ enum Command {
     Eval(eval::Eval),
     /// Train by SGD.
     Train(train::Train),
+    /// Reproduce a paper's tables and figures.
+    Reproduce {
+        #[command(subcommand)]
+        paper: reproduce::Paper,
+    },
     /// Measure this adapter.
     Bench(bench::Bench),
     /// Manage data sets.
@@ -75,6 +80,7 @@ pub fn main() -> ExitCode {
         Command::Adapters { json } => adapters(*json),
         Command::Eval(eval) => eval.run(&cli.device),
         Command::Train(train) => train.run(&cli.device),
+        Command::Reproduce { paper } => paper.run(&cli.device),
         Command::Bench(bench) => bench.run(&cli.device),
         Command::Data { action } => action.run(cli.device.quiet),
     };

@@ -1,1 +1,3 @@
-//! papers
+//! Reproductions: one folder per paper, each with its runs, its measures and its figures.
+
+pub mod superlinear;

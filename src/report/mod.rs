@@ -1,1 +1,142 @@
-//! report
+//! One self-contained HTML page: text, tables, plots and findings in sections.
+
+pub mod plots;
+
+use std::path::Path;
+
+use serde::Serialize;
+
+use crate::data::write_atomically;
+use crate::{Error, Result};
+
+/// Writes `records` to `path` as CSV under the names of their fields.
+///
+/// # Errors
+/// [`Error::Io`] where it cannot be written.
+pub fn write_csv<R: Serialize>(path: impl AsRef<Path>, records: impl IntoIterator<Item = R>) -> Result<()> {
+    write_atomically(path, |file| {
+        let mut csv = csv::Writer::from_writer(file);
+        for record in records {
+            csv.serialize(record)?;
+        }
+        csv.flush()
+    })
+}
+
+/// Writes `value` to `path` as indented JSON.
+///
+/// # Errors
+/// [`Error::Io`] where it cannot be written.
+pub fn write_json(path: impl AsRef<Path>, value: &impl Serialize) -> Result<()> {
+    write_atomically(path, |file| {
+        serde_json::to_writer_pretty(&mut *file, value)?;
+        file.write_all(b"\n")
+    })
+}
+
+/// Writes `text` to `path`.
+///
+/// # Errors
+/// [`Error::Io`] where it cannot be written.
+pub fn write_text(path: impl AsRef<Path>, text: &str) -> Result<()> {
+    write_atomically(path, |file| file.write_all(text.as_bytes()))
+}
+
+/// A page, from its title down to how it was made.
+#[derive(Clone, Debug, Serialize)]
+pub struct Page {
+    pub title: String,
+    /// What the page is about, a paragraph each.
+    pub lead: Vec<String>,
+    pub sections: Vec<Section>,
+    /// Name and value of everything that determined the results.
+    pub how_made: Vec<(String, String)>,
+}
+
+/// A heading and what stands under it.
+#[derive(Clone, Debug, Serialize)]
+pub struct Section {
+    pub heading: String,
+    pub blocks: Vec<Block>,
+}
+
+/// A piece of a section. Text is plain: it is escaped where it is set.
+#[derive(Clone, Debug, Serialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum Block {
+    Text {
+        text: String,
+    },
+    Table(Table),
+    /// Plots side by side, as SVG text.
+    Figures {
+        svgs: Vec<String>,
+        caption: String,
+    },
+    /// Comparisons that the measurements decided.
+    Findings {
+        findings: Vec<Finding>,
+    },
+}
+
+/// A table; cells of numbers are set flush right.
+#[derive(Clone, Debug, Serialize)]
+pub struct Table {
+    pub columns: Vec<String>,
+    pub rows: Vec<Vec<String>>,
+    pub caption: String,
+}
+
+/// What was compared with what, in a sentence, and whether they agree.
+#[derive(Clone, Debug, Serialize)]
+pub struct Finding {
+    pub agrees: bool,
+    pub sentence: String,
+}
+
+impl Page {
+    /// The page as HTML that refers to nothing outside itself.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] where the template cannot be filled in.
+    pub fn render(&self) -> Result<String> {
+        let unfilled = |error: minijinja::Error| Error::argument("report", format!("{error:#}"), "a page");
+        let mut environment = minijinja::Environment::new();
+        environment.add_test("number_cell", |cell: &str| is_number(cell));
+        environment.add_template("report.html", include_str!("report.html")).map_err(unfilled)?;
+        environment
+            .get_template("report.html")
+            .and_then(|page| page.render(minijinja::value::Serde(self)))
+            .map_err(unfilled)
+    }
+}
+
+impl Table {
+    /// The table in aligned columns of plain text, without its caption.
+    pub fn to_text(&self) -> String {
+        let lines = || std::iter::once(&self.columns).chain(&self.rows);
+        let columns: Vec<(usize, bool)> = (0..self.columns.len())
+            .map(|j| {
+                let width = lines().map(|line| line[j].chars().count()).max().unwrap_or(0);
+                (width, self.rows.first().is_some_and(|row| is_number(&row[j])))
+            })
+            .collect();
+        let set = |line: &Vec<String>| {
+            let cells: Vec<String> = line
+                .iter()
+                .zip(&columns)
+                .map(|(cell, &(width, right))| match right {
+                    true => format!("{cell:>width$}"),
+                    false => format!("{cell:<width$}"),
+                })
+                .collect();
+            cells.join("  ").trim_end().to_string() + "\n"
+        };
+        lines().map(set).collect()
+    }
+}
+
+/// Whether a cell is set flush right.
+fn is_number(cell: &str) -> bool {
+    cell.starts_with(|c: char| c.is_ascii_digit() || matches!(c, '+' | '-' | '−'))
+}

@@ -1,0 +1,111 @@
+//! The statistics against closed forms, known values and invariants.
+
+use approx::assert_relative_eq;
+use curvkit::Error;
+use curvkit::stats::*;
+use faer::Mat;
+
+#[test]
+fn moments_of_a_short_series() {
+    let x = [2.0, 4.0, 4.0, 4.0, 5.0, 5.0, 7.0, 9.0];
+    assert_eq!(mean(&x), 5.0);
+    assert_eq!(variance(&x), 4.0);
+    assert_relative_eq!(standard_deviation(&x).unwrap(), (32.0f64 / 7.0).sqrt(), max_relative = 1e-15);
+    assert_eq!(standard_deviation(&[3.0]), None);
+}
+
+#[test]
+fn a_line_is_fitted_exactly_and_a_parabola_with_its_error() {
+    let x: Vec<f64> = (0..7).map(f64::from).collect();
+    let y: Vec<f64> = x.iter().map(|x| 3.0 - 0.5 * x).collect();
+    let line = fit_line(&x, &y).unwrap();
+    assert_relative_eq!(line.slope, -0.5, max_relative = 1e-14);
+    assert_relative_eq!(line.intercept, 3.0, max_relative = 1e-14);
+    assert!(line.slope_error < 1e-14 && line.points == 7);
+
+    // y = x² on 0, 1, 2, 3: slope 3, intercept −1, residuals 1, −1, −1, 1, Sxx = 5
+    let parabola = fit_line(&[0.0, 1.0, 2.0, 3.0], &[0.0, 1.0, 4.0, 9.0]).unwrap();
+    assert_relative_eq!(parabola.slope, 3.0, max_relative = 1e-14);
+    assert_relative_eq!(parabola.intercept, -1.0, max_relative = 1e-14);
+    assert_relative_eq!(parabola.slope_error, (4.0f64 / 2.0 / 5.0).sqrt(), max_relative = 1e-14);
+    assert_relative_eq!(parabola.at(2.0), 5.0, max_relative = 1e-14);
+}
+
+#[test]
+fn fits_and_correlations_refuse_what_they_cannot_use() {
+    assert!(matches!(fit_line(&[1.0, 2.0], &[1.0, 2.0]), Err(Error::Argument { .. })));
+    assert!(matches!(fit_line(&[1.0; 4], &[1.0, 2.0, 3.0, 4.0]), Err(Error::Argument { .. })));
+    assert!(matches!(fit_line(&[1.0; 4], &[1.0; 3]), Err(Error::Shape { .. })));
+    assert!(matches!(fit_line(&[1.0, 2.0, f64::NAN], &[1.0; 3]), Err(Error::NotFinite { .. })));
+    assert!(matches!(pearson(&[1.0, 2.0], &[3.0, 3.0]), Err(Error::Argument { .. })));
+    assert!(matches!(spearman(&[1.0], &[3.0]), Err(Error::Argument { .. })));
+}
+
+#[test]
+fn correlations() {
+    // deviations (−1.5, −0.5, 0.5, 1.5) and (−2, 0, 1, 1): 5 / √(5 · 6)
+    let (x, y) = ([1.0, 2.0, 3.0, 4.0], [1.0, 3.0, 4.0, 4.0]);
+    assert_relative_eq!(pearson(&x, &y).unwrap(), 5.0 / 30f64.sqrt(), max_relative = 1e-14);
+    // a strictly increasing map leaves ρ at 1, a decreasing one turns it
+    let cube: Vec<f64> = x.iter().map(|x: &f64| x.powi(3)).collect();
+    assert_relative_eq!(spearman(&x, &cube).unwrap(), 1.0, max_relative = 1e-14);
+    let falling: Vec<f64> = cube.iter().map(|x| -x).collect();
+    assert_relative_eq!(spearman(&x, &falling).unwrap(), -1.0, max_relative = 1e-14);
+    // ties share ranks: y has ranks 1, 2, 3.5, 3.5
+    assert_eq!(average_ranks(&y), [1.0, 2.0, 3.5, 3.5]);
+    assert_eq!(average_ranks(&[7.0, 7.0, -1.0, 7.0]), [3.0, 3.0, 1.0, 3.0]);
+    assert_relative_eq!(
+        spearman(&x, &y).unwrap(),
+        pearson(&x, &[1.0, 2.0, 3.5, 3.5]).unwrap(),
+        max_relative = 1e-14
+    );
+}
+
+#[test]
+fn the_normal_distribution_from_far_below_to_far_above() {
+    // Φ from tables of 15 digits
+    for (z, phi) in [
+        (0.0, 0.5),
+        (-1.0, 0.158655253931457),
+        (1.0, 0.841344746068543),
+        (-1.96, 0.0249978951482204),
+        (-2.5, 0.00620966532577613),
+        (-3.0, 0.00134989803163009),
+        (3.0, 0.998650101968370),
+        (-6.0, 9.86587645037698e-10),
+        (-10.0, 7.61985302416053e-24),
+    ] {
+        assert_relative_eq!(10f64.powf(log10_normal_cdf(z)), phi, max_relative = 1e-12);
+    }
+    // ln Φ(z) → −z²/2 − ln(|z| √2π) + ln(1 − 1/z² + 3/z⁴)
+    for z in [-40.0, -500.0, -3378.0, -1e6] {
+        let z2: f64 = z * z;
+        let asymptotic =
+            -z2 / 2.0 - 0.5 * (2.0 * std::f64::consts::PI * z2).ln() + (-1.0 / z2 + 3.0 / (z2 * z2)).ln_1p();
+        assert_relative_eq!(log10_normal_cdf(z), asymptotic / std::f64::consts::LN_10, max_relative = 1e-10);
+    }
+    // the three branches meet
+    for z in [-2.0f64, 2.0] {
+        let (below, above) = (log10_normal_cdf(z.next_down()), log10_normal_cdf(z.next_up()));
+        assert_relative_eq!(below, above, max_relative = 1e-12);
+    }
+}
+
+#[test]
+fn random_rotations_are_orthogonal_uniform_and_seeded() {
+    let n = 61;
+    let q = haar_orthogonal(n, 5);
+    assert!((q.transpose() * &q - Mat::<f64>::identity(n, n)).norm_l2() < 1e-12);
+    assert_eq!(q, haar_orthogonal(n, 5));
+    assert_ne!(q, haar_orthogonal(n, 6));
+
+    // over the Haar measure E[tr Q] = 0 and E[(tr Q)²] = 1; without the sign correction E[tr Q] ≠ 0
+    let traces: Vec<f64> = (0..2_000)
+        .map(|seed| {
+            let q = haar_orthogonal(4, seed);
+            (0..4).map(|i| q[(i, i)]).sum()
+        })
+        .collect();
+    assert!(mean(&traces).abs() < 0.1, "mean trace {}", mean(&traces));
+    assert!((variance(&traces) - 1.0).abs() < 0.15, "variance of the trace {}", variance(&traces));
+}

@@ -1,0 +1,323 @@
+//! The measures of `papers::superlinear` against closed forms.
+
+use approx::assert_relative_eq;
+use curvkit::Error;
+use curvkit::net::Loss;
+use curvkit::papers::superlinear::measures::*;
+use curvkit::papers::superlinear::settings::*;
+use curvkit::papers::superlinear::{alignment, page, scaling, table1};
+use curvkit::stats::{LineFit, haar_orthogonal};
+use faer::Mat;
+
+/// Q diag(spectrum) Qᵀ
+fn with_spectrum(q: &Mat<f64>, spectrum: &[f64]) -> Mat<f64> {
+    let scaled = Mat::from_fn(q.nrows(), q.ncols(), |i, j| q[(i, j)] * spectrum[j]);
+    scaled * q.transpose()
+}
+
+fn power_law(dimension: usize, decay: f64) -> Vec<f64> {
+    (1..=dimension).map(|i| (i as f64).powf(-decay)).collect()
+}
+
+#[test]
+fn the_eigenbasis_is_descending_and_diagonalises() {
+    let q = haar_orthogonal(23, 1);
+    let mut spectrum = power_law(23, 1.0);
+    spectrum[22] = -0.5;
+    let hessian = with_spectrum(&q, &spectrum);
+    let basis = Eigenbasis::of(hessian.as_ref()).unwrap();
+    assert!(basis.values.is_sorted_by(|a, b| a >= b));
+    assert_relative_eq!(basis.values[22], -0.5, max_relative = 1e-12);
+
+    let expressed = basis.express(hessian.as_ref()).unwrap();
+    let diagonal = basis.diagonal(hessian.as_ref()).unwrap();
+    for i in 0..23 {
+        for j in 0..23 {
+            let expected = if i == j { basis.values[i] } else { 0.0 };
+            assert!((expressed[(i, j)] - expected).abs() < 1e-13);
+        }
+        assert_relative_eq!(diagonal[i], expressed[(i, i)], epsilon = 1e-14);
+    }
+}
+
+#[test]
+fn exponents_of_powers_of_the_hessian() {
+    let q = haar_orthogonal(60, 2);
+    let hessian = with_spectrum(&q, &power_law(60, 1.5));
+    let squared = &hessian * &hessian;
+    let basis = Eigenbasis::of(hessian.as_ref()).unwrap();
+    let diagonals = Diagonals::measure(&basis, hessian.as_ref(), squared.as_ref()).unwrap();
+    let exponents = diagonals.exponents(40).unwrap();
+    assert_relative_eq!(exponents.emp.slope, 1.0, max_relative = 1e-9);
+    assert_relative_eq!(exponents.awd.slope, 2.0, max_relative = 1e-9);
+    assert_eq!(exponents.emp.points, 40);
+}
+
+#[test]
+fn an_exponent_uses_positive_entries_of_the_leading_ones_only() {
+    let hessian = [8.0, 4.0, 2.0, 1.0, 0.5, -1.0];
+    let covariance = [64.0, -1.0, 4.0, 1.0, 100.0, 1.0];
+    let fit = exponent(&hessian, &covariance, 4).unwrap();
+    assert_relative_eq!(fit.slope, 2.0, max_relative = 1e-14);
+    assert_eq!(fit.points, 3);
+    assert!(matches!(exponent(&hessian, &covariance, 2), Err(Error::Argument { .. })));
+}
+
+#[test]
+fn commuting_matrices_are_aligned() {
+    let q = haar_orthogonal(40, 3);
+    let hessian = with_spectrum(&q, &power_law(40, 1.0));
+    let basis = Eigenbasis::of(hessian.as_ref()).unwrap();
+    let covariance = basis.express(with_spectrum(&q, &power_law(40, 1.3)).as_ref()).unwrap();
+    let structure = Structure::of(covariance.as_ref(), &basis.values, 10).unwrap();
+    assert!(structure.commutativity_error < 1e-12);
+    assert_relative_eq!(structure.eigen_alignment, 1.0, max_relative = 1e-12);
+    assert_relative_eq!(structure.spearman, 1.0, max_relative = 1e-12);
+    assert_relative_eq!(structure.spearman_top, 1.0, max_relative = 1e-12);
+    assert!(structure.coupling.mean < 1e-10 && structure.coupling.directions == 40);
+}
+
+#[test]
+fn the_commutator_agrees_with_its_definition() {
+    let (n, q) = (17, haar_orthogonal(17, 4));
+    let hessian = with_spectrum(&q, &power_law(n, 0.7));
+    let covariance = with_spectrum(&haar_orthogonal(n, 5), &power_law(n, 0.2));
+    let (ch, hc) = (&covariance * &hessian, &hessian * &covariance);
+    let basis = Eigenbasis::of(hessian.as_ref()).unwrap();
+    let expressed = basis.express(covariance.as_ref()).unwrap();
+    assert_relative_eq!(
+        commutativity_error(expressed.as_ref(), &basis.values),
+        (&ch - &hc).norm_l2() / ch.norm_l2(),
+        max_relative = 1e-12
+    );
+}
+
+#[test]
+fn a_random_rotation_keeps_the_spectrum_and_loses_the_alignment() {
+    // M equal spikes of D: Appendix C's model, where μ → √(2/π)/√M and σ² → (1 − 2/π)/M
+    let (dimension, spikes) = (400, 20);
+    let mut spectrum = vec![0.0; dimension];
+    spectrum[..spikes].fill(3.0);
+    let covariance = with_spectrum(&haar_orthogonal(dimension, 6), &spectrum);
+    assert_relative_eq!(effective_rank(covariance.as_ref()), spikes as f64, max_relative = 1e-10);
+
+    let rotated = randomly_rotated(covariance.as_ref(), 7);
+    assert_relative_eq!(rotated.norm_l2(), covariance.norm_l2(), max_relative = 1e-12);
+    assert_relative_eq!(effective_rank(rotated.as_ref()), spikes as f64, max_relative = 1e-10);
+
+    let hessian = power_law(dimension, 1.0);
+    let structure = Structure::of(rotated.as_ref(), &hessian, 100).unwrap();
+    let significance = Significance::of(&structure.coupling, spikes as f64);
+    assert_relative_eq!(structure.coupling.mean, significance.baseline, max_relative = 0.02);
+    assert_relative_eq!(
+        structure.coupling.variance,
+        (1.0 - 2.0 / std::f64::consts::PI) / spikes as f64,
+        max_relative = 0.1
+    );
+    // ‖CH − HC‖² / ‖CH‖² = 2 − 2 tr(CHCH) / tr(CHHC), whose Haar averages are known: √2 for M, M_H ≪ D,
+    // with M_H = (tr H)² / tr H² the effective rank of H
+    let hessian_rank = hessian.iter().sum::<f64>().powi(2) / hessian.iter().map(|h| h * h).sum::<f64>();
+    let expected = (2.0 - 2.0 * (spikes as f64 + hessian_rank) / dimension as f64).sqrt();
+    assert_relative_eq!(structure.commutativity_error, expected, max_relative = 0.01);
+    assert!(structure.spearman.abs() < 0.2);
+}
+
+#[test]
+fn significance_in_closed_form() {
+    let coupling = Coupling { mean: 0.066, variance: 0.01, directions: 2_560 };
+    let significance = Significance::of(&coupling, 20.0);
+    assert_relative_eq!(significance.baseline, 0.178412, max_relative = 1e-5);
+    assert_relative_eq!(significance.standard_error, 5.2655e-5, max_relative = 1e-4);
+    assert_relative_eq!(
+        significance.z,
+        (0.066 - significance.baseline) / significance.standard_error,
+        max_relative = 1e-12
+    );
+    // −z²/2 / ln 10 to leading order
+    assert_relative_eq!(
+        significance.log10_p,
+        -significance.z.powi(2) / 2.0 / std::f64::consts::LN_10,
+        max_relative = 1e-4
+    );
+}
+
+#[test]
+fn the_correlation_matrix_is_scale_invariant_and_leaves_dead_directions_out() {
+    let covariance = with_spectrum(&haar_orthogonal(12, 8), &power_law(12, 1.0));
+    // direction i stretched by s_i; directions 3 and 7 without any noise
+    let stretch: Vec<f64> = (0..12).map(|i| if i == 3 || i == 7 { 0.0 } else { 1.0 + i as f64 }).collect();
+    let stretched = Mat::from_fn(12, 12, |i, j| covariance[(i, j)] * stretch[i] * stretch[j]);
+    let (r, r_stretched) = (correlation_matrix(covariance.as_ref()), correlation_matrix(stretched.as_ref()));
+    for i in 0..12 {
+        assert_relative_eq!(r[(i, i)], 1.0, max_relative = 1e-14);
+        for j in 0..12 {
+            let expected = if stretch[i] * stretch[j] == 0.0 { 0.0 } else { r[(i, j)] };
+            assert_relative_eq!(r_stretched[(i, j)], expected, epsilon = 1e-14);
+        }
+    }
+    assert_eq!(resolved(stretched.as_ref()), [0, 1, 2, 4, 5, 6, 8, 9, 10, 11]);
+
+    let coupling = Coupling::of(stretched.as_ref()).unwrap();
+    let off: Vec<f64> = resolved(stretched.as_ref())
+        .iter()
+        .flat_map(|&i| resolved(stretched.as_ref()).into_iter().filter(move |&j| j != i).map(move |j| (i, j)))
+        .map(|(i, j)| r[(i, j)].abs())
+        .collect();
+    assert_relative_eq!(coupling.mean, curvkit::stats::mean(&off), max_relative = 1e-12);
+    assert_relative_eq!(coupling.variance, curvkit::stats::variance(&off), max_relative = 1e-10);
+}
+
+#[test]
+fn matrices_that_do_not_fit_are_refused() {
+    let basis = Eigenbasis::of(Mat::<f64>::identity(4, 4).as_ref()).unwrap();
+    assert!(matches!(basis.diagonal(Mat::identity(3, 3).as_ref()), Err(Error::Shape { .. })));
+    let mut broken = Mat::<f64>::identity(4, 4);
+    broken[(1, 2)] = f64::NAN;
+    assert!(matches!(Eigenbasis::of(broken.as_ref()), Err(Error::NotFinite { .. })));
+    assert!(matches!(basis.express(broken.as_ref()), Err(Error::NotFinite { .. })));
+    assert!(matches!(Coupling::of(Mat::zeros(4, 4).as_ref()), Err(Error::Argument { .. })));
+}
+
+#[test]
+fn settings_cover_both_tables() {
+    let mut cells = 0;
+    for dataset in [ImageSet::Mnist, ImageSet::Cifar10] {
+        for model in [Architecture::Mlp, Architecture::Cnn] {
+            for loss in [Loss::CrossEntropy, Loss::SoftmaxMse] {
+                for classes in CLASSES {
+                    let paper = Setting::find(dataset, model, loss, classes, Preset::Paper).unwrap();
+                    assert!(paper.published.is_some() && paper.top <= 1_500);
+                    let quick = Setting::find(dataset, model, loss, classes, Preset::Quick).unwrap();
+                    assert!(quick.per_class < paper.per_class && quick.epochs < paper.epochs);
+                    cells += 1;
+                }
+            }
+        }
+    }
+    assert_eq!(cells, 24);
+
+    let find =
+        |dataset, loss, classes| Setting::find(dataset, Architecture::Mlp, loss, classes, Preset::Paper);
+    let cell = find(ImageSet::Cifar10, Loss::CrossEntropy, 10).unwrap();
+    assert_eq!((cell.per_class, cell.batch_size, cell.epochs, cell.top), (2_000, 100, 150, 1_500));
+    assert_eq!(cell.name(), "cifar10-mlp-cross-entropy-10");
+    assert!(find(ImageSet::Synthetic, Loss::CrossEntropy, 3).unwrap().published.is_none());
+    assert!(matches!(find(ImageSet::Mnist, Loss::CrossEntropy, 4), Err(Error::Argument { .. })));
+    assert!(matches!(find(ImageSet::Mnist, Loss::SquaredError, 3), Err(Error::Argument { .. })));
+}
+
+/// Moments with C ∝ H^1.2 and E[h²] ∝ H^1.5, in a random basis.
+fn power_law_moments(dimension: usize) -> (Eigenbasis, Mat<f64>, Mat<f64>) {
+    let q = haar_orthogonal(dimension, 9);
+    let of_power = |power: f64| {
+        let spectrum: Vec<f64> = power_law(dimension, 2.0).iter().map(|h| h.powf(power)).collect();
+        with_spectrum(&q, &spectrum)
+    };
+    (Eigenbasis::of(of_power(1.0).as_ref()).unwrap(), of_power(1.2), of_power(1.5))
+}
+
+#[test]
+fn scaling_and_alignment_write_what_they_measure() {
+    let (basis, covariance, second_moment) = power_law_moments(48);
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("case");
+    let diagonals = Diagonals::measure(&basis, covariance.as_ref(), second_moment.as_ref()).unwrap();
+    let scaling = scaling::write(&out, "a < b", &diagonals, 30).unwrap();
+    assert_relative_eq!(scaling.exponents.emp.slope, 1.2, max_relative = 1e-6);
+    assert_relative_eq!(scaling.exponents.awd.slope, 1.5, max_relative = 1e-6);
+    assert!(scaling::findings(&scaling.exponents).iter().all(|finding| finding.agrees));
+
+    let csv = std::fs::read_to_string(out.join("scaling.csv")).unwrap();
+    let lines: Vec<&str> = csv.lines().collect();
+    assert_eq!(lines[0], "index,hessian,covariance,curvature_second_moment");
+    assert_eq!(lines.len(), 1 + 48);
+    let last: Vec<f64> = lines[48].split(',').map(|field| field.parse().unwrap()).collect();
+    assert_eq!(last[0], 48.0);
+    assert_eq!(last[1], diagonals.hessian[47]);
+    assert_eq!(last[3], diagonals.curvature_second_moment[47]);
+    let svg = std::fs::read_to_string(out.join("scaling.svg")).unwrap();
+    assert!(svg.starts_with("<svg") && svg.contains("a &lt; b") && svg.contains("γ_emp = 1.200"));
+
+    let maps = alignment::write(&out, &basis, covariance.as_ref(), 30, 1).unwrap();
+    let read: alignment::Alignment =
+        serde_json::from_slice(&std::fs::read(out.join("alignment.json")).unwrap()).unwrap();
+    assert_eq!(read, maps.alignment);
+    assert!(read.observed.commutativity_error < 1e-9 && read.random.commutativity_error > 0.5);
+    for name in ["alignment.csv", "covariance.svg", "correlation.svg", "correlation_random.svg"] {
+        assert!(out.join(name).exists(), "{name}");
+    }
+    let parts = std::fs::read_dir(&out).unwrap().filter(|entry| {
+        entry.as_ref().unwrap().path().extension().is_some_and(|extension| extension == "part")
+    });
+    assert_eq!(parts.count(), 0);
+}
+
+/// A run of `setting` with the given exponents, measured nowhere.
+fn run_with(setting: &Setting, seed: u64, emp: f64, awd: f64) -> table1::Run {
+    let fit = |slope| LineFit { slope, intercept: 0.0, slope_error: 0.01, points: 100 };
+    table1::Run {
+        identity: table1::Identity::new(setting, Preset::Paper, seed, "data".into()),
+        history: vec![
+            table1::Epoch { epoch: 1, loss: 0.5, accuracy: 0.9 },
+            table1::Epoch { epoch: 2, loss: 0.1, accuracy: 1.0 },
+        ],
+        train_loss: 0.1,
+        train_accuracy: 1.0,
+        exponents: Exponents { emp: fit(emp), awd: fit(awd) },
+        parameters: "parameters".into(),
+    }
+}
+
+#[test]
+fn a_cell_is_compared_with_the_published_values() {
+    let find = |loss| Setting::find(ImageSet::Mnist, Architecture::Mlp, loss, 10, Preset::Paper).unwrap();
+    let setting = find(Loss::CrossEntropy);
+    let runs = [run_with(&setting, 0, 1.13, 1.3), run_with(&setting, 1, 1.17, 1.3)];
+    let cell = table1::Cell::of(&setting, &[&runs[0], &runs[1]]);
+    assert_relative_eq!(cell.emp.mean, 1.15, max_relative = 1e-12);
+    assert_relative_eq!(cell.emp.std.unwrap(), 0.04 / 2f64.sqrt(), max_relative = 1e-9);
+    assert_relative_eq!(cell.emp.difference().unwrap(), 0.01, max_relative = 1e-9);
+    let agreement: Vec<bool> = cell.findings().iter().map(|finding| finding.agrees).collect();
+    assert_eq!(agreement, [true, false]);
+
+    let single = table1::Cell::of(&setting, &[&runs[0]]);
+    assert_eq!(single.emp.std, None);
+    let text = table1::table(&[single, cell.clone()]).to_text();
+    assert!(text.lines().nth(1).unwrap().contains("1.130") && text.contains("1.150 ± 0.028"));
+
+    let folder = tempfile::tempdir().unwrap();
+    table1::write_runs(folder.path(), &runs).unwrap();
+    table1::write_summary(folder.path(), &[cell.clone()]).unwrap();
+    let csv = std::fs::read_to_string(folder.path().join("table1.csv")).unwrap();
+    assert_eq!(
+        csv.lines().next().unwrap(),
+        "dataset,model,loss,classes,seed,gamma_emp,gamma_awd,train_loss,train_accuracy"
+    );
+    assert_eq!(csv.lines().nth(2).unwrap(), "mnist,mlp,cross-entropy,10,1,1.17,1.3,0.1,1.0");
+
+    let page = page::page(Preset::Paper, &[cell], &runs, &[], &serde_json::json!({ "seeds": [0, 1] }));
+    let html = page.unwrap().render().unwrap();
+    assert!(html.contains("<td class=\"number\">1.150 ± 0.028</td>") && html.contains("0, 1"));
+    assert!(html.contains("<svg") && !html.contains("src=") && !html.contains("href="));
+}
+
+#[test]
+fn a_run_on_record_stands_only_under_its_own_identity() {
+    let setting =
+        Setting::find(ImageSet::Mnist, Architecture::Mlp, Loss::CrossEntropy, 3, Preset::Paper).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let records = table1::Records::open(folder.path()).unwrap();
+    let run = run_with(&setting, 2, 1.2, 1.25);
+    assert_eq!(records.find(&setting, &run.identity).unwrap(), None);
+    records.keep(&setting, &run).unwrap();
+    assert_eq!(records.find(&setting, &run.identity).unwrap(), Some(run.clone()));
+    for other in [
+        table1::Identity { epochs: 99, ..run.identity.clone() },
+        table1::Identity { data: "other data".into(), ..run.identity.clone() },
+        table1::Identity { seed: 3, ..run.identity.clone() },
+    ] {
+        assert_eq!(records.find(&setting, &other).unwrap(), None);
+    }
+    std::fs::write(records.path(&setting, 2, "json"), "{ half").unwrap();
+    assert_eq!(records.find(&setting, &run.identity).unwrap(), None);
+}

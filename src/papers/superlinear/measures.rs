@@ -1,0 +1,301 @@
+//! What is measured on H, C and E[h_p²] of one layer: the exponents and the alignment.
+//!
+//! All matrices are `[D, D]`, symmetric, in f64. H is the layer's Hessian, C the uncentred second
+//! moment of per-sample gradients (eq. 2 without 1/B), E[h_p²] the second moment of per-sample
+//! Hessians (eqs. 15 and 71 without σ_w²/2B). V holds H's eigenvectors in descending order of
+//! eigenvalue. Any other estimate of C, in whatever basis order, can stand in C's place.
+
+use std::f64::consts::PI;
+
+use faer::{Mat, MatRef, Side};
+use serde::{Deserialize, Serialize};
+
+use crate::stats::{LineFit, fit_line, haar_orthogonal, log10_normal_cdf, spearman};
+use crate::{Error, Result};
+
+/// H's eigenpairs, in descending order of eigenvalue.
+#[derive(Clone, Debug)]
+pub struct Eigenbasis {
+    /// `[D]`, the diagonal of H in its own eigenbasis.
+    pub values: Vec<f64>,
+    /// V `[D, D]`: column i belongs to `values[i]`.
+    pub vectors: Mat<f64>,
+}
+
+impl Eigenbasis {
+    /// Diagonalises `hessian`, of which the lower triangle is read.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] where it is not square, [`Error::NotFinite`] where it holds a NaN or an infinity
+    /// or where the eigensolver did not converge.
+    pub fn of(hessian: MatRef<'_, f64>) -> Result<Eigenbasis> {
+        check_square("Hessian", hessian, hessian.nrows())?;
+        let pairs = hessian.self_adjoint_eigen(Side::Lower).map_err(|error| Error::NotFinite {
+            quantity: "Hessian's eigenvalues".into(),
+            detail: format!("{error:?}"),
+        })?;
+        let ascending = pairs.S().column_vector();
+        Ok(Eigenbasis {
+            values: ascending.iter().rev().copied().collect(),
+            vectors: pairs.U().reverse_cols().to_owned(),
+        })
+    }
+
+    /// D.
+    pub fn dimension(&self) -> usize {
+        self.values.len()
+    }
+
+    /// The diagonal `[D]` of VᵀMV, at the cost of one product of matrices.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] where M is not `[D, D]`, [`Error::NotFinite`] where it holds a NaN or an infinity.
+    pub fn diagonal(&self, matrix: MatRef<'_, f64>) -> Result<Vec<f64>> {
+        check_square("matrix", matrix, self.dimension())?;
+        let product = matrix * &self.vectors; // M V [D, D]
+        Ok(self.vectors.col_iter().zip(product.col_iter()).map(|(v, mv)| v.transpose() * mv).collect())
+    }
+
+    /// VᵀMV `[D, D]`.
+    ///
+    /// # Errors
+    /// As [`Eigenbasis::diagonal`].
+    pub fn express(&self, matrix: MatRef<'_, f64>) -> Result<Mat<f64>> {
+        check_square("matrix", matrix, self.dimension())?;
+        Ok(self.vectors.transpose() * (matrix * &self.vectors))
+    }
+}
+
+/// The diagonals of H, C and E[h_p²] in H's eigenbasis, each `[D]`, in descending order of H_ii.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Diagonals {
+    /// H_ii (eq. 16)
+    pub hessian: Vec<f64>,
+    /// C_ii
+    pub covariance: Vec<f64>,
+    /// `E_p[Σ_m κ_m² (u_m·v_i)²]` (eq. 17)
+    pub curvature_second_moment: Vec<f64>,
+}
+
+impl Diagonals {
+    /// Reads the diagonals of `covariance` and `curvature_second_moment` off in `basis`.
+    ///
+    /// # Errors
+    /// As [`Eigenbasis::diagonal`].
+    pub fn measure(
+        basis: &Eigenbasis,
+        covariance: MatRef<'_, f64>,
+        curvature_second_moment: MatRef<'_, f64>,
+    ) -> Result<Diagonals> {
+        Ok(Diagonals {
+            hessian: basis.values.clone(),
+            covariance: basis.diagonal(covariance)?,
+            curvature_second_moment: basis.diagonal(curvature_second_moment)?,
+        })
+    }
+
+    /// γ_emp and γ_AWD over the leading `top` directions.
+    ///
+    /// # Errors
+    /// As [`exponent`].
+    pub fn exponents(&self, top: usize) -> Result<Exponents> {
+        Ok(Exponents {
+            emp: exponent(&self.hessian, &self.covariance, top)?,
+            awd: exponent(&self.hessian, &self.curvature_second_moment, top)?,
+        })
+    }
+}
+
+/// The two exponents of the paper's Table 1, as fits in log₁₀.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Exponents {
+    /// γ_emp: the empirical covariance against H.
+    pub emp: LineFit,
+    /// γ_AWD: the second moment of per-sample curvature against H.
+    pub awd: LineFit,
+}
+
+/// γ in `C_ii ∝ H_ii^γ` (eq. 18): the slope of log₁₀ C_ii against log₁₀ H_ii over the first `top`
+/// entries, of which those where both are positive are used.
+///
+/// # Errors
+/// [`Error::Argument`] where fewer than three of them are, or where all their H_ii are equal.
+pub fn exponent(hessian: &[f64], covariance: &[f64], top: usize) -> Result<LineFit> {
+    let (x, y): (Vec<f64>, Vec<f64>) = positive_pairs(hessian, covariance, top)
+        .map(|(hessian, covariance)| (hessian.log10(), covariance.log10()))
+        .unzip();
+    fit_line(&x, &y)
+}
+
+/// The pairs among the first `top` where both are positive.
+pub fn positive_pairs<'a>(
+    hessian: &'a [f64],
+    covariance: &'a [f64],
+    top: usize,
+) -> impl Iterator<Item = (f64, f64)> + 'a {
+    let pairs = hessian.iter().copied().zip(covariance.iter().copied()).take(top);
+    pairs.filter(|&(hessian, covariance)| hessian > 0.0 && covariance > 0.0)
+}
+
+/// The scale-invariant coupling |R_ij| of distinct directions.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Coupling {
+    /// μ (eq. 7)
+    pub mean: f64,
+    /// σ²
+    pub variance: f64,
+    /// The directions that it is taken over; see [`resolved`].
+    pub directions: usize,
+}
+
+/// `R_ij = C_ij / √|C_ii C_jj|` (eq. 6), `[D, D]`; zero where a C_ii is.
+pub fn correlation_matrix(covariance: MatRef<'_, f64>) -> Mat<f64> {
+    let scale: Vec<f64> = (0..covariance.nrows())
+        .map(|i| covariance[(i, i)].abs())
+        .map(|diagonal| if diagonal > 0.0 { diagonal.sqrt().recip() } else { 0.0 })
+        .collect();
+    Mat::from_fn(covariance.nrows(), covariance.ncols(), |i, j| covariance[(i, j)] * scale[i] * scale[j])
+}
+
+/// The directions i whose C_ii stands above single-precision rounding, in ascending order of i.
+///
+/// C is summed in f32, so its entries are off by about ε‖C‖_F/D each and so is any C_ii; units that no
+/// sample activates give directions with no gradient at all. R is not defined there.
+pub fn resolved(covariance: MatRef<'_, f64>) -> Vec<usize> {
+    let floor = f64::from(f32::EPSILON) * covariance.norm_l2() / covariance.nrows() as f64;
+    (0..covariance.nrows()).filter(|&i| covariance[(i, i)] > floor).collect()
+}
+
+impl Coupling {
+    /// μ and σ² of |R_ij|, i ≠ j, over the [`resolved`] directions of `covariance`.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] where fewer than two directions are resolved.
+    pub fn of(covariance: MatRef<'_, f64>) -> Result<Coupling> {
+        let directions = resolved(covariance);
+        if directions.len() < 2 {
+            return Err(Error::argument(
+                "covariance",
+                format!("{} directions with noise", directions.len()),
+                "at least two",
+            ));
+        }
+        let (mut sum, mut sum_of_squares) = (0.0, 0.0);
+        for (n, &j) in directions.iter().enumerate() {
+            for &i in &directions[n + 1..] {
+                let squared = covariance[(i, j)].powi(2) / (covariance[(i, i)] * covariance[(j, j)]);
+                sum += squared.sqrt();
+                sum_of_squares += squared;
+            }
+        }
+        let pairs = (directions.len() * (directions.len() - 1) / 2) as f64;
+        let mean = sum / pairs;
+        Ok(Coupling { mean, variance: sum_of_squares / pairs - mean * mean, directions: directions.len() })
+    }
+}
+
+/// M, the effective number of spikes in C's spectrum: the participation ratio `(Σλ)² / Σλ²`, which is
+/// `(tr C)² / ‖C‖_F²` and needs no eigenvalues.
+///
+/// M equal spikes give M. It is the M that Appendix C calls for at any spectrum: for Haar-random
+/// eigenvectors, Var C_ij = Σλ²/D² and E C_ii = Σλ/D, hence Var R_ij ≈ 1/M (eqs. 33, 37).
+pub fn effective_rank(covariance: MatRef<'_, f64>) -> f64 {
+    let trace: f64 = (0..covariance.nrows()).map(|i| covariance[(i, i)]).sum();
+    (trace / covariance.norm_l2()).powi(2)
+}
+
+/// What Appendices C and D expect of μ where C's eigenvectors are unrelated to the basis, and how far
+/// off the observed μ is.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Significance {
+    /// M, see [`effective_rank`].
+    pub effective_rank: f64,
+    /// `√(2/π) / √M` (eqs. 40, 43)
+    pub baseline: f64,
+    /// `SE = √((1 − 2/π) / M) / D` (eq. 45), for entries of R taken as independent.
+    pub standard_error: f64,
+    /// `Z = (μ − baseline) / SE` (eq. 46); negative where C is more diagonal than chance has it.
+    pub z: f64,
+    /// log₁₀ of the one-sided p-value `P(Z' ≤ Z)`.
+    pub log10_p: f64,
+}
+
+impl Significance {
+    /// Of `coupling` against chance, for a covariance of `effective_rank`.
+    pub fn of(coupling: &Coupling, effective_rank: f64) -> Significance {
+        let baseline = (2.0 / PI / effective_rank).sqrt();
+        let standard_error = ((1.0 - 2.0 / PI) / effective_rank).sqrt() / coupling.directions as f64;
+        let z = (coupling.mean - baseline) / standard_error;
+        Significance { effective_rank, baseline, standard_error, z, log10_p: log10_normal_cdf(z) }
+    }
+}
+
+/// `‖CH − HC‖_F / ‖CH‖_F`, with `covariance` in H's eigenbasis and `hessian` its eigenvalues `[D]`: there
+/// `(CH)_ij = C_ij H_jj`. Zero where they commute; √2 for unrelated matrices whose effective ranks are
+/// far below D.
+pub fn commutativity_error(covariance: MatRef<'_, f64>, hessian: &[f64]) -> f64 {
+    let (mut commutator, mut product) = (0.0, 0.0);
+    for (column, h_j) in covariance.col_iter().zip(hessian) {
+        for (c, h_i) in column.iter().zip(hessian) {
+            commutator += (c * (h_j - h_i)).powi(2);
+            product += (c * h_j).powi(2);
+        }
+    }
+    (commutator / product).sqrt()
+}
+
+/// The diagonal's share of the magnitude of `covariance`, `‖diag C‖_F / ‖C‖_F`, in [0, 1]: 1 where C is
+/// diagonal.
+pub fn eigen_alignment(covariance: MatRef<'_, f64>) -> f64 {
+    let diagonal: f64 = (0..covariance.nrows()).map(|i| covariance[(i, i)].powi(2)).sum();
+    diagonal.sqrt() / covariance.norm_l2()
+}
+
+/// How C lies in a basis.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Structure {
+    pub coupling: Coupling,
+    pub commutativity_error: f64,
+    pub eigen_alignment: f64,
+    /// Spearman's ρ of C_ii and H_ii over all D directions.
+    pub spearman: f64,
+    /// The same over the leading 𝒩.
+    pub spearman_top: f64,
+}
+
+impl Structure {
+    /// Of `covariance` in H's eigenbasis; `hessian` are the eigenvalues `[D]`, `top` is 𝒩.
+    ///
+    /// # Errors
+    /// As [`Coupling::of`] and [`spearman`].
+    pub fn of(covariance: MatRef<'_, f64>, hessian: &[f64], top: usize) -> Result<Structure> {
+        check_square("covariance", covariance, hessian.len())?;
+        let diagonal: Vec<f64> = (0..hessian.len()).map(|i| covariance[(i, i)]).collect();
+        let top = top.min(hessian.len());
+        Ok(Structure {
+            coupling: Coupling::of(covariance)?,
+            commutativity_error: commutativity_error(covariance, hessian),
+            eigen_alignment: eigen_alignment(covariance),
+            spearman: spearman(hessian, &diagonal)?,
+            spearman_top: spearman(&hessian[..top], &diagonal[..top])?,
+        })
+    }
+}
+
+/// QCQᵀ with Q Haar-random: C's spectrum with eigenvectors that know nothing of H.
+///
+/// This is the paper's `C_rand = Q Λ_C Qᵀ`: with C = U Λ_C Uᵀ, QU is as Haar-random as Q.
+pub fn randomly_rotated(covariance: MatRef<'_, f64>, seed: u64) -> Mat<f64> {
+    let q = haar_orthogonal(covariance.nrows(), seed);
+    &q * (covariance * q.transpose())
+}
+
+fn check_square(what: &str, matrix: MatRef<'_, f64>, dimension: usize) -> Result<()> {
+    if (matrix.nrows(), matrix.ncols()) != (dimension, dimension) {
+        return Err(Error::shape(what, [matrix.nrows(), matrix.ncols()], [dimension, dimension]));
+    }
+    if !matrix.is_all_finite() {
+        return Err(Error::NotFinite { quantity: what.into(), detail: "an entry is NaN or infinite".into() });
+    }
+    Ok(())
+}

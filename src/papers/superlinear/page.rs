@@ -1,0 +1,187 @@
+//! The report: each table and figure beside the published values, and whether they agree.
+
+use serde_json::Value;
+
+use super::alignment::Maps;
+use super::scaling::{self, Scaling};
+use super::settings::{Preset, Setting};
+use super::table1::{self, Cell, Run, TOLERANCE};
+use crate::Result;
+use crate::net::Loss;
+use crate::report::plots::{Axis, Mark, Scale, Series, chart};
+use crate::report::{Block, Finding, Page, Section};
+
+/// The figures of one trained network.
+#[derive(Clone, Debug)]
+pub struct Figures {
+    pub setting: Setting,
+    /// What was trained, or the weights that were given.
+    pub source: String,
+    pub scaling: Option<Scaling>,
+    pub maps: Option<Maps>,
+}
+
+/// Puts the page together; `how_made` is an object, each of its members a line.
+///
+/// # Errors
+/// [`Error::Argument`](crate::Error::Argument) where a plot has nothing to show.
+pub fn page(
+    preset: Preset,
+    cells: &[Cell],
+    runs: &[Run],
+    figures: &[Figures],
+    how_made: &Value,
+) -> Result<Page> {
+    let mut sections = Vec::new();
+    if !cells.is_empty() {
+        sections.push(exponents(cells));
+        sections.push(training(runs)?);
+    }
+    sections.extend(figures.iter().map(figure_section));
+    Ok(Page {
+        title: "Superlinear: gradient noise against curvature".into(),
+        lead: vec![
+            "Zhang, Yang and Tu (2026) hold that the covariance C of SGD’s gradient noise follows the second moment of the per-sample Hessians, not their mean H; that C and H nearly commute; and that their diagonals in H’s eigenbasis obey C_ii ∝ H_ii^γ with 1 ≤ γ ≤ 2.".into(),
+            "Here networks are trained and H, C and E[h²] of one fully connected layer are measured in full over the training set. γ_emp is the exponent of C, γ_AWD that of E[h²].".into(),
+            match preset {
+                Preset::Paper => "Sizes are the paper’s own.".into(),
+                Preset::Quick => "Sizes are those of the quick preset, far below the paper’s: fewer images and epochs leave the networks short of the minima that the published values belong to.".into(),
+            },
+        ],
+        sections,
+        how_made: members(how_made),
+    })
+}
+
+fn exponents(cells: &[Cell]) -> Section {
+    let mut table = table1::table(cells);
+    table.caption = format!(
+        "Mean ± standard deviation over seeds; published: mean ± standard deviation over four runs. Sizes: {}.",
+        cells.iter().map(sizes).collect::<Vec<_>>().join("; "),
+    );
+    let mut findings: Vec<Finding> = cells.iter().flat_map(Cell::findings).collect();
+    findings.extend(losses_compared(cells));
+    Section {
+        heading: "Table 1: the exponent γ".into(),
+        blocks: vec![
+            Block::Table(table),
+            Block::Text {
+                text: format!("A mean within {TOLERANCE} of the published one counts as agreeing."),
+            },
+            Block::Findings { findings },
+        ],
+    }
+}
+
+fn sizes(cell: &Cell) -> String {
+    let Setting { classes, loss, per_class, batch_size, epochs, top, .. } = cell.setting;
+    format!(
+        "{classes} classes, {loss}: {per_class} images a class, B = {batch_size}, {epochs} epochs, 𝒩 = {top}"
+    )
+}
+
+/// Section 5.3's distinction: cross-entropy has the larger exponent.
+fn losses_compared(cells: &[Cell]) -> Vec<Finding> {
+    let of = |loss| cells.iter().filter(move |cell| cell.setting.loss == loss);
+    of(Loss::CrossEntropy)
+        .filter_map(|ce| {
+            let task = |cell: &Cell| (cell.setting.dataset, cell.setting.model, cell.setting.classes);
+            let mse = of(Loss::SoftmaxMse).find(|mse| task(mse) == task(ce))?;
+            let agrees = ce.emp.mean > mse.emp.mean;
+            let (dataset, model, classes) = task(ce);
+            Some(Finding {
+                agrees,
+                sentence: format!(
+                    "Cross-entropy should have the larger exponent: on {dataset}, {model}, {classes} classes, γ_emp is {:.2} for cross-entropy and {:.2} for softmax-mse.",
+                    ce.emp.mean, mse.emp.mean,
+                ),
+            })
+        })
+        .collect()
+}
+
+fn training(runs: &[Run]) -> Result<Section> {
+    let curves = |value: fn(&table1::Epoch) -> f64| -> Vec<Series> {
+        let mut cases: Vec<String> = Vec::new();
+        let mut series = Vec::new();
+        for run in runs {
+            let identity = &run.identity;
+            let case = format!("{}, {} classes", identity.loss, identity.classes);
+            let known = cases.iter().position(|known| *known == case);
+            let colour = known.unwrap_or(cases.len());
+            series.push(Series {
+                name: if known.is_some() { String::new() } else { case.clone() },
+                mark: Mark::Line,
+                colour,
+                points: run.history.iter().map(|epoch| (epoch.epoch as f64, value(epoch))).collect(),
+            });
+            if known.is_none() {
+                cases.push(case);
+            }
+        }
+        series
+    };
+    let axis = |label, scale| Axis { label, scale };
+    let epochs = axis("epoch", Scale::Linear);
+    let accuracy = curves(|epoch| 100.0 * epoch.accuracy);
+    let svgs = vec![
+        chart("Training loss", epochs, axis("loss", Scale::Log), &curves(|epoch| epoch.loss))?,
+        chart("Training accuracy", epochs, axis("accuracy, %", Scale::Linear), &accuracy)?,
+    ];
+    Ok(Section {
+        heading: "Training".into(),
+        blocks: vec![Block::Figures {
+            svgs,
+            caption:
+                "Means over the batches of each epoch, as they were seen; a line a run, seeds in one colour."
+                    .into(),
+        }],
+    })
+}
+
+fn figure_section(figures: &Figures) -> Section {
+    let Setting { dataset, model, loss, classes, top, .. } = figures.setting;
+    let mut blocks = vec![Block::Text { text: figures.source.clone() }];
+    if let Some(scaling) = &figures.scaling {
+        blocks.push(Block::Figures {
+            svgs: vec![scaling.svg.clone()],
+            caption: format!(
+                "C_ii and E[h²]_ii against H_ii for the leading {top} directions of H, with least-squares lines in log–log (the paper’s Figures 2 and 10–12).",
+            ),
+        });
+        blocks.push(Block::Findings { findings: scaling::findings(&scaling.exponents) });
+    }
+    if let Some(maps) = &figures.maps {
+        blocks.push(Block::Figures {
+            svgs: maps.svgs.to_vec(),
+            caption: "The leading directions of H: the magnitude of C, its correlation matrix R, and R for the same spectrum with random eigenvectors (the paper’s Figures 1 and 7–9).".into(),
+        });
+        blocks.push(Block::Table(maps.alignment.table()));
+        blocks.push(Block::Findings { findings: maps.alignment.findings() });
+    }
+    Section { heading: format!("{dataset}, {model}, {loss}, {classes} classes"), blocks }
+}
+
+/// The members of an object as text, nested ones by their path.
+fn members(value: &Value) -> Vec<(String, String)> {
+    let Value::Object(object) = value else { return Vec::new() };
+    let mut lines = Vec::new();
+    for (name, value) in object {
+        match value {
+            Value::Object(_) => {
+                lines.extend(
+                    members(value).into_iter().map(|(inner, text)| (format!("{name} · {inner}"), text)),
+                );
+            }
+            Value::Array(items) => {
+                lines.push((name.clone(), items.iter().map(plain).collect::<Vec<_>>().join(", ")));
+            }
+            _ => lines.push((name.clone(), plain(value))),
+        }
+    }
+    lines
+}
+
+fn plain(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), String::from)
+}

@@ -1,0 +1,304 @@
+//! What the paper trained, and what it found: its Tables 1 and 2 as one table.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::net::{Layer, Loss, Model};
+use crate::{Error, Result};
+
+/// The constant learning rate of every run.
+pub const LEARNING_RATE: f64 = 0.1;
+
+/// The network's outputs, whatever the number of classes in the data.
+pub const OUTPUTS: usize = 10;
+
+/// The numbers of classes that the paper compares.
+pub const CLASSES: [usize; 3] = [3, 6, 10];
+
+/// The images that a network is trained on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ImageSet {
+    Mnist,
+    Cifar10,
+    /// Drawn digits, for machines without MNIST: trained as MNIST is, compared with nothing.
+    Synthetic,
+}
+
+/// The two families of networks; all layers are without bias, all activations ReLU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Architecture {
+    /// 784 → 50 → 50 → 10 on MNIST, 3072 → 1000 → 50 → 50 → 10 on CIFAR-10 (App. B.1.1).
+    Mlp,
+    /// Convolutions of 32, 64, 128 and 128 channels, then 128 → 20 → 10 (App. B.1.2).
+    Cnn,
+}
+
+/// Which sizes a reproduction runs with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Preset {
+    /// [`QUICK_PER_CLASS`] images a class and [`QUICK_EPOCHS`] epochs: minutes on two CPU cores.
+    Quick,
+    /// The paper's own.
+    Paper,
+}
+
+/// Images of each class in the quick preset.
+pub const QUICK_PER_CLASS: usize = 500;
+/// Epochs in the quick preset, for every loss.
+pub const QUICK_EPOCHS: u64 = 20;
+
+impl Preset {
+    /// The numbers of classes that are run unless others are asked for.
+    pub fn classes(self) -> &'static [usize] {
+        match self {
+            Preset::Quick => &[3, 10],
+            Preset::Paper => &CLASSES,
+        }
+    }
+
+    /// The seeds that are run unless others are asked for.
+    pub fn seeds(self) -> &'static [u64] {
+        match self {
+            Preset::Quick => &[0],
+            Preset::Paper => &[0, 1, 2, 3],
+        }
+    }
+}
+
+/// A published value and its standard deviation over four runs.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Published {
+    pub mean: f64,
+    pub std: f64,
+}
+
+/// One cell of the paper's Table 1: what is trained, and the exponents that were published for it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Setting {
+    pub dataset: ImageSet,
+    pub model: Architecture,
+    pub loss: Loss,
+    /// C: the first C classes are used.
+    pub classes: usize,
+    /// Training images of each class, the first in file order.
+    pub per_class: usize,
+    /// B
+    pub batch_size: usize,
+    pub epochs: u64,
+    /// 𝒩, the leading eigenvalues of H that γ is fitted over.
+    pub top: usize,
+    /// γ_emp and γ_AWD; `None` where there is nothing to compare with.
+    pub published: Option<[Published; 2]>,
+}
+
+impl Setting {
+    /// The paper's setting for a cell of its Table 1, cut to the preset's sizes.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] where the paper has no such cell.
+    pub fn find(
+        dataset: ImageSet,
+        model: Architecture,
+        loss: Loss,
+        classes: usize,
+        preset: Preset,
+    ) -> Result<Setting> {
+        let tabulated = if dataset == ImageSet::Synthetic { ImageSet::Mnist } else { dataset };
+        let column = CLASSES
+            .iter()
+            .position(|&tabulated| tabulated == classes)
+            .ok_or_else(|| Error::argument("--classes", classes, "3, 6 or 10"))?;
+        let row = TABLE
+            .iter()
+            .find(|row| (row.dataset, row.model, row.loss) == (tabulated, model, loss))
+            .ok_or_else(|| Error::argument("--loss", loss, "cross-entropy or softmax-mse"))?;
+        let [emp, awd] =
+            [row.gamma_emp[column], row.gamma_awd[column]].map(|(mean, std)| Published { mean, std });
+        let paper = Setting {
+            dataset,
+            model,
+            loss,
+            classes,
+            per_class: row.per_class[column],
+            batch_size: row.batch_size,
+            epochs: row.epochs,
+            top: row.top[column],
+            published: (dataset == tabulated).then_some([emp, awd]),
+        };
+        Ok(match preset {
+            Preset::Paper => paper,
+            Preset::Quick => Setting { per_class: QUICK_PER_CLASS, epochs: QUICK_EPOCHS, ..paper },
+        })
+    }
+
+    /// A name for files and lists: `mnist-mlp-cross-entropy-10`.
+    pub fn name(&self) -> String {
+        format!("{}-{}-{}-{}", self.dataset, self.model, self.loss, self.classes)
+    }
+}
+
+impl ImageSet {
+    /// The values in one image.
+    pub fn pixels(self) -> usize {
+        match self {
+            ImageSet::Mnist | ImageSet::Synthetic => 28 * 28,
+            ImageSet::Cifar10 => 3 * 32 * 32,
+        }
+    }
+}
+
+impl Architecture {
+    /// The network for `dataset`, and the parameter that H and C are restricted to: the weight between
+    /// the two hidden layers of width 50 (`[50, 50]`, D = 2,500).
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for the CNN: its layers are not among [`Layer`]'s.
+    pub fn network(self, dataset: ImageSet) -> Result<(Model, &'static str)> {
+        match (self, dataset) {
+            (Architecture::Mlp, ImageSet::Mnist | ImageSet::Synthetic) => {
+                Ok((Model::mlp(&[dataset.pixels(), 50, 50, OUTPUTS], Layer::Relu, false), "2.weight"))
+            }
+            (Architecture::Mlp, ImageSet::Cifar10) => {
+                Ok((Model::mlp(&[dataset.pixels(), 1000, 50, 50, OUTPUTS], Layer::Relu, false), "4.weight"))
+            }
+            (Architecture::Cnn, _) => {
+                Err(Error::argument("--model", self, "mlp (there are no convolutional layers)"))
+            }
+        }
+    }
+}
+
+/// A row of Table 2 with its row of Table 1; arrays run over [`CLASSES`], exponents are (mean, std).
+struct Row {
+    dataset: ImageSet,
+    model: Architecture,
+    loss: Loss,
+    per_class: [usize; 3],
+    batch_size: usize,
+    epochs: u64,
+    top: [usize; 3],
+    gamma_emp: [(f64, f64); 3],
+    gamma_awd: [(f64, f64); 3],
+}
+
+const TABLE: [Row; 8] = [
+    Row {
+        dataset: ImageSet::Mnist,
+        model: Architecture::Mlp,
+        loss: Loss::CrossEntropy,
+        per_class: [2_000; 3],
+        batch_size: 50,
+        epochs: 100,
+        top: [300, 1_000, 1_000],
+        gamma_emp: [(1.22, 0.01), (1.19, 0.01), (1.14, 0.01)],
+        gamma_awd: [(1.24, 0.01), (1.19, 0.01), (1.14, 0.01)],
+    },
+    Row {
+        dataset: ImageSet::Mnist,
+        model: Architecture::Mlp,
+        loss: Loss::SoftmaxMse,
+        per_class: [2_000; 3],
+        batch_size: 50,
+        epochs: 100,
+        top: [300, 1_000, 1_000],
+        gamma_emp: [(1.07, 0.02), (1.01, 0.01), (0.96, 0.01)],
+        gamma_awd: [(1.14, 0.02), (1.08, 0.01), (1.03, 0.01)],
+    },
+    Row {
+        dataset: ImageSet::Mnist,
+        model: Architecture::Cnn,
+        loss: Loss::CrossEntropy,
+        per_class: [2_000; 3],
+        batch_size: 50,
+        epochs: 100,
+        top: [200, 500, 1_000],
+        gamma_emp: [(1.38, 0.05), (1.33, 0.01), (1.31, 0.02)],
+        gamma_awd: [(1.33, 0.03), (1.31, 0.01), (1.29, 0.02)],
+    },
+    Row {
+        dataset: ImageSet::Mnist,
+        model: Architecture::Cnn,
+        loss: Loss::SoftmaxMse,
+        per_class: [5_000; 3],
+        batch_size: 128,
+        epochs: 100,
+        top: [200, 300, 800],
+        gamma_emp: [(0.99, 0.01), (1.03, 0.01), (0.98, 0.01)],
+        gamma_awd: [(1.05, 0.02), (1.06, 0.01), (1.05, 0.01)],
+    },
+    Row {
+        dataset: ImageSet::Cifar10,
+        model: Architecture::Mlp,
+        loss: Loss::CrossEntropy,
+        per_class: [2_000; 3],
+        batch_size: 100,
+        epochs: 150,
+        top: [800, 1_500, 1_500],
+        gamma_emp: [(1.27, 0.04), (1.43, 0.01), (1.51, 0.03)],
+        gamma_awd: [(1.27, 0.04), (1.43, 0.01), (1.47, 0.03)],
+    },
+    Row {
+        dataset: ImageSet::Cifar10,
+        model: Architecture::Mlp,
+        loss: Loss::SoftmaxMse,
+        per_class: [5_000; 3],
+        batch_size: 100,
+        epochs: 100,
+        top: [500, 1_000, 1_000],
+        gamma_emp: [(1.12, 0.04), (1.03, 0.01), (1.00, 0.02)],
+        gamma_awd: [(1.17, 0.03), (1.08, 0.02), (1.03, 0.02)],
+    },
+    Row {
+        dataset: ImageSet::Cifar10,
+        model: Architecture::Cnn,
+        loss: Loss::CrossEntropy,
+        per_class: [5_000, 2_000, 2_000],
+        batch_size: 128,
+        epochs: 100,
+        top: [500, 1_000, 1_500],
+        gamma_emp: [(1.10, 0.01), (1.08, 0.02), (1.08, 0.01)],
+        gamma_awd: [(1.11, 0.01), (1.08, 0.01), (1.08, 0.01)],
+    },
+    Row {
+        dataset: ImageSet::Cifar10,
+        model: Architecture::Cnn,
+        loss: Loss::SoftmaxMse,
+        per_class: [5_000; 3],
+        batch_size: 128,
+        epochs: 500,
+        top: [500, 500, 1_000],
+        gamma_emp: [(1.04, 0.04), (1.00, 0.01), (1.01, 0.01)],
+        gamma_awd: [(1.09, 0.03), (1.01, 0.01), (1.02, 0.01)],
+    },
+];
+
+/// `Display` and `FromStr` by the names that the command line uses.
+macro_rules! named {
+    ($type:ident, $option:literal, $($variant:ident = $name:literal),+) => {
+        impl fmt::Display for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(match self { $($type::$variant => $name),+ })
+            }
+        }
+
+        impl FromStr for $type {
+            type Err = Error;
+
+            fn from_str(name: &str) -> Result<$type> {
+                match name {
+                    $($name => Ok($type::$variant),)+
+                    _ => Err(Error::argument($option, format!("“{name}”"), [$($name),+].join(", "))),
+                }
+            }
+        }
+    };
+}
+
+named!(ImageSet, "--dataset", Mnist = "mnist", Cifar10 = "cifar10", Synthetic = "synthetic");
+named!(Architecture, "--model", Mlp = "mlp", Cnn = "cnn");
+named!(Preset, "--preset", Quick = "quick", Paper = "paper");
