@@ -188,7 +188,7 @@ fn settings_cover_both_tables() {
                     let paper = Setting::find(dataset, model, loss, classes, Preset::Paper).unwrap();
                     assert!(paper.published.is_some() && paper.top <= 1_500);
                     let quick = Setting::find(dataset, model, loss, classes, Preset::Quick).unwrap();
-                    assert!(quick.per_class < paper.per_class && quick.epochs < paper.epochs);
+                    assert!(quick.per_class < paper.per_class && quick.epochs <= paper.epochs);
                     cells += 1;
                 }
             }

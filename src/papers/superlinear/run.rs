@@ -52,7 +52,9 @@ impl std::str::FromStr for Target {
             "scaling" => Ok(Target::Scaling),
             "alignment" => Ok(Target::Alignment),
             "all" => Ok(Target::All),
-            _ => Err(Error::argument("superlinear", format!("“{name}”"), "table1, scaling, alignment or all")),
+            _ => {
+                Err(Error::argument("superlinear", format!("“{name}”"), "table1, scaling, alignment or all"))
+            }
         }
     }
 }
@@ -170,11 +172,19 @@ impl Request<'_> {
         }
         if settings.is_empty() || self.seeds.is_empty() {
             let found = format!("{} cases and {} seeds", settings.len(), self.seeds.len());
-            return Err(Error::argument("--model, --loss, --classes, --seeds", found, "at least one of each"));
+            return Err(Error::argument(
+                "--model, --loss, --classes, --seeds",
+                found,
+                "at least one of each",
+            ));
         }
         if self.weights.is_some() && (self.target.has_table1() || settings.len() > 1) {
             let found = format!("{:?} of {} cases", self.target, settings.len()).to_lowercase();
-            return Err(Error::argument("--weights", found, "scaling or alignment, one model, loss and --classes"));
+            return Err(Error::argument(
+                "--weights",
+                found,
+                "scaling or alignment, one model, loss and --classes",
+            ));
         }
         Ok(settings)
     }
@@ -256,7 +266,8 @@ impl<'a> Case<'a> {
                     evaluate_loss(self.gpu, &self.network, &parameters, &self.data, self.setting.loss)?;
                 let exponents = diagonals.exponents(self.setting.top)?;
                 let digest = digest_of([bytemuck::cast_slice(&parameters)]);
-                let run = Run { identity, history, train_loss, train_accuracy, exponents, parameters: digest };
+                let run =
+                    Run { identity, history, train_loss, train_accuracy, exponents, parameters: digest };
                 self.network.save_parameters(&checkpoint, &parameters)?;
                 self.records.keep(self.setting, &run)?;
                 run
@@ -268,7 +279,8 @@ impl<'a> Case<'a> {
                 let source = format!(
                     "Trained from seed {seed}: training loss {:.3e}{}.",
                     run.train_loss,
-                    run.train_accuracy.map_or(String::new(), |share| format!(", accuracy {:.2} %", 100.0 * share)),
+                    run.train_accuracy
+                        .map_or(String::new(), |share| format!(", accuracy {:.2} %", 100.0 * share)),
                 );
                 Some(self.draw(&basis, &moments, &diagonals, folder, seed, source)?)
             }
