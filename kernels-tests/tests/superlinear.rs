@@ -188,7 +188,7 @@ fn settings_cover_both_tables() {
                     let paper = Setting::find(dataset, model, loss, classes, Preset::Paper).unwrap();
                     assert!(paper.published.is_some() && paper.top <= 1_500);
                     let quick = Setting::find(dataset, model, loss, classes, Preset::Quick).unwrap();
-                    assert!(quick.per_class < paper.per_class && quick.epochs < paper.epochs);
+                    assert!(quick.per_class < paper.per_class && quick.epochs <= paper.epochs);
                     cells += 1;
                 }
             }
@@ -287,7 +287,7 @@ fn a_cell_is_compared_with_the_published_values() {
 
     let folder = tempfile::tempdir().unwrap();
     table1::write_runs(folder.path(), &runs).unwrap();
-    table1::write_summary(folder.path(), &[cell.clone()]).unwrap();
+    table1::write_summary(folder.path(), std::slice::from_ref(&cell)).unwrap();
     let csv = std::fs::read_to_string(folder.path().join("table1.csv")).unwrap();
     assert_eq!(
         csv.lines().next().unwrap(),

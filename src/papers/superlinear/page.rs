@@ -45,7 +45,7 @@ pub fn page(
             "Here networks are trained and H, C and E[h²] of one fully connected layer are measured in full over the training set. γ_emp is the exponent of C, γ_AWD that of E[h²].".into(),
             match preset {
                 Preset::Paper => "Sizes are the paper’s own.".into(),
-                Preset::Quick => "Sizes are those of the quick preset, far below the paper’s: fewer images and epochs leave the networks short of the minima that the published values belong to.".into(),
+                Preset::Quick => "Sizes are those of the quick preset: fewer images than the paper’s, hence other minima; the published values stand beside them for orientation.".into(),
             },
         ],
         sections,

@@ -52,7 +52,9 @@ impl std::str::FromStr for Target {
             "scaling" => Ok(Target::Scaling),
             "alignment" => Ok(Target::Alignment),
             "all" => Ok(Target::All),
-            _ => Err(Error::argument("superlinear", format!("“{name}”"), "table1, scaling, alignment or all")),
+            _ => {
+                Err(Error::argument("superlinear", format!("“{name}”"), "table1, scaling, alignment or all"))
+            }
         }
     }
 }
@@ -170,11 +172,19 @@ impl Request<'_> {
         }
         if settings.is_empty() || self.seeds.is_empty() {
             let found = format!("{} cases and {} seeds", settings.len(), self.seeds.len());
-            return Err(Error::argument("--model, --loss, --classes, --seeds", found, "at least one of each"));
+            return Err(Error::argument(
+                "--model, --loss, --classes, --seeds",
+                found,
+                "at least one of each",
+            ));
         }
         if self.weights.is_some() && (self.target.has_table1() || settings.len() > 1) {
             let found = format!("{:?} of {} cases", self.target, settings.len()).to_lowercase();
-            return Err(Error::argument("--weights", found, "scaling or alignment, one model, loss and --classes"));
+            return Err(Error::argument(
+                "--weights",
+                found,
+                "scaling or alignment, one model, loss and --classes",
+            ));
         }
         Ok(settings)
     }

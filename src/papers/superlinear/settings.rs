@@ -49,8 +49,8 @@ pub enum Preset {
 
 /// Images of each class in the quick preset.
 pub const QUICK_PER_CLASS: usize = 500;
-/// Epochs in the quick preset, for every loss.
-pub const QUICK_EPOCHS: u64 = 20;
+/// Epochs in the quick preset; softmax-mse needs most of them to leave its initial plateau.
+pub const QUICK_EPOCHS: u64 = 100;
 
 impl Preset {
     /// The numbers of classes that are run unless others are asked for.
