@@ -10,7 +10,7 @@ use super::Device;
 use super::record;
 use crate::data::{Dataset, Targets};
 use crate::gpu::{Gpu, Recorder};
-use crate::kernels::gemm::{Family, Shape, Tuning, rate};
+use crate::kernels::gemm::{Family, Layout, Shape, Tuning, rate};
 use crate::kernels::vector;
 use crate::net::{Layer, Loss, Model, Network};
 use crate::operators::{Block, Curvature, Problem, SymmetricOperator};
@@ -60,6 +60,7 @@ struct Ceilings {
 #[derive(Clone, Debug, Serialize)]
 struct ProductRate {
     family: Family,
+    layout: Layout,
     batch: usize,
     m: usize,
     n: usize,
@@ -87,13 +88,15 @@ fn ceilings(gpu: &Gpu) -> Result<Ceilings> {
     let mut products = Vec::new();
     let software = gpu.info().device_type == wgpu::DeviceType::Cpu;
     // a software adapter takes seconds for what a GPU needs to get up to speed
-    let sizes: &[usize] = if software { &[256, 512, 1024] } else { &[512, 1024, 2048, 4096] };
+    let sizes: &[usize] = if software { &[256, 512, 1000] } else { &[512, 1024, 2048, 4096] };
     for &size in sizes {
-        for family in [Family::Register, Family::Workgroup] {
-            let shape = Shape { batch: 1, m: size, n: size, k: size };
-            let runs = ((1u64 << 30) as f64 / shape.flops()).ceil().clamp(1.0, 16.0) as usize;
-            let flops = rate(gpu, family, shape, runs)?;
-            products.push(ProductRate { family, batch: 1, m: size, n: size, k: size, flops });
+        for layout in [Layout::NT, Layout::NN, Layout::TN] {
+            for family in [Family::Register, Family::Workgroup] {
+                let shape = Shape { batch: 1, m: size, n: size, k: size };
+                let runs = ((1u64 << 30) as f64 / shape.flops()).ceil().clamp(1.0, 16.0) as usize;
+                let flops = rate(gpu, family, layout, shape, runs)?;
+                products.push(ProductRate { family, layout, batch: 1, m: size, n: size, k: size, flops });
+            }
         }
     }
     let gemm = products.iter().fold(0.0, |best: f64, p| best.max(p.flops));
@@ -153,7 +156,7 @@ impl Bench {
             println!("{} · {} {} · {}", info.name, info.driver, info.driver_info, info.backend);
             for p in &ceilings.products {
                 let family = format!("{:?}", p.family).to_lowercase();
-                println!("product {:>5}³ {family:<10} {:>9.2} GFLOP/s", p.m, p.flops / 1e9);
+                println!("product {:>5}³ {:?} {family:<10} {:>7.2} GFLOP/s", p.m, p.layout, p.flops / 1e9);
             }
             println!("copy                    {:>9.2} GB/s", ceilings.bandwidth / 1e9);
             println!("dispatch                {:>9.2} µs", ceilings.dispatch * 1e6);
