@@ -82,14 +82,22 @@ fn every_entry_point_keeps_within_the_default_limits() {
                         AddressSpace::Uniform => {
                             uniforms += 1;
                             assert_eq!(variable.binding.unwrap().group, 1, "{what}: {:?}", variable.name);
-                            assert!(size() <= UNIFORM_SLOT, "{what}: {:?} has {} bytes", variable.name, size());
+                            assert!(
+                                size() <= UNIFORM_SLOT,
+                                "{what}: {:?} has {} bytes",
+                                variable.name,
+                                size()
+                            );
                         }
                         AddressSpace::WorkGroup => workgroup += size(),
                         space => panic!("{what}: {:?} in {space:?}", variable.name),
                     }
                 }
                 let [x, y, z] = point.workgroup_size;
-                assert!(storage <= limits.max_storage_buffers_per_shader_stage, "{what}: {storage} storage buffers");
+                assert!(
+                    storage <= limits.max_storage_buffers_per_shader_stage,
+                    "{what}: {storage} storage buffers"
+                );
                 assert!(uniforms <= 2, "{what}: {uniforms} uniform buffers");
                 assert!(workgroup <= limits.max_compute_workgroup_storage_size, "{what}: {workgroup} bytes");
                 let invocations = x * y * z;
@@ -157,8 +165,7 @@ fn to_spirv(module: &Module, info: &ModuleInfo, entry: &str) -> Result<(), Strin
 }
 
 fn to_msl(module: &Module, info: &ModuleInfo, entry: &str) -> Result<(), String> {
-    let options =
-        msl::Options { lang_version: (2, 0), bounds_check_policies: CHECKED, ..Default::default() };
+    let options = msl::Options { lang_version: (2, 0), bounds_check_policies: CHECKED, ..Default::default() };
     let point = msl::PipelineOptions {
         entry_point: Some((ShaderStage::Compute, entry.to_string())),
         ..Default::default()
