@@ -125,6 +125,15 @@ impl Graph {
     }
 }
 
+/// The number of values in a tensor of that shape, which the shaders' 32-bit indices have to reach.
+fn size(shape: &[usize]) -> std::result::Result<usize, String> {
+    let size = shape.iter().try_fold(1u32, |size, &axis| size.checked_mul(u32::try_from(axis).ok()?));
+    match size {
+        Some(size) if size > 0 => Ok(size as usize),
+        _ => Err(format!("found shape {shape:?}, expected positive sizes and at most {} values", u32::MAX)),
+    }
+}
+
 /// Appends layers to a graph; `at` is the tensor that the next layer takes, `shape` its shape.
 struct Builder {
     graph: Graph,
@@ -134,10 +143,7 @@ struct Builder {
 
 impl Builder {
     fn new(input: &[usize]) -> Result<Builder> {
-        let len: usize = input.iter().product();
-        if len == 0 {
-            return Err(Error::Model(format!("input: found {input:?}, expected positive sizes")));
-        }
+        let len = size(input).map_err(|problem| Error::Model(format!("input: {problem}")))?;
         let graph = Graph {
             tensors: vec![Tensor { kind: Kind::Input, len }],
             nodes: Vec::new(),
@@ -154,11 +160,9 @@ impl Builder {
                 let Some((&ins, rows)) = self.shape.split_last() else {
                     return Err("takes a tensor with at least one axis".into());
                 };
-                if out_features == 0 {
-                    return Err("out_features: found 0, expected at least 1".into());
-                }
-                let rows: usize = rows.iter().product();
-                let outs = out_features;
+                let (rows, outs) = (rows.iter().product(), out_features);
+                size(&[rows, outs]).map_err(|problem| format!("output: {problem}"))?;
+                size(&[outs, ins]).map_err(|problem| format!("weight: {problem}"))?;
                 let bound = 1.0 / (ins as f32).sqrt();
                 let a = self.parameter(format!("{name}.weight"), &[outs, ins], bound);
                 let mut terms =
