@@ -479,11 +479,11 @@ fn what_does_not_fit_is_refused() {
         (made(theta, &wide, ce), "inputs: one sample: found shape [3], expected [2]"),
         (
             made(theta, &with(Targets::Classes(vec![0, 1, 2, 0])), ce),
-            "targets: found class 2 (sample 2), expected classes below the 2 outputs",
+            "targets: found class 2 for sample 2, expected 0 to 1 for 2 outputs",
         ),
         (
             made(theta, &values(2), ce),
-            "targets: found values, expected classes (i32 or i64) for cross-entropy",
+            "targets: found values, expected classes (I32 or I64) for cross-entropy",
         ),
         (made(theta, &values(3), Loss::Mse), "targets: found shape [4, 3], expected [4, 2]"),
     ] {
