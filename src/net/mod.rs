@@ -5,5 +5,5 @@ mod model;
 mod network;
 
 pub use graph::{Bilinear, Graph, Kind, Linear, Node, Parameter, Tensor, TensorId, Term};
-pub use model::{Layer, Loss, Model};
+pub use model::{FeedForwardActivation, Layer, Loss, Model, PositionalEncoding};
 pub use network::{Network, Part, Subspace};
