@@ -41,6 +41,7 @@ fn derivatives_are_central_differences() {
 fn linear_acts_on_the_last_axis() {
     let model = Model {
         input: vec![3, 2],
+        tokens: None,
         layers: vec![
             Layer::Linear { out_features: 4, bias: true },
             Layer::Tanh,
@@ -230,6 +231,9 @@ impl Scalar for f32 {
     }
     fn ln(self) -> f32 {
         f32::ln(self)
+    }
+    fn sqrt(self) -> f32 {
+        f32::sqrt(self)
     }
     fn tanh(self) -> f32 {
         f32::tanh(self)
