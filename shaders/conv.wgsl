@@ -88,15 +88,16 @@ fn taps(q: Pixels, r: i32, s: i32) -> Taps {
     if TRANSPOSED == 0u {
         let row = q.row + r;
         let column = q.column + s;
-        let inside = row >= vec4(0) & row < vec4(i32(p.in_h)) & column >= vec4(0) & column < vec4(i32(p.in_w));
+        let rows = (row >= vec4(0)) & (row < vec4(i32(p.in_h)));
+        let inside = rows & (column >= vec4(0)) & (column < vec4(i32(p.in_w)));
         let at = select(vec4(0u), vec4<u32>(row) * p.in_w + vec4<u32>(column), inside);
         return Taps(q.base + at, select(vec4(0.0), vec4(1.0), inside));
     }
     let stride = vec4(i32(p.stride));
     let row = q.row - r;
     let column = q.column - s;
-    let whole = row >= vec4(0) & column >= vec4(0) & row % stride == vec4(0) & column % stride == vec4(0);
-    let inside = whole & row / stride < vec4(i32(p.out_h)) & column / stride < vec4(i32(p.out_w));
+    let whole = (row >= vec4(0)) & (column >= vec4(0)) & (row % stride == vec4(0)) & (column % stride == vec4(0));
+    let inside = whole & (row / stride < vec4(i32(p.out_h))) & (column / stride < vec4(i32(p.out_w)));
     let at = select(vec4(0u), vec4<u32>(row / stride) * p.out_w + vec4<u32>(column / stride), inside);
     return Taps(q.base + at, select(vec4(0.0), vec4(1.0), inside));
 }
@@ -204,13 +205,13 @@ fn weight(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id)
         for (var oy = 0u; oy < p.out_h; oy++) {
             let iy0 = r0 + i32(oy * p.stride);
             let iy1 = r1 + i32(oy * p.stride);
-            let rows0 = iy0 >= vec4(0) & iy0 < height;
-            let rows1 = iy1 >= vec4(0) & iy1 < height;
+            let rows0 = (iy0 >= vec4(0)) & (iy0 < height);
+            let rows1 = (iy1 >= vec4(0)) & (iy1 < height);
             for (var ox = 0u; ox < p.out_w; ox++) {
                 let ix0 = s0 + i32(ox * p.stride);
                 let ix1 = s1 + i32(ox * p.stride);
-                let in0 = rows0 & ix0 >= vec4(0) & ix0 < width;
-                let in1 = rows1 & ix1 >= vec4(0) & ix1 < width;
+                let in0 = rows0 & (ix0 >= vec4(0)) & (ix0 < width);
+                let in1 = rows1 & (ix1 >= vec4(0)) & (ix1 < width);
                 let at0 = xs + base0 + select(vec4(0u), vec4<u32>(iy0) * p.in_w + vec4<u32>(ix0), in0);
                 let at1 = xs + base1 + select(vec4(0u), vec4<u32>(iy1) * p.in_w + vec4<u32>(ix1), in1);
                 let yq = ys + oy * p.out_w + ox;
