@@ -65,15 +65,17 @@ fn gaussian_tail(v: f32) -> f32 {
     return 0.5 * t * q * exp(-z * z);
 }
 
-// tanh from the decaying exponential, so that nothing overflows and nothing cancels away near 0
-fn tanh_of(v: f32) -> f32 {
+// [tanh, tanh′] from the decaying exponential u, so that nothing overflows and nothing cancels away, near 0 or
+// where it saturates: tanh = (1 − u)/(1 + u), tanh′ = 4 u/(1 + u)²
+fn tanh_of(v: f32) -> vec2<f32> {
     let a = abs(v);
     if a < 0.125 {
         let s = v * v;
-        return v * (1.0 + s * (-0.333333333 + s * (0.133333333 + s * (-0.0539682540 + s * 0.0218694885))));
+        let t = v * (1.0 + s * (-0.333333333 + s * (0.133333333 + s * (-0.0539682540 + s * 0.0218694885))));
+        return vec2(t, 1.0 - t * t);
     }
-    let t = exp(-2.0 * a);
-    return sign(v) * (1.0 - t) / (1.0 + t);
+    let u = exp(-2.0 * a);
+    return vec2(sign(v) * (1.0 - u), 4.0 * u / (1.0 + u)) / (1.0 + u);
 }
 
 // [σ, σ′, σ″, σ‴] at v
@@ -86,9 +88,8 @@ fn sigma(v: f32) -> vec4<f32> {
             return select(vec4(p.number * v, p.number, 0.0, 0.0), vec4(v, 1.0, 0.0, 0.0), v > 0.0);
         }
         case TANH: {
-            let t = tanh_of(v);
-            let s = 1.0 - t * t;
-            return vec4(t, s, -2.0 * t * s, s * (6.0 * t * t - 2.0));
+            let y = tanh_of(v);
+            return vec4(y, -2.0 * y.x * y.y, y.y * (6.0 * y.x * y.x - 2.0));
         }
         case EXP: {
             return vec4(exp(v));

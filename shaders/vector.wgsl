@@ -89,13 +89,14 @@ fn dot(@builtin(local_invocation_id) local: vec3<u32>, @builtin(workgroup_id) gr
 
 // y[j] = Σ_e x[j, e], in order
 @compute @workgroup_size(64)
-fn row_sum(@builtin(global_invocation_id) id: vec3<u32>) {
-    if id.x >= p.vectors {
+fn row_sum(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
+    let j = linear_index(id, groups, 64u);
+    if j >= p.vectors {
         return;
     }
     var sum = 0.0;
     for (var e = 0u; e < p.elements; e++) {
-        sum += x[id.x * p.elements + e];
+        sum += x[j * p.elements + e];
     }
-    y[id.x] = sum;
+    y[j] = sum;
 }

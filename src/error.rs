@@ -9,9 +9,9 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// No adapter answers, or none bears the name or index that was asked for.
-    #[error("no adapter {wanted}: {found}; install a Vulkan, Metal or DX12 driver (Debian: mesa-vulkan-drivers)")]
-    NoAdapter { wanted: String, found: String },
+    /// No adapter answers.
+    #[error("found no adapter, expected a Vulkan, Metal or DX12 driver (Debian: mesa-vulkan-drivers)")]
+    NoAdapter,
 
     /// The adapter refused to give a device.
     #[error("adapter {adapter}: no device: {reason}")]
@@ -50,7 +50,7 @@ pub enum Error {
     Model(String),
 
     /// Training left the finite numbers.
-    #[error("training diverged at step {step} (epoch {epoch}): loss is {loss}; lower the learning rate (found {learning_rate})")]
+    #[error("training diverged at step {step} (epoch {epoch}): loss is {loss}; lower the learning rate (found {learning_rate:?})")]
     Diverged { step: u64, epoch: u64, loss: f64, learning_rate: f64 },
 
     /// A result is not finite although every input was.

@@ -206,6 +206,23 @@ pub fn kronecker_gram<T: Real>(a: &[T], i: usize, b: &[T], j: usize) -> Vec<f64>
     out
 }
 
+/// `out[p,(i≤k)] = s_p ½ (A_p[i,k] + A_p[k,i])`, `a [N,I,I]`, `s [N]`; pairs are numbered as [`upper_pairs`]
+/// has them.
+pub fn packed_matrices(a: &[impl Real], size: usize, s: &[f64]) -> Vec<f64> {
+    let mut out = Vec::new();
+    for (a, s) in a.chunks(size * size).zip(s) {
+        let entry = |i: usize, k: usize| a[i * size + k].into();
+        out.extend(upper_pairs(size).map(|(i, k)| s * 0.5 * (entry(i, k) + entry(k, i))));
+    }
+    out
+}
+
+/// `out[p,(i≤k)] = x_p[i] x_p[k]`, `x [N,I]`
+pub fn packed_squares(x: &[impl Real], size: usize) -> Vec<f64> {
+    let square = |x: &[_]| packed_matrices(&outer_products(x, x, [1, size, size]), size, &[1.0]);
+    f64s(x).chunks(size).flat_map(square).collect()
+}
+
 /// The entries on and above the diagonal of a `[size, size]` matrix, row after row.
 pub fn upper_pairs(size: usize) -> impl Iterator<Item = (usize, usize)> {
     (0..size).flat_map(move |i| (i..size).map(move |k| (i, k)))
@@ -376,6 +393,8 @@ mod tests {
         assert_eq!(gather_rows(&x, 2, &[3, 0, 3]), [7.0, 8.0, 1.0, 2.0, 7.0, 8.0]);
         assert_eq!(outer_products(&x[..4], &x[4..6], [1, 2, 1]), [5.0, 10.0, 18.0, 24.0]);
         assert_eq!(outer_products(&x[..4], &x[4..6], [2, 2, 1]), [23.0, 34.0]);
+        assert_eq!(packed_matrices(&x[..4], 2, &[2.0]), [2.0, 5.0, 8.0]);
+        assert_eq!(packed_squares(&x[..4], 2), [1.0, 2.0, 4.0, 9.0, 12.0, 16.0]);
         assert_eq!(dots(&x[..4], &x[4..6], 2), [17.0, 39.0]);
         assert_eq!(norms(&[3.0, 4.0, 0.0, -2.0], 2), [5.0, 2.0]);
         let mut y = [1.0, 1.0];

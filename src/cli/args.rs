@@ -6,12 +6,13 @@ use clap::{Args, Subcommand, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::data::fetch::{Progress, Source};
-use crate::data::{Dataset, Selection, Split, mnist, synthetic_digits};
+use crate::data::{Dataset, Selection, Split, mnist, prepare_folder, synthetic_digits};
+use crate::jets::samples::check;
 use crate::net::{Loss, Model, Network};
 use crate::{Error, Result};
 
 /// `512MiB`, `4GiB`, `1.5GB` or a number of bytes.
-pub fn size(text: &str) -> Result<u64, String> {
+pub fn size(text: &str) -> Result<u64> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let unit = match &text[digits.len()..] {
         "" | "B" => 1.0,
@@ -21,11 +22,14 @@ pub fn size(text: &str) -> Result<u64, String> {
         "KiB" => 1024.0,
         "MiB" => 1024.0 * 1024.0,
         "GiB" => 1024.0 * 1024.0 * 1024.0,
-        other => return Err(format!("unit “{other}”, expected B, KB, MB, GB, KiB, MiB or GiB")),
+        _ => f64::NAN,
     };
     match digits.trim().parse::<f64>() {
         Ok(number) if number * unit >= 1.0 && number.is_finite() => Ok((number * unit) as u64),
-        _ => Err(format!("found “{text}”, expected a size such as 512MiB")),
+        _ => {
+            let expected = "a number and B, KB, MB, GB, KiB, MiB or GiB, such as 512MiB";
+            Err(Error::argument("--memory-budget", format!("“{text}”"), expected))
+        }
     }
 }
 
@@ -71,7 +75,8 @@ pub struct DataPlace {
 }
 
 impl DataArgs {
-    pub fn read(&self) -> Result<Dataset> {
+    /// The samples, which `network` and `loss` can take.
+    pub fn read(&self, network: &Network, loss: Loss) -> Result<Dataset> {
         let split = if self.test { Split::Test } else { Split::Train };
         let data = match (&self.data, self.dataset) {
             (Some(path), _) => Dataset::read(path)?,
@@ -79,16 +84,26 @@ impl DataArgs {
             (None, _) => mnist(&self.place.data_dir, split)?,
         };
         let (classes, per_class, limit) = (self.classes.clone(), self.per_class, self.limit);
-        data.selected(&Selection { classes, per_class, limit })
+        let data = data.selected(&Selection { classes, per_class, limit })?;
+        check(network, &data, loss).map_err(|error| match (&self.data, self.dataset) {
+            (Some(path), _) => Error::file(path, error.to_string()),
+            (None, name) => Error::file(named(name).unwrap_or_default(), error.to_string()),
+        })?;
+        Ok(data)
     }
 
     /// What it was, for `run.json`.
     pub fn describe(&self) -> serde_json::Value {
         serde_json::json!({
-            "data": self.data, "dataset": self.dataset.map(|d| format!("{d:?}").to_lowercase()),
+            "data": self.data, "dataset": named(self.dataset),
             "test": self.test, "classes": self.classes, "per_class": self.per_class, "limit": self.limit,
         })
     }
+}
+
+/// A data set's name on the command line.
+fn named(dataset: Option<Named>) -> Option<String> {
+    dataset.and_then(|dataset| Some(dataset.to_possible_value()?.get_name().to_string()))
 }
 
 /// A network and what it is compared by.
@@ -128,7 +143,7 @@ pub enum DataAction {
 }
 
 impl DataAction {
-    pub fn run(&self, quiet: bool) -> Result<()> {
+    pub fn run(&self, quiet: bool) -> Result<String> {
         let DataAction::Fetch { name, dir, from } = self;
         let source = Source::named(name)?;
         let bar = bar(quiet, 0, "{msg} {bytes}/{total_bytes} {bar:30}");
@@ -138,10 +153,7 @@ impl DataAction {
             bar.set_position(progress.received);
         })?;
         bar.finish_and_clear();
-        if !quiet {
-            println!("{name}: complete in {}", dir.display());
-        }
-        Ok(())
+        Ok(if quiet { String::new() } else { format!("{name}: complete in {}", dir.display()) })
     }
 }
 
@@ -152,12 +164,6 @@ pub fn bar(quiet: bool, len: u64, template: &str) -> ProgressBar {
     }
     let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
     ProgressBar::new(len).with_style(style)
-}
-
-/// Makes an output folder and sees to it that it can be written to, before any work is done.
-pub fn prepare_folder(out: &Path) -> Result<()> {
-    std::fs::create_dir_all(out).map_err(Error::io(out, "create folder"))?;
-    tempfile::tempfile_in(out).map(drop).map_err(Error::io(out, "write"))
 }
 
 /// Sees to it that a file can be written, before any work is done.

@@ -10,7 +10,7 @@ use super::Device;
 use super::record;
 use crate::data::{Dataset, Targets};
 use crate::gpu::{Gpu, Recorder};
-use crate::kernels::gemm::{Family, Shape, Tuning, rate};
+use crate::kernels::gemm::{Family, Layout, Shape, Tuning, rate};
 use crate::kernels::vector;
 use crate::net::{Layer, Loss, Model, Network};
 use crate::operators::{Block, Curvature, Problem, SymmetricOperator};
@@ -60,6 +60,7 @@ struct Ceilings {
 #[derive(Clone, Debug, Serialize)]
 struct ProductRate {
     family: Family,
+    layout: Layout,
     batch: usize,
     m: usize,
     n: usize,
@@ -87,13 +88,15 @@ fn ceilings(gpu: &Gpu) -> Result<Ceilings> {
     let mut products = Vec::new();
     let software = gpu.info().device_type == wgpu::DeviceType::Cpu;
     // a software adapter takes seconds for what a GPU needs to get up to speed
-    let sizes: &[usize] = if software { &[256, 512, 1024] } else { &[512, 1024, 2048, 4096] };
+    let sizes: &[usize] = if software { &[256, 512, 1000] } else { &[512, 1024, 2048, 4096] };
     for &size in sizes {
-        for family in [Family::Register, Family::Workgroup] {
-            let shape = Shape { batch: 1, m: size, n: size, k: size };
-            let runs = ((1u64 << 30) as f64 / shape.flops()).ceil().clamp(1.0, 16.0) as usize;
-            let flops = rate(gpu, family, shape, runs)?;
-            products.push(ProductRate { family, batch: 1, m: size, n: size, k: size, flops });
+        for layout in [Layout::NT, Layout::NN, Layout::TN] {
+            for family in [Family::Register, Family::Workgroup] {
+                let shape = Shape { batch: 1, m: size, n: size, k: size };
+                let runs = ((1u64 << 30) as f64 / shape.flops()).ceil().clamp(1.0, 16.0) as usize;
+                let flops = rate(gpu, family, layout, shape, runs)?;
+                products.push(ProductRate { family, layout, batch: 1, m: size, n: size, k: size, flops });
+            }
         }
     }
     let gemm = products.iter().fold(0.0, |best: f64, p| best.max(p.flops));
@@ -131,7 +134,7 @@ struct HvpRate {
 }
 
 impl Bench {
-    pub fn run(&self, device: &Device) -> Result<()> {
+    pub fn run(&self, device: &Device) -> Result<String> {
         if let Some(k) = self.blocks.iter().find(|&&k| k == 0) {
             return Err(Error::argument("--blocks", k, "at least 1"));
         }
@@ -147,19 +150,18 @@ impl Bench {
             "ceilings": ceilings, "small_product": Tuning::SMALL, "result": result,
         });
         if self.json {
-            println!("{}", record::json(&all));
-        } else {
-            let info = gpu.info();
-            println!("{} · {} {} · {}", info.name, info.driver, info.driver_info, info.backend);
-            for p in &ceilings.products {
-                let family = format!("{:?}", p.family).to_lowercase();
-                println!("product {:>5}³ {family:<10} {:>9.2} GFLOP/s", p.m, p.flops / 1e9);
-            }
-            println!("copy                    {:>9.2} GB/s", ceilings.bandwidth / 1e9);
-            println!("dispatch                {:>9.2} µs", ceilings.dispatch * 1e6);
-            print_rows(&result);
+            return Ok(record::json(&all));
         }
-        Ok(())
+        let info = gpu.info();
+        let mut lines = vec![format!("{} · {} {} · {}", info.name, info.driver, info.driver_info, info.backend)];
+        for p in &ceilings.products {
+            let family = format!("{:?}", p.family).to_lowercase();
+            lines.push(format!("product {:>5}³ {:?} {family:<10} {:>7.2} GFLOP/s", p.m, p.layout, p.flops / 1e9));
+        }
+        lines.push(format!("copy                    {:>9.2} GB/s", ceilings.bandwidth / 1e9));
+        lines.push(format!("dispatch                {:>9.2} µs", ceilings.dispatch * 1e6));
+        lines.extend(rows(&result));
+        Ok(lines.join("\n"))
     }
 
     fn network(&self, default: &[usize], bias: bool) -> Result<Network> {
@@ -215,19 +217,18 @@ impl Bench {
     }
 }
 
-fn print_rows(result: &serde_json::Value) {
-    let (Some(rows), Some(p)) = (result["rows"].as_array(), result["parameters"].as_u64()) else { return };
-    println!("{p} parameters");
-    for row in rows.iter().filter_map(|row| row.as_object()) {
-        let cells: Vec<String> = row
-            .iter()
-            .map(|(name, value)| match value.as_f64() {
-                Some(v) if value.is_u64() => format!("{name} {v}"),
-                Some(v) if v.abs() < 0.01 => format!("{name} {v:.3e}"),
-                Some(v) => format!("{name} {v:.3}"),
-                None => format!("{name} {value}"),
-            })
-            .collect();
-        println!("  {}", cells.join("  "));
-    }
+/// The rows of a result, a line each.
+fn rows(result: &serde_json::Value) -> Vec<String> {
+    let (Some(rows), Some(p)) = (result["rows"].as_array(), result["parameters"].as_u64()) else { return vec![] };
+    let row = |row: &serde_json::Map<String, serde_json::Value>| {
+        let cells = row.iter().map(|(name, value)| match value.as_f64() {
+            Some(v) if value.is_u64() => format!("{name} {v}"),
+            Some(v) if v.abs() < 0.01 => format!("{name} {v:.3e}"),
+            Some(v) => format!("{name} {v:.3}"),
+            None => format!("{name} {value}"),
+        });
+        format!("  {}", cells.collect::<Vec<_>>().join("  "))
+    };
+    let lines = rows.iter().filter_map(|row| row.as_object()).map(row);
+    std::iter::once(format!("{p} parameters")).chain(lines).collect()
 }

@@ -70,7 +70,7 @@ pub struct Eval {
 }
 
 impl Eval {
-    pub fn run(&self, device: &Device) -> Result<()> {
+    pub fn run(&self, device: &Device) -> Result<String> {
         let network = self.model.network()?;
         let parameters = read_parameters(&self.weights, &network.signature())?;
         let space = match &self.parameters {
@@ -87,10 +87,10 @@ impl Eval {
             let found = format!("none for {}", which.tensor());
             return Err(Error::argument("--vectors", found, "a file with directions v [K, P]"));
         }
-        let data = self.data.read()?;
-        prepare_file(&self.out)?;
+        let data = self.data.read(&network, self.model.loss)?;
         let gpu = device.open()?;
         let problem = Problem::new(&gpu, &network, &parameters, &data, self.model.loss)?;
+        prepare_file(&self.out)?;
         let run = RunRecord::start(
             &gpu,
             json!({
@@ -99,6 +99,11 @@ impl Eval {
             }),
         );
         let report = problem.loss()?;
+        let overflow = "the network's outputs or the loss overflow";
+        if let Some(at) = report.per_sample.iter().position(|loss| !loss.is_finite()) {
+            let detail = format!("sample {at} has {}: {overflow}", report.per_sample[at]);
+            return Err(Error::NotFinite { quantity: "loss".into(), detail });
+        }
         let mut tensors: Vec<(&str, Vec<usize>, Vec<f32>)> = Vec::new();
         let k = directions.len() / space.dim.max(1);
         for &quantity in &self.compute {
@@ -123,7 +128,7 @@ impl Eval {
             if let Some(at) = values.iter().position(|value| !value.is_finite()) {
                 return Err(Error::NotFinite {
                     quantity: quantity.tensor().into(),
-                    detail: format!("element {at} is {}: the network's outputs or the loss overflow", values[at]),
+                    detail: format!("element {at} is {}: {overflow}", values[at]),
                 });
             }
             if tensors.iter().all(|(name, ..)| *name != quantity.tensor()) {
@@ -134,13 +139,13 @@ impl Eval {
         let tensors: Vec<(&str, &[usize], &[f32])> =
             tensors.iter().map(|(name, shape, values)| (*name, &shape[..], &values[..])).collect();
         write_tensors(&self.out, &tensors, &[("run", &how.to_string())])?;
-        if self.json {
-            println!("{}", record::json(&json!({ "loss": report.loss, "accuracy": report.accuracy, "run": how })));
-        } else if !device.quiet {
-            println!("loss      {:.9}", report.loss);
-            println!("accuracy  {:.4}", report.accuracy);
-            println!("wrote     {}", self.out.display());
-        }
-        Ok(())
+        let (loss, accuracy) = (report.loss, report.accuracy);
+        Ok(match (self.json, device.quiet) {
+            (true, _) => record::json(&json!({ "loss": loss, "accuracy": accuracy, "run": how })),
+            (false, true) => String::new(),
+            (false, false) => {
+                format!("loss      {loss:.9}\naccuracy  {accuracy:.4}\nwrote     {}", self.out.display())
+            }
+        })
     }
 }

@@ -7,12 +7,14 @@ mod record;
 mod reproduce;
 mod train;
 
+use std::error::Error as _;
+use std::io::{self, ErrorKind, Write as _};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::Result;
 use crate::gpu::{Gpu, GpuOptions};
+use crate::{Error, Result};
 
 /// The geometry of neural-network training, measured on any GPU.
 #[derive(Parser)]
@@ -75,47 +77,87 @@ enum Command {
 
 /// Runs the command line; errors go to standard error in one line, with exit code 2.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
-    let done = match &cli.command {
-        Command::Adapters { json } => adapters(*json),
-        Command::Eval(eval) => eval.run(&cli.device),
-        Command::Train(train) => train.run(&cli.device),
-        Command::Reproduce { paper } => paper.run(&cli.device),
-        Command::Bench(bench) => bench.run(&cli.device),
-        Command::Data { action } => action.run(cli.device.quiet),
+    let done = match Cli::try_parse() {
+        Ok(cli) => cli.run().and_then(|text| print(&text)).map_err(|error| error.to_string()),
+        // help and version
+        Err(error) if !error.use_stderr() => {
+            print(&error.render().to_string()).map_err(|error| error.to_string())
+        }
+        Err(error) => Err(usage(&error)),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("curvkit: {error}");
+        Err(problem) => {
+            // there is nobody left to tell where standard error is closed
+            let _ = writeln!(io::stderr(), "curvkit: {problem}");
             ExitCode::from(2)
         }
     }
 }
 
-fn adapters(json: bool) -> Result<()> {
-    let adapters = crate::gpu::adapters();
-    if adapters.is_empty() {
-        return Err(crate::Error::NoAdapter { wanted: "at all".into(), found: "none was found".into() });
+/// What is wrong with the arguments, in one line.
+fn usage(error: &clap::Error) -> String {
+    if let Some(error) = error.source().and_then(|source| source.downcast_ref::<Error>()) {
+        return error.to_string();
     }
-    if json {
-        println!("{}", record::json(&adapters));
+    let text = error.render().to_string();
+    let told = text.split("\n\n").filter(|part| !part.starts_with("Usage:") && !part.starts_with("For more"));
+    let told = told.flat_map(str::split_whitespace).collect::<Vec<_>>().join(" ");
+    told.trim_start_matches("error: ").to_string()
+}
+
+/// Prints a result; a reader that has seen enough (`| head`) is no error.
+fn print(text: &str) -> Result<()> {
+    let text = text.trim_end();
+    if text.is_empty() {
         return Ok(());
     }
-    for a in &adapters {
-        println!("{}  {} ({}, {})", a.index, a.name, a.backend, a.device_type);
-        println!("   driver        {} {}", a.driver, a.driver_info);
-        println!("   buffer        {} bytes", a.max_buffer_size);
-        println!("   binding       {} bytes", a.max_storage_buffer_binding_size);
-        println!("   bindings      {} storage buffers a stage", a.max_storage_buffers_per_shader_stage);
-        println!(
-            "   workgroup     {} invocations, {} bytes, subgroups of {} to {}",
-            a.max_compute_invocations_per_workgroup,
-            a.max_compute_workgroup_storage_size,
-            a.subgroup_size[0],
-            a.subgroup_size[1],
-        );
-        println!("   features      {}", a.features.join(" "));
+    match writeln!(io::stdout(), "{text}") {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            Err(Error::io("standard output", "write")(error))
+        }
+        _ => Ok(()),
     }
-    Ok(())
+}
+
+impl Cli {
+    /// Does what is asked and gives what there is to print.
+    fn run(&self) -> Result<String> {
+        match &self.command {
+            Command::Adapters { json } => adapters(*json),
+            Command::Eval(eval) => eval.run(&self.device),
+            Command::Train(train) => train.run(&self.device),
+            Command::Reproduce { paper } => paper.run(&self.device),
+            Command::Bench(bench) => bench.run(&self.device),
+            Command::Data { action } => action.run(self.device.quiet),
+        }
+    }
+}
+
+fn adapters(json: bool) -> Result<String> {
+    let adapters = crate::gpu::adapters();
+    if adapters.is_empty() {
+        return Err(Error::NoAdapter);
+    }
+    if json {
+        return Ok(record::json(&adapters));
+    }
+    let lines = adapters.iter().flat_map(|a| {
+        [
+            format!("{}  {} ({}, {})", a.index, a.name, a.backend, a.device_type),
+            format!("   driver        {} {}", a.driver, a.driver_info),
+            format!("   buffer        {} bytes", a.max_buffer_size),
+            format!("   binding       {} bytes", a.max_storage_buffer_binding_size),
+            format!("   bindings      {} storage buffers a stage", a.max_storage_buffers_per_shader_stage),
+            format!(
+                "   workgroup     {} invocations, {} bytes, subgroups of {} to {}",
+                a.max_compute_invocations_per_workgroup,
+                a.max_compute_workgroup_storage_size,
+                a.subgroup_size[0],
+                a.subgroup_size[1],
+            ),
+            format!("   features      {}", a.features.join(" ")),
+        ]
+    });
+    Ok(lines.collect::<Vec<_>>().join("\n"))
 }

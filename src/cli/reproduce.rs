@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 
 use super::Device;
-use super::args::{DataPlace, bar, prepare_folder};
+use super::args::{DataPlace, bar};
 use super::record;
 use crate::data::{Dataset, Selection, Split, mnist, synthetic_digits};
 use crate::net::Loss;
@@ -22,7 +22,7 @@ pub enum Paper {
 }
 
 impl Paper {
-    pub fn run(&self, device: &Device) -> Result<()> {
+    pub fn run(&self, device: &Device) -> Result<String> {
         let Paper::Superlinear(superlinear) = self;
         superlinear.run(device)
     }
@@ -73,8 +73,7 @@ impl Superlinear {
         all.selected(&Selection { classes, per_class: Some(per_class), limit: None })
     }
 
-    fn run(&self, device: &Device) -> Result<()> {
-        prepare_folder(&self.out)?;
+    fn run(&self, device: &Device) -> Result<String> {
         let gpu = device.open()?;
         let request = Request {
             target: self.target,
@@ -115,12 +114,11 @@ impl Superlinear {
             Progress::Drawing { run } => say(format!("{run}: drawing")),
         })?;
         bar.finish_and_clear();
-        if !device.quiet {
-            if !summary.table.is_empty() {
-                println!("{}", summary.table);
-            }
-            println!("report: {}", summary.report.display());
-        }
-        Ok(())
+        let report = summary.report.display();
+        Ok(match (device.quiet, summary.table.as_str()) {
+            (true, _) => String::new(),
+            (false, "") => format!("report: {report}"),
+            (false, table) => format!("{table}\nreport: {report}"),
+        })
     }
 }

@@ -7,9 +7,11 @@ use clap::{Args, ValueEnum};
 use serde_json::json;
 
 use super::Device;
-use super::args::{DataArgs, ModelArgs, bar, prepare_folder};
+use super::args::{DataArgs, ModelArgs, bar};
 use super::record::{self, RunRecord};
-use crate::data::{TensorFile, read_parameters, write_atomically, write_parameters, write_tensors};
+use crate::data::{
+    TensorFile, prepare_folder, read_parameters, write_atomically, write_parameters, write_tensors,
+};
 use crate::net::Network;
 use crate::train::{EpochRecord, Sampling, Schedule, TrainOptions, TrainState, Trainer};
 use crate::{Error, Result};
@@ -44,11 +46,11 @@ pub struct Train {
     data: DataArgs,
     #[arg(long, value_enum, default_value = "sgd")]
     optimizer: Optimizer,
-    #[arg(long)]
+    #[arg(long, allow_negative_numbers = true)]
     learning_rate: f64,
-    #[arg(long, default_value_t = 0.0)]
+    #[arg(long, default_value_t = 0.0, allow_negative_numbers = true)]
     momentum: f64,
-    #[arg(long, default_value_t = 0.0)]
+    #[arg(long, default_value_t = 0.0, allow_negative_numbers = true)]
     weight_decay: f64,
     #[arg(long, value_enum, default_value = "constant")]
     schedule: ScheduleArg,
@@ -103,19 +105,18 @@ impl Train {
         }
     }
 
-    pub fn run(&self, device: &Device) -> Result<()> {
+    pub fn run(&self, device: &Device) -> Result<String> {
         if self.checkpoint_every == Some(0) {
             return Err(Error::argument("--checkpoint-every", 0, "at least 1"));
         }
         let network = self.model.network()?;
         let options = self.options();
-        let data = self.data.read()?;
+        let data = self.data.read(&network, options.loss)?;
         options.check(data.len())?;
         let parameters = match &self.weights {
             Some(path) => read_parameters(path, &network.signature())?,
             None => network.initial_parameters(self.seed),
         };
-        prepare_folder(&self.out)?;
         let files = Files { out: &self.out, network: &network };
         // all that decides the course of the run; more epochs are no other run
         let course = json!({
@@ -130,6 +131,10 @@ impl Train {
                 (TrainState { epoch: 0, parameters, momentum }, Vec::new())
             }
         };
+        if state.epoch > options.epochs {
+            let expected = format!("at least {}: so many have been run", state.epoch);
+            return Err(Error::argument("--epochs", options.epochs, expected));
+        }
         let gpu = device.open()?;
         let run = RunRecord::start(
             &gpu,
@@ -137,6 +142,7 @@ impl Train {
         );
         let epochs = options.epochs;
         let mut trainer = Trainer::resume(&gpu, &network, state, &data, options)?;
+        prepare_folder(&self.out)?;
         let bar = bar(device.quiet, epochs, "epoch {pos}/{len} {bar:30} {msg}, {eta} left");
         bar.set_position(trainer.epoch());
         let mut saved = Instant::now();
@@ -163,13 +169,13 @@ impl Train {
         write_parameters(path, &network.signature(), &trainer.parameters()?, &[("run", &how)])?;
         run.write(&self.out)?;
         let last = history.last();
-        if self.json {
-            println!("{}", record::json(&json!({ "last": last, "run": run.value() })));
-        } else if let (Some(last), false) = (last, device.quiet) {
-            println!("epoch {}: loss {:.6}, accuracy {:.4}", last.epoch, last.loss, last.accuracy);
-            println!("wrote {}", self.out.display());
-        }
-        Ok(())
+        Ok(match last {
+            _ if self.json => record::json(&json!({ "last": last, "run": run.value() })),
+            Some(EpochRecord { epoch, loss, accuracy, .. }) if !device.quiet => {
+                format!("epoch {epoch}: loss {loss:.6}, accuracy {accuracy:.4}\nwrote {}", self.out.display())
+            }
+            _ => String::new(),
+        })
     }
 }
 

@@ -29,6 +29,19 @@ pub fn write_atomically(
     part.publish(path)
 }
 
+/// Makes the folder `path` and sees to it that files can be written there, before work is spent on them.
+///
+/// # Errors
+/// [`Error::Io`] where it cannot be made or written to.
+pub fn prepare_folder(path: impl AsRef<Path>) -> Result<()> {
+    let path = path.as_ref();
+    std::fs::create_dir_all(path).map_err(Error::io(path, "create folder"))?;
+    match Part::create(&path.join("result")) {
+        Err(Error::Io { source, .. }) => Err(Error::io(path, "write")(source)),
+        tried => tried.map(drop),
+    }
+}
+
 /// A file that is still being written, beside the one that it may become; dropped, it is gone.
 pub(super) struct Part {
     pub(super) file: File,

@@ -8,7 +8,7 @@ mod tensors;
 #[cfg(feature = "cli")]
 pub mod fetch;
 
-pub use files::write_atomically;
+pub use files::{prepare_folder, write_atomically};
 pub use idx::{Split, mnist};
 pub use synthetic::synthetic_digits;
 pub use tensors::{TensorFile, read_directions, read_parameters, write_parameters, write_tensors};

@@ -92,16 +92,10 @@ pub fn adapters() -> Vec<AdapterReport> {
 
 pub(super) fn choose(options: &GpuOptions) -> Result<wgpu::Adapter> {
     let adapters = enumerate();
+    if adapters.is_empty() {
+        return Err(Error::NoAdapter);
+    }
     let names: Vec<String> = adapters.iter().map(|a| a.get_info().name).collect();
-    let found = match names.as_slice() {
-        [] => "none was found".to_string(),
-        names => format!("found {}", names.join(", ")),
-    };
-    let wanted = match &options.adapter {
-        Some(wanted) => format!("“{wanted}”"),
-        None => "at all".to_string(),
-    };
-    let missing = Error::NoAdapter { wanted, found };
     let rank = |adapter: &wgpu::Adapter| match adapter.get_info().device_type {
         wgpu::DeviceType::DiscreteGpu => 0,
         wgpu::DeviceType::IntegratedGpu => 1,
@@ -109,16 +103,15 @@ pub(super) fn choose(options: &GpuOptions) -> Result<wgpu::Adapter> {
         wgpu::DeviceType::Other => 3,
         wgpu::DeviceType::Cpu => 4,
     };
-    let chosen = match &options.adapter {
-        None => adapters.into_iter().min_by_key(rank),
-        Some(wanted) => match wanted.parse::<usize>() {
-            Ok(index) => adapters.into_iter().nth(index),
-            Err(_) => {
-                let wanted = wanted.to_lowercase();
-                let at = names.iter().position(|name| name.to_lowercase().contains(&wanted));
-                at.and_then(|at| adapters.into_iter().nth(at))
-            }
-        },
+    let Some(wanted) = &options.adapter else {
+        return adapters.into_iter().min_by_key(rank).ok_or(Error::NoAdapter);
     };
-    chosen.ok_or(missing)
+    let at = wanted.parse().ok().or_else(|| {
+        let wanted = wanted.to_lowercase();
+        names.iter().position(|name| name.to_lowercase().contains(&wanted))
+    });
+    at.and_then(|at| adapters.into_iter().nth(at)).ok_or_else(|| {
+        let listed: Vec<String> = names.iter().enumerate().map(|(i, name)| format!("{i} {name}")).collect();
+        Error::argument("--adapter", format!("“{wanted}”"), format!("one of {}", listed.join(", ")))
+    })
 }

@@ -44,7 +44,8 @@ impl Gpu {
     /// Opens the adapter that `options` name, or the most capable one there is.
     ///
     /// # Errors
-    /// [`Error::NoAdapter`] where none fits, [`Error::NoDevice`] where the adapter refuses.
+    /// [`Error::NoAdapter`] where there is none, [`Error::Argument`] where none bears the name or index that
+    /// was asked for, [`Error::NoDevice`] where the adapter refuses.
     pub fn new(options: &GpuOptions) -> Result<Gpu> {
         let adapter = adapter::choose(options)?;
         let info = adapter.get_info();

@@ -16,17 +16,42 @@ pub struct Samples {
     classes: bool,
 }
 
+/// Whether `network` takes the samples of `data`, and `loss` their targets.
+///
+/// # Errors
+/// [`Error::Shape`] where samples or targets do not fit the network, [`Error::Argument`] where a class is
+/// not below the number of outputs or the loss cannot take the targets.
+pub fn check(network: &Network, data: &Dataset, loss: Loss) -> Result<()> {
+    if data.sample_len() != network.input_len() {
+        return Err(Error::shape("inputs: one sample", &data.shape, &network.model().input));
+    }
+    let outputs = network.outputs();
+    match &data.targets {
+        Targets::Classes(classes) => match classes.iter().position(|&class| class as usize >= outputs) {
+            Some(at) => {
+                let found = format!("class {} for sample {at}", classes[at]);
+                Err(Error::argument("targets", found, format!("0 to {} for {outputs} outputs", outputs - 1)))
+            }
+            None => Ok(()),
+        },
+        Targets::Values { .. } if loss == Loss::CrossEntropy => {
+            Err(Error::argument("targets", "values", "classes (I32 or I64) for cross-entropy"))
+        }
+        Targets::Values { width, .. } if *width != outputs => {
+            Err(Error::shape("targets", [data.len(), *width], [data.len(), outputs]))
+        }
+        Targets::Values { .. } => Ok(()),
+    }
+}
+
 impl Samples {
     /// Uploads `data` for `network` and `loss`.
     ///
     /// # Errors
-    /// [`Error::Shape`] where samples or targets do not fit the network, [`Error::Argument`] where a class
-    /// is not below the number of outputs or the loss cannot take the targets, and the device's errors.
+    /// Those of [`check`], and the device's.
     pub fn new(gpu: &Gpu, network: &Network, data: &Dataset, loss: Loss) -> Result<Samples> {
-        let (width, outputs) = (network.input_len(), network.outputs());
-        if data.sample_len() != width {
-            return Err(Error::shape("inputs: one sample", &data.shape, &network.model().input));
-        }
+        check(network, data, loss)?;
+        let width = network.input_len();
         let per_shard = gpu.max_binding_len() / width;
         if per_shard == 0 {
             return Err(Error::OutOfMemory {
@@ -35,22 +60,8 @@ impl Samples {
             });
         }
         let (targets, classes) = match &data.targets {
-            Targets::Classes(classes) => {
-                if let Some(at) = classes.iter().position(|&class| class as usize >= outputs) {
-                    let found = format!("class {} (sample {at})", classes[at]);
-                    return Err(Error::argument("targets", found, format!("classes below the {outputs} outputs")));
-                }
-                (gpu.upload(classes)?, true)
-            }
-            Targets::Values { values, width } => {
-                if loss == Loss::CrossEntropy {
-                    return Err(Error::argument("targets", "values", "classes (i32 or i64) for cross-entropy"));
-                }
-                if *width != outputs {
-                    return Err(Error::shape("targets", [data.len(), *width], [data.len(), outputs]));
-                }
-                (gpu.upload(values)?, false)
-            }
+            Targets::Classes(classes) => (gpu.upload(classes)?, true),
+            Targets::Values { values, .. } => (gpu.upload(values)?, false),
         };
         let mut shards = Vec::new();
         for (i, piece) in data.inputs.chunks(per_shard * width).enumerate() {

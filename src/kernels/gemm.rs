@@ -21,7 +21,7 @@ pub(super) fn shaders() -> Vec<(Shader, &'static [&'static str])> {
 }
 
 /// How A and B are laid out, in the letters of `C[m, n] = Σ_k A B`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub enum Layout {
     /// `A[m, k] B[n, k]`
     NT,
@@ -351,7 +351,7 @@ impl Tuning {
 
     fn measure(gpu: &Gpu) -> Result<Tuning> {
         let faster = |s: Shape, runs: usize| -> Result<Family> {
-            let seconds = [Family::Register, Family::Workgroup].map(|family| rate(gpu, family, s, runs));
+            let seconds = [Family::Register, Family::Workgroup].map(|family| rate(gpu, family, Layout::NT, s, runs));
             let [register, workgroup] = seconds;
             Ok(if register? >= workgroup? { Family::Register } else { Family::Workgroup })
         };
@@ -362,16 +362,18 @@ impl Tuning {
     }
 }
 
-/// Floating-point operations a second of products `C = A Bᵀ` of that shape: the best of three.
-pub fn rate(gpu: &Gpu, family: Family, s: Shape, runs: usize) -> Result<f64> {
+/// Floating-point operations a second of products of that layout and shape: the best of three.
+pub fn rate(gpu: &Gpu, family: Family, layout: Layout, s: Shape, runs: usize) -> Result<f64> {
     let a = gpu.zeros(s.batch * s.m * s.k)?.view();
     let b = gpu.zeros(s.batch * s.n * s.k)?.view();
     let c = gpu.zeros(s.batch * s.m * s.n)?.view();
     let mut rec = Recorder::new(gpu);
+    let product = Gemm { layout, shape: s, alpha: 1.0, add: false };
+    let row_a = if layout == Layout::TN { s.m } else { s.k };
+    let row_b = if layout == Layout::NT { s.k } else { s.n };
     for _ in 0..runs {
-        let product = Gemm { layout: Layout::NT, shape: s, alpha: 1.0, add: false };
-        let a = Matrix { view: &a, row: s.k, batch: s.m * s.k, period: 0 };
-        let b = Matrix { view: &b, row: s.k, batch: s.n * s.k, period: 0 };
+        let a = Matrix { view: &a, row: row_a, batch: s.m * s.k, period: 0 };
+        let b = Matrix { view: &b, row: row_b, batch: s.n * s.k, period: 0 };
         let c = Matrix { view: &c, row: s.n, batch: s.m * s.n, period: 0 };
         gemm_with(&mut rec, family, product, a, b, None, c)?;
     }

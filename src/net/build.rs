@@ -30,11 +30,7 @@ impl Builder {
             (shape, None) => shape.to_vec(),
             (_, Some(_)) => return Err(Error::Model("found input and tokens, expected one of them".into())),
         };
-        let len: usize = shape.iter().product();
-        if len == 0 || shape.is_empty() {
-            let found = if shape.is_empty() { "neither input nor tokens".into() } else { format!("{shape:?}") };
-            return Err(Error::Model(format!("input: found {found}, expected positive sizes")));
-        }
+        let len = size(&shape).map_err(|problem| Error::Model(format!("input: {problem}")))?;
         let graph = Graph {
             tensors: vec![Tensor { kind: Kind::Input, len }],
             nodes: Vec::new(),
@@ -64,7 +60,8 @@ impl Builder {
         match *layer {
             Layer::Linear { out_features, bias } => {
                 let (rows, ins) = self.last_axis()?;
-                positive("out_features", out_features)?;
+                size(&[rows, out_features]).map_err(|problem| format!("output: {problem}"))?;
+                size(&[out_features, ins]).map_err(|problem| format!("weight: {problem}"))?;
                 let bound = 1.0 / (ins as f32).sqrt();
                 self.dense([&format!("{name}.weight"), &format!("{name}.bias")], rows, ins, out_features, bias, bound);
                 *self.shape.last_mut().expect("has an axis") = out_features;
@@ -98,9 +95,9 @@ impl Builder {
                 self.define(vec![Term::bilinear(Bilinear::ScaleByParameter(axes), a, self.at)]);
             }
             Layer::Embedding { num_embeddings, embedding_dim } => {
-                positive("num_embeddings", num_embeddings)?;
-                positive("embedding_dim", embedding_dim)?;
                 let tokens = self.tokens.expect("an embedding layer is met in token models only");
+                size(&[tokens, embedding_dim]).map_err(|problem| format!("output: {problem}"))?;
+                size(&[num_embeddings, embedding_dim]).map_err(|problem| format!("weight: {problem}"))?;
                 let x = self.parameter(format!("{name}.weight"), &[num_embeddings, embedding_dim], 1.0);
                 self.shape = vec![tokens, embedding_dim];
                 let map = Linear::Embed { ids: num_embeddings, width: embedding_dim, tokens };
@@ -171,13 +168,14 @@ impl Builder {
         bias: bool,
     ) -> Built {
         let (channels, [h, w]) = self.image()?;
-        positive("out_channels", out)?;
         positive("kernel_size", kernel)?;
         positive("stride", stride)?;
         if h + 2 * padding < kernel || w + 2 * padding < kernel {
             return Err(format!("kernel_size: found {kernel}, expected at most the padded image's {h} × {w} + 2 · {padding}"));
         }
         let output = [h, w].map(|side| (side + 2 * padding - kernel) / stride + 1);
+        size(&[out, output[0], output[1]]).map_err(|problem| format!("output: {problem}"))?;
+        size(&[out, channels, kernel, kernel]).map_err(|problem| format!("weight: {problem}"))?;
         let conv = Conv { channels: [channels, out], input: [h, w], output, kernel, stride, padding };
         let bound = 1.0 / ((channels * kernel * kernel) as f32).sqrt();
         let a = self.parameter(format!("{name}.weight"), &[out, channels, kernel, kernel], bound);
@@ -413,6 +411,15 @@ impl Builder {
             (&[tokens, width], Some(_)) => Ok((tokens, width)),
             _ => Err(format!("found shape {:?}, expected [tokens, features] of a token model", self.shape)),
         }
+    }
+}
+
+/// The number of values in a tensor of that shape, which the shaders' 32-bit indices have to reach.
+fn size(shape: &[usize]) -> Built<usize> {
+    let size = shape.iter().try_fold(1u32, |size, &axis| size.checked_mul(u32::try_from(axis).ok()?));
+    match size {
+        Some(size) if size > 0 && !shape.is_empty() => Ok(size as usize),
+        _ => Err(format!("found shape {shape:?}, expected positive sizes and at most {} values", u32::MAX)),
     }
 }
 

@@ -159,7 +159,7 @@ impl Model {
     pub fn parse(text: &str) -> std::result::Result<Model, String> {
         toml::from_str(text).map_err(|error| {
             let at = match error.span() {
-                Some(span) => format!("line {}: ", text[..span.start].lines().count().max(1)),
+                Some(span) => format!("line {}: ", text[..span.start].matches('\n').count() + 1),
                 None => String::new(),
             };
             format!("{at}{}", error.message().replace('\n', " "))

@@ -119,16 +119,18 @@ pub struct Summary {
 pub fn run(gpu: &Gpu, request: &Request<'_>, progress: &dyn Fn(Progress<'_>)) -> Result<Summary> {
     let started = Instant::now();
     let settings = request.settings()?;
-    let records = Records::open(&request.out)?;
     let (mut runs, mut cells, mut figures) = (Vec::new(), Vec::new(), Vec::new());
     for setting in &settings {
         let folder = match settings.len() {
             1 => request.out.clone(),
             _ => request.out.join(setting.name()),
         };
-        let case = Case::new(gpu, request, setting, &records, progress)?;
-        if let Some(weights) = &request.weights {
-            let parameters = read_parameters(weights, &case.network.signature())?;
+        let case = Case::new(gpu, request, setting, progress)?;
+        let given = request.weights.as_ref().map(|path| read_parameters(path, &case.network.signature()));
+        let given = given.transpose()?;
+        // nothing is written before the input has been found to be right
+        let records = Records::open(&request.out)?;
+        if let (Some(weights), Some(parameters)) = (&request.weights, given) {
             figures.push(case.figures(&parameters, &folder, request.seeds[0], weights_source(weights))?);
             continue;
         }
@@ -136,7 +138,7 @@ pub fn run(gpu: &Gpu, request: &Request<'_>, progress: &dyn Fn(Progress<'_>)) ->
         for (n, &seed) in request.seeds.iter().enumerate() {
             let draws = n == 0 && request.target != Target::Table1;
             if request.target.has_table1() || draws {
-                let (run, drawn) = case.run(seed, draws.then_some(folder.as_path()))?;
+                let (run, drawn) = case.run(&records, seed, draws.then_some(folder.as_path()))?;
                 of_case.push(run);
                 figures.extend(drawn);
             }
@@ -217,7 +219,6 @@ struct Case<'a> {
     target: Target,
     preset: Preset,
     setting: &'a Setting,
-    records: &'a Records,
     progress: &'a dyn Fn(Progress<'_>),
     network: Network,
     layer: &'static str,
@@ -230,27 +231,26 @@ impl<'a> Case<'a> {
         gpu: &'a Gpu,
         request: &Request<'_>,
         setting: &'a Setting,
-        records: &'a Records,
         progress: &'a dyn Fn(Progress<'_>),
     ) -> Result<Case<'a>> {
         let (model, layer) = setting.model.network(setting.dataset)?;
         let data = (request.data)(setting.classes, setting.per_class)?;
         let (target, preset, digest) = (request.target, request.preset, digest(&data));
         let network = Network::new(&model)?;
-        Ok(Case { gpu, target, preset, setting, records, progress, network, layer, data, digest })
+        Ok(Case { gpu, target, preset, setting, progress, network, layer, data, digest })
     }
 
     /// The results of the run from `seed`, and its figures in `folder` where one is given.
-    fn run(&self, seed: u64, folder: Option<&Path>) -> Result<(Run, Option<Figures>)> {
+    fn run(&self, records: &Records, seed: u64, folder: Option<&Path>) -> Result<(Run, Option<Figures>)> {
         let name = format!("{}-seed{seed}", self.setting.name());
         let identity = Identity::new(self.setting, self.preset, seed, self.digest.clone());
-        let kept = self.records.find(self.setting, &identity)?;
+        let kept = records.find(self.setting, &identity)?;
         if let (Some(run), None) = (&kept, folder) {
             (self.progress)(Progress::Kept { run: &name });
             return Ok((run.clone(), None));
         }
 
-        let checkpoint = self.records.path(self.setting, seed, "safetensors");
+        let checkpoint = records.path(self.setting, seed, "safetensors");
         let (parameters, history) = match kept.as_ref().and_then(|run| self.trained(run, &checkpoint)) {
             Some(parameters) => (parameters, Vec::new()),
             None => self.train(&name, seed)?,
@@ -269,7 +269,7 @@ impl<'a> Case<'a> {
                 let digest = digest_of([bytemuck::cast_slice(&parameters)]);
                 let run = Run { identity, history, train_loss, train_accuracy, exponents, parameters: digest };
                 write_parameters(&checkpoint, &self.network.signature(), &parameters, &[])?;
-                self.records.keep(self.setting, &run)?;
+                records.keep(self.setting, &run)?;
                 run
             }
         };

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::measures::Exponents;
 use super::settings::{Architecture, ImageSet, LEARNING_RATE, Preset, Published, Setting};
+use crate::data::prepare_folder;
 use crate::net::Loss;
 use crate::report::{Finding, Table, write_csv, write_json};
 use crate::stats::{mean, standard_deviation};
@@ -86,10 +87,10 @@ impl Records {
     /// Those in `out/runs`, which is made.
     ///
     /// # Errors
-    /// [`Error::Io`] where it cannot be.
+    /// [`Error::Io`] where it cannot be, or cannot be written to.
     pub fn open(out: &Path) -> Result<Records> {
         let folder = out.join("runs");
-        std::fs::create_dir_all(&folder).map_err(Error::io(&folder, "create folder"))?;
+        prepare_folder(&folder)?;
         Ok(Records { folder })
     }
 

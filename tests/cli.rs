@@ -1,0 +1,820 @@
+//! The command line: good input against f64 references and against itself, bad input against its message.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use safetensors::{Dtype, SafeTensors, tensor::TensorView};
+use serde_json::Value;
+use tempfile::TempDir;
+
+// ------------------------------------------------------------------------------------------ the harness
+
+/// A folder that the program works in, and the cache that it keeps its tuning in.
+struct Place {
+    folder: TempDir,
+    cache: TempDir,
+}
+
+/// What a call of the program did.
+#[derive(Debug)]
+struct Outcome {
+    code: Option<i32>,
+    out: String,
+    err: String,
+}
+
+impl Place {
+    fn empty() -> Place {
+        Place { folder: tempfile::tempdir().unwrap(), cache: tempfile::tempdir().unwrap() }
+    }
+
+    /// With model, data, weights and directions of the reference case called `case`.
+    fn of(case: &str) -> Place {
+        let place = Place::empty();
+        for entry in fs::read_dir(reference(case)).unwrap() {
+            let path = entry.unwrap().path();
+            fs::copy(&path, place.path().join(path.file_name().unwrap())).unwrap();
+        }
+        place
+    }
+
+    fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    fn write(&self, name: &str, content: impl AsRef<[u8]>) {
+        fs::write(self.path().join(name), content).unwrap();
+    }
+
+    fn read(&self, name: &str) -> Vec<u8> {
+        fs::read(self.path().join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+    }
+
+    fn text(&self, name: &str) -> String {
+        String::from_utf8(self.read(name)).unwrap()
+    }
+
+    /// The program with `args`, which are split at spaces, to be run in the folder.
+    fn command(&self, args: &str) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_curvkit"));
+        command.args(args.split_whitespace()).current_dir(self.path());
+        command.env("CURVKIT_CACHE", self.cache.path()).env_remove("CURVKIT_DATA");
+        command
+    }
+
+    fn run(&self, args: &str) -> Outcome {
+        outcome(&mut self.command(args))
+    }
+
+    /// Runs what has to succeed; gives what it printed.
+    fn done(&self, args: &str) -> String {
+        let outcome = self.run(args);
+        assert_eq!(outcome.code, Some(0), "{args}: {}", outcome.err);
+        outcome.out
+    }
+
+    /// Runs what has to fail with exit code 2 and one line on standard error, without a change to any
+    /// file; gives that line.
+    fn refused(&self, args: &str) -> String {
+        self.refused_command(&mut self.command(args))
+    }
+
+    fn refused_command(&self, command: &mut Command) -> String {
+        let before = files(self.path());
+        let Outcome { code, out, err } = outcome(command);
+        assert_eq!((code, out.as_str()), (Some(2), ""), "{command:?}: {err}");
+        let after = files(self.path());
+        let changed = |(path, content): &(&PathBuf, &Option<Vec<u8>>)| before.get(*path) != Some(content);
+        let changed: Vec<_> = after.iter().filter(changed).map(|(path, _)| path).collect();
+        assert!(after.len() == before.len() && changed.is_empty(), "{command:?}: {err}{changed:?} changed");
+        let message = err.strip_prefix("curvkit: ").and_then(|err| err.strip_suffix('\n'));
+        let message = message.unwrap_or_else(|| panic!("{command:?}: {err}"));
+        assert!(!message.contains('\n'), "{command:?}: {err}");
+        message.to_string()
+    }
+
+    /// The tensors of a safetensors file: type, shape, bytes.
+    fn tensors(&self, name: &str) -> BTreeMap<String, (Dtype, Vec<usize>, Vec<u8>)> {
+        let bytes = self.read(name);
+        let file = SafeTensors::deserialize(&bytes).unwrap();
+        let whole = |view: TensorView| (view.dtype(), view.shape().to_vec(), view.data().to_vec());
+        file.tensors().into_iter().map(|(name, view)| (name, whole(view))).collect()
+    }
+
+    /// The tensor `tensor` of the file `name`: shape and values.
+    fn values(&self, name: &str, tensor: &str) -> (Vec<usize>, Vec<f64>) {
+        let (dtype, shape, bytes) = self.tensors(name).remove(tensor).expect(tensor);
+        let values = match dtype {
+            Dtype::F32 => bytes.chunks(4).map(|b| f32::from_le_bytes(b.try_into().unwrap()) as f64).collect(),
+            Dtype::F64 => bytes.chunks(8).map(|b| f64::from_le_bytes(b.try_into().unwrap())).collect(),
+            other => panic!("{tensor}: {other}"),
+        };
+        (shape, values)
+    }
+}
+
+fn reference(case: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels-tests/reference-cases").join(case)
+}
+
+fn outcome(command: &mut Command) -> Outcome {
+    let output = command.output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    Outcome { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
+}
+
+/// Every file and folder below `folder`, with the files' contents.
+fn files(folder: &Path) -> BTreeMap<PathBuf, Option<Vec<u8>>> {
+    let mut found = BTreeMap::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(files(&path));
+            found.insert(path, None);
+        } else {
+            let content = fs::read(&path).unwrap();
+            found.insert(path, Some(content));
+        }
+    }
+    found
+}
+
+/// A safetensors file of tensors (name, type, shape, bytes).
+fn safetensors(tensors: &[(&str, Dtype, &[usize], &[u8])]) -> Vec<u8> {
+    let views = tensors.iter().map(|&(name, dtype, shape, bytes)| {
+        (name.to_string(), TensorView::new(dtype, shape.to_vec(), bytes).unwrap())
+    });
+    safetensors::serialize(views, None).unwrap()
+}
+
+fn f32s(values: &[f32]) -> Vec<u8> {
+    values.iter().flat_map(|x| x.to_le_bytes()).collect()
+}
+
+fn i64s(values: &[i64]) -> Vec<u8> {
+    values.iter().flat_map(|x| x.to_le_bytes()).collect()
+}
+
+/// ‖found − expected‖ / ‖expected‖
+fn distance(found: &[f64], expected: &[f64]) -> f64 {
+    assert_eq!(found.len(), expected.len());
+    let norm = |values: &mut dyn Iterator<Item = f64>| values.map(|x| x * x).sum::<f64>().sqrt();
+    norm(&mut found.iter().zip(expected).map(|(a, b)| a - b)) / norm(&mut expected.iter().copied())
+}
+
+const EVAL: &str =
+    "eval --model model.toml --weights weights.safetensors --data data.safetensors --out out.safetensors";
+const ALL: &str = "loss,gradient,per-sample-gradient,hvp,ggnvp,noise-covariance-vp,third";
+const TRAIN: &str = "train --model model.toml --data data.safetensors --learning-rate 0.05 --batch-size 4";
+
+// ------------------------------------------------------------------------------------------- good input
+
+#[test]
+fn eval_agrees_with_f64() {
+    for loss in ["cross-entropy", "mse", "softmax-mse", "squared-error"] {
+        let place = Place::of(loss);
+        place.done(&format!("{EVAL} --loss {loss} --vectors vectors.safetensors --compute {ALL}"));
+        let tolerances = [
+            ("loss", 1e-5),
+            ("gradient", 1e-5),
+            ("per_sample_gradient", 1e-5),
+            ("hvp", 5e-5),
+            ("ggnvp", 5e-5),
+            ("noise_covariance_vp", 5e-5),
+            ("third", 2e-4),
+        ];
+        for (tensor, tolerance) in tolerances {
+            let (found_shape, found) = place.values("out.safetensors", tensor);
+            let (expected_shape, expected) = place.values("reference.safetensors", tensor);
+            assert_eq!(found_shape, expected_shape, "{loss} {tensor}");
+            let error = distance(&found, &expected);
+            assert!(error <= tolerance, "{loss} {tensor}: {error:.2e}");
+        }
+        assert_eq!(place.tensors("out.safetensors").len(), tolerances.len());
+    }
+}
+
+#[test]
+fn eval_restricted_to_parameters() {
+    let place = Place::of("cross-entropy"); // 7 → 11 → 5 → 4: 2.weight is [5, 11] from coordinate 88 on
+    let (from, to) = (88, 143);
+    let (k, p) = (3, 172);
+    let all = place.values("vectors.safetensors", "v").1;
+    let part: Vec<f32> = (0..k).flat_map(|k| &all[k * p + from..k * p + to]).map(|&x| x as f32).collect();
+    let padded = |k: usize, i: usize| if (from..to).contains(&i) { all[k * p + i] as f32 } else { 0.0 };
+    let whole: Vec<f32> =
+        (0..k).flat_map(|k| (0..p).map(move |i| (k, i))).map(|(k, i)| padded(k, i)).collect();
+    place.write("part.safetensors", safetensors(&[("v", Dtype::F32, &[k, to - from], &f32s(&part))]));
+    place.write("whole.safetensors", safetensors(&[("v", Dtype::F32, &[k, p], &f32s(&whole))]));
+
+    let eval = format!("{EVAL} --loss cross-entropy --compute gradient,hvp,noise-covariance-vp");
+    place.done(&format!("{eval} --vectors whole.safetensors"));
+    fs::rename(place.path().join("out.safetensors"), place.path().join("all.safetensors")).unwrap();
+    place.done(&format!("{eval} --vectors part.safetensors --parameters 2.weight"));
+    for (tensor, rows) in [("gradient", 1), ("hvp", k), ("noise_covariance_vp", k)] {
+        let found = place.values("out.safetensors", tensor).1;
+        let whole = place.values("all.safetensors", tensor).1;
+        let expected: Vec<f64> = (0..rows).flat_map(|k| whole[k * p + from..k * p + to].to_vec()).collect();
+        assert!(distance(&found, &expected) < 1e-5, "{tensor}");
+    }
+}
+
+#[test]
+fn eval_prints_json_and_records_the_run() {
+    let place = Place::of("mse");
+    let printed: Value =
+        serde_json::from_str(&place.done(&format!("{EVAL} --loss mse --compute loss --json"))).unwrap();
+    let (_, expected) = place.values("reference.safetensors", "loss");
+    assert!((printed["loss"].as_f64().unwrap() / expected[0] - 1.0).abs() < 1e-5);
+    let run = &printed["run"];
+    assert!(!run["adapter"]["name"].as_str().unwrap().is_empty());
+    assert_eq!(run["version"], env!("CARGO_PKG_VERSION"));
+    assert_eq!(run["options"]["loss"], "mse");
+
+    let bytes = place.read("out.safetensors");
+    let (_, header) = SafeTensors::read_metadata(&bytes).unwrap();
+    let kept: Value = serde_json::from_str(&header.metadata().as_ref().unwrap()["run"]).unwrap();
+    assert_eq!(kept["command"], run["command"]);
+}
+
+#[test]
+fn quiet_prints_nothing() {
+    let place = Place::of("mse");
+    assert_eq!(place.done(&format!("{EVAL} --loss mse --compute loss --quiet")), "");
+    assert_eq!(place.done(&format!("{TRAIN} --loss mse --epochs 1 --quiet --out run")), "");
+}
+
+#[test]
+fn one_sample_is_enough() {
+    let place = Place::of("cross-entropy");
+    place.done(&format!(
+        "{EVAL} --loss cross-entropy --vectors vectors.safetensors --compute {ALL} --limit 1"
+    ));
+    let (shape, noise) = place.values("out.safetensors", "noise_covariance_vp");
+    assert_eq!(shape, [3, 172]);
+    assert!(noise.iter().all(|&x| x == 0.0));
+    let train = "train --model model.toml --data data.safetensors --loss cross-entropy --learning-rate 0.05";
+    place.done(&format!("{train} --limit 1 --batch-size 1 --epochs 2 --out run"));
+    assert_eq!(place.text("run/history.csv").lines().count(), 3);
+}
+
+#[test]
+fn eval_gives_the_same_bits_again() {
+    let place = Place::of("softmax-mse");
+    let eval = format!("{EVAL} --loss softmax-mse --vectors vectors.safetensors --compute {ALL}");
+    place.done(&eval);
+    let first = place.tensors("out.safetensors");
+    place.done(&eval);
+    assert!(place.tensors("out.safetensors") == first);
+}
+
+#[test]
+fn train_gives_the_same_bits_again_and_when_resumed() {
+    let place = Place::of("cross-entropy");
+    for (name, sampling) in [("epoch", "epoch"), ("drawn", "with-replacement")] {
+        let train = format!(
+            "{TRAIN} --loss cross-entropy --momentum 0.9 --weight-decay 0.01 --schedule exponential --gamma 0.9 --seed 3 --sampling {sampling}"
+        );
+        for out in ["whole", "again"] {
+            place.done(&format!("{train} --epochs 5 --out {name}-{out}"));
+        }
+        place.done(&format!("{train} --epochs 2 --out {name}-parts"));
+        let half = place.tensors(&format!("{name}-parts/weights.safetensors"));
+        place.done(&format!("{train} --epochs 5 --resume --out {name}-parts"));
+
+        let weights = place.tensors(&format!("{name}-whole/weights.safetensors"));
+        let history = place.text(&format!("{name}-whole/history.csv"));
+        assert_eq!(history.lines().count(), 6);
+        assert!(weights != half);
+        for out in ["again", "parts"] {
+            assert!(place.tensors(&format!("{name}-{out}/weights.safetensors")) == weights, "{name} {out}");
+            assert_eq!(place.text(&format!("{name}-{out}/history.csv")), history, "{name} {out}");
+        }
+    }
+}
+
+#[test]
+fn train_keeps_checkpoints_that_eval_reads() {
+    let place = Place::of("mse");
+    place.done(&format!("{TRAIN} --loss mse --epochs 4 --checkpoint-every 2 --out run"));
+    let last = place.tensors("run/checkpoints/epoch-000004.safetensors");
+    assert!(last == place.tensors("run/weights.safetensors"));
+    assert!(last != place.tensors("run/checkpoints/epoch-000002.safetensors"));
+    let run: Value = serde_json::from_str(&place.text("run/run.json")).unwrap();
+    assert_eq!(run["options"]["train"]["batch_size"], 4);
+    place.done(
+        "eval --model model.toml --weights run/checkpoints/epoch-000002.safetensors --data data.safetensors --loss mse --compute loss --out out.safetensors",
+    );
+}
+
+#[test]
+fn reproduces_the_scaling_of_given_weights() {
+    let place = Place::empty();
+    let layer = |width| format!("[[layers]]\ntype = \"linear\"\nout_features = {width}\nbias = false\n");
+    let relu = "[[layers]]\ntype = \"relu\"\n";
+    let mlp = [layer(50), layer(50), layer(10)].join(relu);
+    place.write("mlp.toml", format!("input = [784]\n{mlp}"));
+    place.done(
+        "train --model mlp.toml --dataset synthetic --classes 0,1,2 --per-class 50 --loss cross-entropy --learning-rate 0.1 --batch-size 50 --epochs 5 --out run",
+    );
+    let printed = place.done(
+        "reproduce superlinear scaling --dataset synthetic --loss cross-entropy --classes 3 --weights run/weights.safetensors --out out",
+    );
+    assert_eq!(printed, "report: out/report.html\n");
+    let table = place.text("out/scaling.csv");
+    let mut rows = table.lines();
+    assert_eq!(rows.next(), Some("index,hessian,covariance,curvature_second_moment"));
+    let curvatures: Vec<f64> = rows.map(|row| row.split(',').nth(1).unwrap().parse().unwrap()).collect();
+    assert_eq!(curvatures.len(), 2500);
+    assert!(curvatures.is_sorted_by(|a, b| a >= b) && curvatures[0] > 0.0);
+    assert!(place.text("out/scaling.svg").contains("</svg>"));
+    assert!(place.text("out/report.html").contains("</html>"));
+    let run: Value = serde_json::from_str(&place.text("out/run.json")).unwrap();
+    assert_eq!(run["weights"], "run/weights.safetensors");
+}
+
+#[test]
+fn adapters_are_listed() {
+    let place = Place::empty();
+    let listed: Value = serde_json::from_str(&place.done("adapters --json")).unwrap();
+    let names: Vec<&str> = listed.as_array().unwrap().iter().map(|a| a["name"].as_str().unwrap()).collect();
+    let text = place.done("adapters");
+    assert!(!names.is_empty() && names.iter().all(|name| text.contains(name)), "{text}");
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_error() {
+    let place = Place::empty();
+    let mut command = place.command("adapters");
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!((output.status.code(), output.stderr), (Some(0), vec![]));
+}
+
+#[test]
+fn help_and_version() {
+    let place = Place::empty();
+    assert_eq!(place.done("--version"), format!("curvkit {}\n", env!("CARGO_PKG_VERSION")));
+    for command in ["", "adapters", "eval", "train", "reproduce superlinear", "bench", "data fetch"] {
+        let help = place.done(&format!("{command} --help"));
+        assert!(help.contains("Usage:"), "{command}");
+    }
+}
+
+// -------------------------------------------------------------------------------------------- bad input
+
+#[test]
+fn bad_arguments() {
+    let place = Place::of("cross-entropy");
+    let eval = format!("{EVAL} --loss cross-entropy");
+    let cases = [
+        ("evaluate", "unrecognized subcommand 'evaluate' tip: a similar subcommand exists: 'eval'"),
+        (
+            "eval",
+            "the following required arguments were not provided: --model <TOML> --loss <LOSS> --weights <FILE> --compute <QUANTITY,…> --out <FILE> --data <FILE>",
+        ),
+        (
+            &format!("{EVAL} --compute loss --loss crossentropy"),
+            "--loss: found “crossentropy”, expected cross-entropy, mse, softmax-mse, squared-error",
+        ),
+        (
+            &format!("{eval} --compute hessian"),
+            "invalid value 'hessian' for '--compute <QUANTITY,…>' [possible values: loss, gradient, per-sample-gradient, hvp, ggnvp, noise-covariance-vp, third]",
+        ),
+        (
+            &format!("{eval} --compute loss --memory-budget 12XB"),
+            "--memory-budget: found “12XB”, expected a number and B, KB, MB, GB, KiB, MiB or GiB, such as 512MiB",
+        ),
+        (
+            &format!("{eval} --compute hvp"),
+            "--vectors: found none for hvp, expected a file with directions v [K, P]",
+        ),
+        (
+            &format!("{eval} --compute loss --parameters 2.weight,1.weight"),
+            "--parameters: found “1.weight”, expected one of 0.weight, 0.bias, 2.weight, 2.bias, 4.weight, 4.bias",
+        ),
+        (
+            &format!("{eval} --compute loss --parameters 2.weight,2.weight"),
+            "--parameters: found “2.weight” twice, expected each name once",
+        ),
+        (
+            &format!("{eval} --compute loss --classes 2,7"),
+            "--classes: found class 7, of which there is no sample, expected some of 0,1,2,3",
+        ),
+        (
+            &format!("{eval} --compute loss --limit 0"),
+            "data set: found no samples, expected at least one sample",
+        ),
+        ("data fetch mnits --dir data", "data set: found “mnits”, expected mnist"),
+        (
+            "reproduce superlinear table2 --out run",
+            "superlinear: found “table2”, expected table1, scaling, alignment or all",
+        ),
+        (
+            "reproduce superlinear scaling --dataset synthetic --classes 4 --out run",
+            "--classes: found 4, expected 3, 6 or 10",
+        ),
+        (
+            "reproduce superlinear all --dataset synthetic --weights weights.safetensors --out run",
+            "--weights: found all of 4 cases, expected scaling or alignment, one model, loss and --classes",
+        ),
+        (
+            "reproduce superlinear all --dataset mnist --data-dir nowhere --out run",
+            "nowhere: found neither train-images-idx3-ubyte nor train-images-idx3-ubyte.gz, here or in the folder mnist",
+        ),
+    ];
+    for (args, expected) in cases {
+        assert_eq!(place.refused(args), expected);
+    }
+}
+
+#[test]
+fn bad_training_options() {
+    let place = Place::of("cross-entropy");
+    let train = "train --model model.toml --data data.safetensors --loss cross-entropy --out run";
+    let cases = [
+        (
+            "--batch-size 14 --epochs 1 --learning-rate 0.1",
+            "--batch-size: found 14, expected 1 to the 13 samples",
+        ),
+        (
+            "--batch-size 0 --epochs 1 --learning-rate 0.1",
+            "--batch-size: found 0, expected 1 to the 13 samples",
+        ),
+        ("--batch-size 4 --epochs 0 --learning-rate 0.1", "--epochs: found 0, expected at least 1"),
+        (
+            "--batch-size 4 --epochs 1 --learning-rate -1",
+            "--learning-rate: found -1, expected a positive number",
+        ),
+        (
+            "--batch-size 4 --epochs 1 --learning-rate nan",
+            "--learning-rate: found NaN, expected a positive number",
+        ),
+        (
+            "--batch-size 4 --epochs 1 --learning-rate 0.1 --momentum 1",
+            "--momentum: found 1, expected a number from 0 to below 1",
+        ),
+        (
+            "--batch-size 4 --epochs 1 --learning-rate 0.1 --weight-decay -0.5",
+            "--weight-decay: found -0.5, expected a number from 0 on",
+        ),
+        (
+            "--batch-size 4 --epochs 1 --learning-rate 0.1 --schedule exponential",
+            "the following required arguments were not provided: --gamma <GAMMA>",
+        ),
+        (
+            "--batch-size 4 --epochs 1 --learning-rate 0.1 --checkpoint-every 0",
+            "--checkpoint-every: found 0, expected at least 1",
+        ),
+    ];
+    for (options, expected) in cases {
+        assert_eq!(place.refused(&format!("{train} {options}")), expected);
+    }
+}
+
+#[test]
+fn bad_models() {
+    let place = Place::of("cross-entropy");
+    let linear = "[[layers]]\ntype = \"linear\"\nout_features = 4\n";
+    let cases = [
+        (
+            "input = [7]\n\n[[layers]]\ntype = \"conv9d\"\n".to_string(),
+            "line 4: unknown variant `conv9d`, expected one of `linear`, `flatten`, `relu`, `leaky_relu`, `tanh`, `gelu`",
+        ),
+        ("input = [7]\n[[layers]]\ntype = \"linear\"\n".to_string(), "line 2: missing field `out_features`"),
+        (linear.to_string(), "line 1: missing field `input`"),
+        (
+            format!("input = [7]\n{linear}slope = 1\n"),
+            "line 2: unknown field `slope`, expected `out_features` or `bias`",
+        ),
+        ("input = [7\n".to_string(), "line 1: unclosed array, expected `]`"),
+        (
+            format!("input = [3, 7]\n{linear}"),
+            "the last layer's output has shape [3, 4], expected one axis: add a flatten layer",
+        ),
+        (format!("input = []\n{linear}"), "layer 0 (linear): takes a tensor with at least one axis"),
+        (
+            "input = [7]\n[[layers]]\ntype = \"linear\"\nout_features = 0\n".to_string(),
+            "layer 0 (linear): output: found shape [1, 0], expected positive sizes and at most 4294967295 values",
+        ),
+        (
+            "input = [4000000000]\n[[layers]]\ntype = \"linear\"\nout_features = 9000000000000000000\n"
+                .to_string(),
+            "layer 0 (linear): output: found shape [1, 9000000000000000000], expected positive sizes and at most 4294967295 values",
+        ),
+        (
+            "input = [65536, 65536]\n".to_string() + linear,
+            "input: found shape [65536, 65536], expected positive sizes and at most 4294967295 values",
+        ),
+        (
+            "input = [7]\nlayers = []\n".to_string(),
+            "found no layers that compute anything, expected at least one",
+        ),
+    ];
+    let eval = format!("{EVAL} --loss cross-entropy --compute loss");
+    for (model, expected) in cases {
+        place.write("model.toml", model);
+        assert_eq!(place.refused(&eval), format!("model.toml: {expected}"));
+    }
+    fs::remove_file(place.path().join("model.toml")).unwrap();
+    assert_eq!(place.refused(&eval), "model.toml: read: No such file or directory (os error 2)");
+}
+
+#[test]
+fn bad_weights() {
+    let place = Place::of("cross-entropy");
+    let good = place.read("weights.safetensors");
+    let bias = |name: &'static str, dtype, shape: &[usize], bytes: &[u8]| {
+        let mut tensors = place.tensors("weights.safetensors");
+        tensors.remove("4.bias");
+        tensors.insert(name.into(), (dtype, shape.to_vec(), bytes.to_vec()));
+        let tensors: Vec<_> = tensors.iter().map(|(n, (d, s, b))| (n.as_str(), *d, &s[..], &b[..])).collect();
+        safetensors(&tensors)
+    };
+    let cases = [
+        (
+            bias("4.bais", Dtype::F32, &[4], &f32s(&[0.0; 4])),
+            "4.bias [4] is missing; 4.bais [4] is not among the model's parameters",
+        ),
+        (bias("4.bias", Dtype::F32, &[2, 2], &f32s(&[0.0; 4])), "4.bias: found shape [2, 2], expected [4]"),
+        (bias("4.bias", Dtype::I64, &[4], &i64s(&[0; 4])), "tensor 4.bias: found I64, expected F32 or F64"),
+        (
+            bias("4.bias", Dtype::F32, &[4], &f32s(&[0.0, f32::NAN, 0.0, 0.0])),
+            "tensor 4.bias: found NaN at [1], expected a finite f32",
+        ),
+        (good[..5].to_vec(), "truncated: found 5 bytes, expected a safetensors header"),
+        (
+            good[..100].to_vec(),
+            "truncated or no safetensors file: found 92 bytes after the first eight, expected a header of 384",
+        ),
+        (good[..good.len() - 1].to_vec(), "truncated: found 687 bytes after the header, expected 688"),
+        ([&good[..], &[0]].concat(), "too long: found 689 bytes after the header, expected 688"),
+        (
+            [&good[..9], b"?", &good[10..]].concat(),
+            "corrupt safetensors header: key must be a string at line 1 column 2",
+        ),
+    ];
+    let eval = format!("{EVAL} --loss cross-entropy --compute loss");
+    for (weights, expected) in cases {
+        place.write("weights.safetensors", weights);
+        assert_eq!(place.refused(&eval), format!("weights.safetensors: {expected}"));
+        assert_eq!(
+            place.refused(&format!(
+                "{TRAIN} --loss cross-entropy --epochs 1 --weights weights.safetensors --out run"
+            )),
+            format!("weights.safetensors: {expected}")
+        );
+    }
+}
+
+#[test]
+fn bad_data() {
+    let place = Place::of("cross-entropy");
+    let inputs = f32s(&[0.5; 21]);
+    let data = |shape: &[usize], inputs: &[u8], targets: &[i64]| {
+        safetensors(&[
+            ("inputs", Dtype::F32, shape, inputs),
+            ("targets", Dtype::I64, &[targets.len()], &i64s(targets)),
+        ])
+    };
+    let mut nan = inputs.clone();
+    nan[4 * 9..4 * 10].copy_from_slice(&f32::NAN.to_le_bytes());
+    let cases = [
+        (
+            data(&[3, 7], &inputs, &[0, 4, 1]),
+            "targets: found class 4 for sample 1, expected 0 to 3 for 4 outputs",
+        ),
+        (data(&[3, 7], &inputs, &[0, -1, 1]), "tensor targets: found -1 at [1], expected 0 to 4294967295"),
+        (data(&[3, 7], &nan, &[0, 1, 2]), "tensor inputs: found NaN at [1, 2], expected a finite f32"),
+        (data(&[3, 7], &inputs, &[0, 1]), "tensor targets: found shape [2], expected [3]"),
+        (data(&[7, 3], &inputs, &[0; 7]), "inputs: one sample: found shape [3], expected [7]"),
+        (
+            data(&[0, 7], &[], &[]),
+            "tensor inputs: found shape [0, 7], expected [N, …] without an axis of length 0",
+        ),
+        (safetensors(&[("input", Dtype::F32, &[3, 7], &inputs)]), "no tensor inputs, only input"),
+        (
+            safetensors(&[
+                ("inputs", Dtype::F32, &[3, 7], &inputs),
+                ("targets", Dtype::F32, &[3, 7], &inputs),
+            ]),
+            "targets: found values, expected classes (I32 or I64) for cross-entropy",
+        ),
+        (
+            safetensors(&[
+                ("inputs", Dtype::F32, &[3, 7], &inputs),
+                ("targets", Dtype::U8, &[3], &[0, 1, 2]),
+            ]),
+            "tensor targets: found U8 [3], expected I32 or I64 [3], or F32 or F64 [3, L]",
+        ),
+        (b"inputs".to_vec(), "truncated: found 6 bytes, expected a safetensors header"),
+    ];
+    for (data, expected) in cases {
+        place.write("data.safetensors", data);
+        for command in [
+            format!("{EVAL} --loss cross-entropy --compute loss"),
+            format!("{TRAIN} --loss cross-entropy --epochs 1 --out run"),
+        ] {
+            assert_eq!(place.refused(&command), format!("data.safetensors: {expected}"));
+        }
+    }
+    let values = f32s(&[0.5; 9]);
+    place.write(
+        "data.safetensors",
+        safetensors(&[("inputs", Dtype::F32, &[3, 7], &inputs), ("targets", Dtype::F32, &[3, 3], &values)]),
+    );
+    assert_eq!(
+        place.refused(&format!("{EVAL} --loss mse --compute loss")),
+        "data.safetensors: targets: found shape [3, 3], expected [3, 4]"
+    );
+}
+
+#[test]
+fn bad_directions() {
+    let place = Place::of("cross-entropy");
+    let zeros = f32s(&[0.0; 344]);
+    let cases = [
+        (
+            safetensors(&[("v", Dtype::F32, &[0, 172], &[])]),
+            "tensor v: found shape [0, 172], expected [K, 172] with K at least 1",
+        ),
+        (
+            safetensors(&[("v", Dtype::F32, &[4, 86], &zeros)]),
+            "tensor v: found shape [4, 86], expected [K, 172] with K at least 1",
+        ),
+        (
+            safetensors(&[("v", Dtype::F32, &[344], &zeros)]),
+            "tensor v: found shape [344], expected [K, 172] with K at least 1",
+        ),
+        (safetensors(&[("w", Dtype::F32, &[2, 172], &zeros)]), "no tensor v, only w"),
+        (
+            safetensors(&[("v", Dtype::F32, &[1, 172], &f32s(&[f32::INFINITY; 172]))]),
+            "tensor v: found inf at [0, 0], expected a finite f32",
+        ),
+    ];
+    for (directions, expected) in cases {
+        place.write("vectors.safetensors", directions);
+        assert_eq!(
+            place
+                .refused(&format!("{EVAL} --loss cross-entropy --compute hvp --vectors vectors.safetensors")),
+            format!("vectors.safetensors: {expected}")
+        );
+    }
+}
+
+/// The reader's own tests go through every way in which these files can be wrong.
+#[test]
+fn bad_mnist() {
+    let place = Place::of("cross-entropy");
+    let train = "train --model model.toml --loss cross-entropy --learning-rate 0.1 --batch-size 1 --epochs 1 --out run --dataset mnist --data-dir .";
+    assert_eq!(
+        place.refused(train),
+        ".: found neither train-images-idx3-ubyte nor train-images-idx3-ubyte.gz, here or in the folder mnist"
+    );
+    let header = |words: &[u32]| words.iter().flat_map(|word| word.to_be_bytes()).collect::<Vec<u8>>();
+    let images = [header(&[0x803, 2, 2, 2]), vec![9; 8]].concat();
+    let labels = [header(&[0x801, 2]), vec![3, 1]].concat();
+    let cases: [(&[u8], &[u8], &str); 4] = [
+        (&labels, &labels, "train-images-idx3-ubyte: found magic number 0x00000801, expected 0x00000803"),
+        (
+            &images[..21],
+            &labels,
+            "train-images-idx3-ubyte: truncated: found 5 bytes after the header, expected 8 for shape [2, 2, 2]",
+        ),
+        (&images, &labels[..6], "train-labels-idx1-ubyte: truncated: found 6 bytes, expected a header of 8"),
+        (&images, &labels, "mnist: inputs: one sample: found shape [1, 2, 2], expected [7]"),
+    ];
+    for (images, labels, expected) in cases {
+        place.write("train-images-idx3-ubyte", images);
+        place.write("train-labels-idx1-ubyte", labels);
+        assert_eq!(place.refused(train).trim_start_matches("./"), expected);
+    }
+}
+
+#[test]
+fn results_that_overflow() {
+    let place = Place::of("mse"); // 5 → 9 → 3
+    let mut weights = place.tensors("weights.safetensors");
+    for (_, _, bytes) in weights.values_mut() {
+        *bytes = f32s(&vec![1e30; bytes.len() / 4]);
+    }
+    let weights: Vec<_> = weights.iter().map(|(n, (d, s, b))| (n.as_str(), *d, &s[..], &b[..])).collect();
+    place.write("weights.safetensors", safetensors(&weights));
+    for quantity in ["loss", "gradient"] {
+        let message = place.refused(&format!("{EVAL} --loss mse --compute {quantity}"));
+        assert!(message.starts_with("loss is not finite: sample 0 has "), "{message}");
+        assert!(message.ends_with(": the network's outputs or the loss overflow"), "{message}");
+    }
+}
+
+#[test]
+fn training_that_diverges_names_the_step() {
+    let place = Place::of("mse"); // 8 samples
+    let train =
+        "train --model model.toml --data data.safetensors --loss mse --batch-size 4 --epochs 3 --out run";
+    fs::create_dir(place.path().join("run")).unwrap();
+    let message = place.refused(&format!("{train} --learning-rate 1e30"));
+    assert!(message.starts_with("training diverged at step 2 (epoch 1): loss is "), "{message}");
+    assert!(message.ends_with("; lower the learning rate (found 1e30)"), "{message}");
+}
+
+#[test]
+fn a_run_is_resumed_as_it_was_begun() {
+    let place = Place::of("cross-entropy");
+    let train = format!("{TRAIN} --loss cross-entropy --out run");
+    place.done(&format!("{train} --epochs 2"));
+    for other in ["--seed 1", "--momentum 0.5", "--limit 12", "--sampling with-replacement"] {
+        assert_eq!(
+            place.refused(&format!("{train} --epochs 3 --resume {other}")),
+            "run/checkpoint.safetensors: is of a run with other options, model or data; expected the same but for --epochs"
+        );
+    }
+    assert_eq!(
+        place.refused(&format!("{train} --epochs 1 --resume")),
+        "--epochs: found 1, expected at least 2: so many have been run"
+    );
+}
+
+#[test]
+fn output_that_cannot_be_written() {
+    let place = Place::of("cross-entropy");
+    place.write("file", "");
+    fs::create_dir(place.path().join("folder")).unwrap();
+    let eval = "eval --model model.toml --weights weights.safetensors --data data.safetensors --loss cross-entropy --compute loss";
+    let train = format!("{TRAIN} --loss cross-entropy --epochs 1");
+    let synthetic = "reproduce superlinear scaling --dataset synthetic --classes 3";
+    let cases = [
+        (format!("{eval} --out folder"), "folder: found a folder, expected a file"),
+        (format!("{eval} --out file/out.safetensors"), "file: create folder: File exists (os error 17)"),
+        (format!("{train} --out file"), "file: create folder: File exists (os error 17)"),
+        (format!("{train} --out file/run"), "file/run: create folder: Not a directory (os error 20)"),
+        (
+            format!("{synthetic} --out file/run"),
+            "file/run/runs: create folder: Not a directory (os error 20)",
+        ),
+    ];
+    for (args, expected) in cases {
+        assert_eq!(place.refused(&args), expected);
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_folder_that_is_read_only() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let place = Place::of("cross-entropy");
+    let folder = place.path().join("folder");
+    fs::create_dir(&folder).unwrap();
+    fs::set_permissions(&folder, fs::Permissions::from_mode(0o555)).unwrap();
+    if tempfile::tempfile_in(&folder).is_ok() {
+        println!("skipped: permissions do not bind this user");
+        return;
+    }
+    let eval = "eval --model model.toml --weights weights.safetensors --data data.safetensors --loss cross-entropy --compute loss";
+    let denied = "folder: write: Permission denied (os error 13)";
+    assert_eq!(place.refused(&format!("{eval} --out folder/out.safetensors")), denied);
+    assert_eq!(place.refused(&format!("{TRAIN} --loss cross-entropy --epochs 1 --out folder")), denied);
+}
+
+#[test]
+fn an_adapter_that_is_not_there() {
+    let place = Place::of("cross-entropy");
+    let listed: Value = serde_json::from_str(&place.done("adapters --json")).unwrap();
+    let listed: Vec<String> = listed
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|a| format!("{} {}", a["index"], a["name"].as_str().unwrap()))
+        .collect();
+    let eval = format!("{EVAL} --loss cross-entropy --compute loss");
+    for wanted in ["nosuch", "99"] {
+        assert_eq!(
+            place.refused(&format!("{eval} --adapter {wanted}")),
+            format!("--adapter: found “{wanted}”, expected one of {}", listed.join(", "))
+        );
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn no_adapter_at_all() {
+    let place = Place::of("cross-entropy");
+    for args in [
+        "adapters",
+        &format!("{EVAL} --loss cross-entropy --compute loss"),
+        &format!("{TRAIN} --loss cross-entropy --epochs 1 --out run"),
+        "reproduce superlinear scaling --dataset synthetic --out run",
+        "bench gemm",
+    ] {
+        let mut command = place.command(args);
+        command.env("VK_DRIVER_FILES", "/nonexistent").env("VK_ICD_FILENAMES", "/nonexistent");
+        assert_eq!(
+            place.refused_command(&mut command),
+            "found no adapter, expected a Vulkan, Metal or DX12 driver (Debian: mesa-vulkan-drivers)"
+        );
+    }
+}
