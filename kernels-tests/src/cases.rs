@@ -30,6 +30,18 @@ impl Case {
     }
 }
 
+/// The folders of `reference-cases` and the losses of their problems.
+pub const REFERENCE_CASES: &[(&str, Loss)] = &[
+    ("cross-entropy", CrossEntropy),
+    ("mse", Mse),
+    ("softmax-mse", SoftmaxMse),
+    ("squared-error", SquaredError),
+    ("conv", CrossEntropy),
+    ("residual", Mse),
+    ("transformer-post-norm", CrossEntropy),
+    ("transformer-norm-first", SquaredError),
+];
+
 use Layer::{Gelu, Relu, Tanh};
 use Loss::{CrossEntropy, Mse, SoftmaxMse, SquaredError};
 use Target::{Class, Value};
