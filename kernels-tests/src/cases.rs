@@ -1,5 +1,9 @@
 //! The networks that the tests run over, and the measure of agreement.
 
+mod ops;
+
+pub use ops::{TIES, op_cases};
+
 use curvkit::data::{Dataset, Targets};
 use curvkit::net::{Layer, Loss, Model};
 use rand::{RngExt, SeedableRng};
