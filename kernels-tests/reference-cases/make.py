@@ -146,7 +146,7 @@ class MeanPool(nn.Module):
 
 
 def layer_norm(x, _, weight, bias, eps):
-    """In place of PyTorch's, whose third derivative is wrong (2.15: not the difference of its second)."""
+    """In place of PyTorch's, whose third derivative is silently wrong (in 2.15; pytorch issue 175754)."""
     deviations = x - x.mean(-1, keepdim=True)
     return deviations / torch.sqrt((deviations**2).mean(-1, keepdim=True) + eps) * weight + bias
 
