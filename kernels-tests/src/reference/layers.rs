@@ -1,5 +1,4 @@
-//! What the layers without parameters of their own compute, and those with a few, of one sample: the formulas,
-//! in any [`Scalar`].
+//! What layers compute of one sample: the formulas, in any [`Scalar`].
 //!
 //! Images are `[channels, height, width]`, sequences `[tokens, features]`; all flat and row-major.
 
@@ -150,7 +149,7 @@ pub fn softmax<S: Scalar>(x: &[S]) -> Vec<S> {
 /// `softmax(q kᵀ / √(E/heads)) v` for each head's share of the E features, over the tokens s with `keep[s]`.
 ///
 /// `qkv [T, 3 E]`: the queries, keys and values of a token side by side. Returns `[T, E]`; tokens that are not
-/// kept get their rows too.
+/// kept get their rows too. At least one is to be kept.
 pub fn attention<S: Scalar>(qkv: &[S], keep: &[bool], heads: usize) -> Vec<S> {
     let tokens = keep.len();
     let features = qkv.len() / tokens / 3;
@@ -176,7 +175,7 @@ pub fn attention<S: Scalar>(qkv: &[S], keep: &[bool], heads: usize) -> Vec<S> {
     y
 }
 
-/// The mean over the tokens that are kept: `x [T, d]` to `[d]`.
+/// The mean over the tokens that are kept, at least one: `x [T, d]` to `[d]`.
 pub fn mean_pool<S: Scalar>(x: &[S], keep: &[bool]) -> Vec<S> {
     let rows = x.chunks(x.len() / keep.len()).zip(keep).filter(|(_, keep)| **keep).map(|(row, _)| row);
     let rows: Vec<&[S]> = rows.collect();

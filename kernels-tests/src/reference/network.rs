@@ -183,7 +183,8 @@ impl<P> Walk<'_, P> {
     where
         P: Parameters<S>,
     {
-        let mut next = |suffix: &str, shape: &[usize]| self.parameters.next(format!("{name}.{suffix}"), shape);
+        let mut next =
+            |suffix: &str, shape: &[usize]| self.parameters.next(format!("{name}.{suffix}"), shape);
         match *layer {
             Layer::Linear { out_features, bias } => {
                 let width = x.width();

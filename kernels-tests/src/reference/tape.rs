@@ -188,10 +188,10 @@ mod tests {
         let y = formula(&variables);
         assert_eq!(y.value, formula(&x));
         let gradient = tape.pull_back(&variables, &[y], &[1.0]);
-        for i in 0..3 {
+        for (i, gradient) in gradient.into_iter().enumerate() {
             let mut x = x.map(Dual::constant_in);
             x[i].slope = 1.0;
-            assert_relative_eq!(gradient[i], formula(&x).slope, max_relative = 1e-14);
+            assert_relative_eq!(gradient, formula(&x).slope, max_relative = 1e-14);
         }
     }
 
@@ -203,12 +203,12 @@ mod tests {
         let tape = Tape::new();
         let variables = tape.variables(&curve);
         let gradient = tape.pull_back(&variables, &[formula(&variables)], &[Curve::constant(1.0)]);
-        for i in 0..3 {
+        for (i, gradient) in gradient.into_iter().enumerate() {
             let x: Vec<_> = (0..3)
                 .map(|j| Dual { value: curve[j], slope: Curve::constant(if i == j { 1.0 } else { 0.0 }) })
                 .collect();
             let along = formula(&x).slope.derivatives();
-            for (found, expected) in gradient[i].derivatives().into_iter().zip(along) {
+            for (found, expected) in gradient.derivatives().into_iter().zip(along) {
                 assert_relative_eq!(found, expected, max_relative = 1e-12);
             }
         }
