@@ -18,7 +18,7 @@ struct Params {
     width: u32,    // E; of a head's features for `heads`
     count: u32,    // ids, or heads
     parts: u32,
-    part: u32,     // for `embed_adjoint` 1 where each direction is a sample
+    part: u32,     // for `embed_adjoint`, 1 where each direction is a sample; for masks, 1 where there is none
     stride: u32,
     add: u32,
     c: f32,
@@ -42,6 +42,9 @@ fn token(n: u32, t: u32) -> u32 {
 }
 
 fn keeps(n: u32, t: u32) -> bool {
+    if p.part == 1u {
+        return true;
+    }
     return tokens[(n * 2u + 1u) * p.tokens + t] != 0.0;
 }
 

@@ -120,10 +120,12 @@ pub fn constant(
     let s = |tokens| Sequences { directions: 1, samples: n, tokens };
     match constant {
         Constant::Sinusoid { tokens, width } => sequence::sinusoid(rec, s(tokens), width, y, add),
-        Constant::TokenWeight { tokens } => sequence::token_weight(rec, s(tokens), input, y, add),
-        Constant::RowShift { tokens, heads, .. } => {
+        Constant::TokenWeight { tokens, masked } => {
+            sequence::token_weight(rec, s(tokens), masked.then_some(input), y, add)
+        }
+        Constant::RowShift { tokens, heads, masked, .. } => {
             let scores = of.expect("a shift is given its scores");
-            sequence::row_shift(rec, s(tokens), heads, scores, input, y, add)
+            sequence::row_shift(rec, s(tokens), heads, scores, masked.then_some(input), y, add)
         }
     }
 }

@@ -130,28 +130,36 @@ pub fn sinusoid(rec: &mut Recorder, s: Sequences, width: usize, y: &View, add: b
     rec.dispatch(&kernel, &[("y", y)], &params, grid(items, 64), 20.0 * items as f64)
 }
 
-/// `y[n, t] (+)= mask(n, t) / Σ_t mask(n, t)`.
-pub fn token_weight(rec: &mut Recorder, s: Sequences, tokens: &View, y: &View, add: bool) -> Result<()> {
+/// `y[n, t] (+)= mask(n, t) / Σ_t mask(n, t)`; without tokens that bear a mask, all are kept.
+pub fn token_weight(
+    rec: &mut Recorder,
+    s: Sequences,
+    tokens: Option<&View>,
+    y: &View,
+    add: bool,
+) -> Result<()> {
     let kernel = rec.gpu().kernel(SHADER, "token_weight", &[])?;
     let items = s.samples * s.tokens;
-    let params = s.params(1, 1, 1.0, add);
-    let work = (items * s.tokens) as f64;
-    rec.dispatch(&kernel, &[("tokens", tokens), ("y", y)], &params, grid(items, 64), work)
+    let spare = rec.gpu().buffer(1)?.view();
+    let params = Params { part: tokens.is_none() as u32, ..s.params(1, 1, 1.0, add) };
+    let bindings = [("tokens", tokens.unwrap_or(&spare)), ("y", y)];
+    rec.dispatch(&kernel, &bindings, &params, grid(items, 64), (items * s.tokens) as f64)
 }
 
-/// `y[n, h, t, s] (+)= −max x` over the kept s of the row, and −1e30 where s is padding.
+/// `y[n, h, t, s] (+)= −max x` over the kept s of the row, and −1e30 where s is padding; without tokens that
+/// bear a mask, all are kept.
 pub fn row_shift(
     rec: &mut Recorder,
     s: Sequences,
     heads: usize,
     x: &View,
-    tokens: &View,
+    tokens: Option<&View>,
     y: &View,
     add: bool,
 ) -> Result<()> {
     let kernel = rec.gpu().kernel(SHADER, "row_shift", &[])?;
     let rows = s.samples * heads * s.tokens;
-    let params = s.params(1, heads, 1.0, add);
-    let bindings = [("x", x), ("tokens", tokens), ("y", y)];
+    let params = Params { part: tokens.is_none() as u32, ..s.params(1, heads, 1.0, add) };
+    let bindings = [("x", x), ("tokens", tokens.unwrap_or(x)), ("y", y)];
     rec.dispatch(&kernel, &bindings, &params, grid(rows, 64), 3.0 * (rows * s.tokens) as f64)
 }

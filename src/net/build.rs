@@ -126,7 +126,7 @@ impl Builder {
                 let (tokens, width) = self.sequence()?;
                 let x = self.at;
                 self.shape = vec![tokens];
-                let share = self.define(vec![Term::Constant(Constant::TokenWeight { tokens })]);
+                let share = self.define(vec![Term::Constant(Constant::TokenWeight { tokens, masked: self.tokens.is_some() })]);
                 self.shape = vec![width];
                 let map = Bilinear::MatMul { batch: 1, m: 1, n: width, k: tokens, transposed_b: false };
                 self.define(vec![Term::bilinear(map, share, x)]);
@@ -313,7 +313,7 @@ impl Builder {
         let len = self.len();
         let map = Bilinear::MatMul { batch: heads, m: tokens, n: tokens, k: d, transposed_b: true };
         let scores = self.define(vec![Term::Bilinear { map, a: q, b: k, c: 1.0 / (d as f32).sqrt() }]);
-        let shift = Constant::RowShift { tokens, heads, of: scores };
+        let shift = Constant::RowShift { tokens, heads, masked: self.tokens.is_some(), of: scores };
         self.define(vec![Term::linear(Linear::identity(len), scores), Term::Constant(shift)]);
         self.pointwise(Pointwise::Exp);
         let exponentials = self.at;
@@ -407,9 +407,9 @@ impl Builder {
     }
 
     fn sequence(&self) -> Built<(usize, usize)> {
-        match (&self.shape[..], self.tokens) {
-            (&[tokens, width], Some(_)) => Ok((tokens, width)),
-            _ => Err(format!("found shape {:?}, expected [tokens, features] of a token model", self.shape)),
+        match self.shape[..] {
+            [tokens, width] => Ok((tokens, width)),
+            _ => Err(format!("found shape {:?}, expected [tokens, features]", self.shape)),
         }
     }
 }

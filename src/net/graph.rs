@@ -85,11 +85,11 @@ impl Bilinear {
 pub enum Constant {
     /// The sinusoidal encoding of the positions.
     Sinusoid { tokens: usize, width: usize },
-    /// Each kept token's share of its sample.
-    TokenWeight { tokens: usize },
+    /// Each kept token's share of its sample; without a mask all are kept.
+    TokenWeight { tokens: usize, masked: bool },
     /// Minus the largest kept element of each row of this tensor of scores, −∞ on padding: softmax does not
     /// depend on such a shift, and neither do its derivatives.
-    RowShift { tokens: usize, heads: usize, of: TensorId },
+    RowShift { tokens: usize, heads: usize, masked: bool, of: TensorId },
 }
 
 /// A summand of a tensor's definition.
