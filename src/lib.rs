@@ -35,3 +35,8 @@ pub mod papers;
 pub mod report;
 
 pub use error::{Error, Result};
+
+/// The README's example is a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

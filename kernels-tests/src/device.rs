@@ -58,20 +58,24 @@ pub fn run_step(gpu: &Gpu, step: Step, record: impl FnOnce(&mut Recorder) -> cur
     program(gpu, record).run_steps(&[step]).expect("run");
 }
 
-/// A device made by wgpu alone, whose bindings hold `binding` bytes at the most, as the crate takes it over.
+/// A device made by wgpu alone, within `limits`, as the crate takes it over.
 ///
 /// # Panics
 /// Where there is no adapter, or it refuses.
-pub fn own_device(binding: u64, memory_budget: Option<u64>) -> Gpu {
+pub fn own_device(limits: wgpu::Limits, memory_budget: Option<u64>) -> Gpu {
     let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
     descriptor.backends = wgpu::Backends::VULKAN | wgpu::Backends::METAL | wgpu::Backends::DX12;
     let instance = wgpu::Instance::new(descriptor);
     let name = &gpu().info().name;
     let adapters = pollster::block_on(instance.enumerate_adapters(wgpu::Backends::all()));
     let adapter = adapters.into_iter().find(|adapter| adapter.get_info().name == *name).expect("the adapter");
-    let limits = wgpu::Limits { max_storage_buffer_binding_size: binding, ..wgpu::Limits::default() };
     let request =
         adapter.request_device(&wgpu::DeviceDescriptor { required_limits: limits, ..Default::default() });
     let (device, queue) = pollster::block_on(request).expect("a device");
     Gpu::from_device(device, queue, memory_budget)
+}
+
+/// WebGPU's default limits, but for bindings that hold `bytes` at the most.
+pub fn bindings_of(bytes: u64) -> wgpu::Limits {
+    wgpu::Limits { max_storage_buffer_binding_size: bytes, ..Default::default() }
 }

@@ -6,7 +6,7 @@ use curvkit::gpu::{Gpu, GpuOptions, LimitsChoice};
 use curvkit::net::{Layer, Loss, Model, Network, Subspace};
 use curvkit::operators::{Curvature, Problem};
 use kernels_tests::cases::{Case, assert_close, cases, op_cases, random};
-use kernels_tests::device::{gpu, own_device};
+use kernels_tests::device::{bindings_of, gpu, own_device};
 use kernels_tests::f64s;
 
 /// Below this a result counts as zero: parameters, inputs and directions are all of order one.
@@ -196,7 +196,7 @@ fn the_limits_of_webgpu_are_enough() {
 #[test]
 fn a_device_of_the_callers_will_do() {
     // bindings of 16 KiB: the samples lie in several buffers
-    let gpu = own_device(16 << 10, None);
+    let gpu = own_device(bindings_of(16 << 10), None);
     for case in cases().iter().step_by(5) {
         check(&gpu, case, ", on the caller's device");
     }
@@ -499,11 +499,11 @@ fn what_does_not_fit_is_refused() {
         (made(theta, &wide, ce), "inputs: one sample: found shape [3], expected [2]"),
         (
             made(theta, &with(Targets::Classes(vec![0, 1, 2, 0])), ce),
-            "targets: found class 2 (sample 2), expected classes below the 2 outputs",
+            "targets: found class 2 for sample 2, expected 0 to 1 for 2 outputs",
         ),
         (
             made(theta, &values(2), ce),
-            "targets: found values, expected classes (i32 or i64) for cross-entropy",
+            "targets: found values, expected classes (I32 or I64) for cross-entropy",
         ),
         (made(theta, &values(3), Loss::Mse), "targets: found shape [4, 3], expected [4, 2]"),
     ] {

@@ -6,13 +6,13 @@ use curvkit::gpu::{Gpu, GpuOptions};
 use curvkit::net::{Layer, Loss, Model, Network};
 use curvkit::operators::{Block, Curvature, DenseMatrix, LayerMoments, Problem, SymmetricOperator};
 use kernels_tests::cases::{assert_close, random};
-use kernels_tests::device::{gpu, own_device};
+use kernels_tests::device::{bindings_of, gpu, own_device};
 use kernels_tests::{f64s, reference};
 use nalgebra::DMatrix;
 
 /// A device whose bindings hold 10,240 words.
 fn cramped() -> Gpu {
-    let gpu = own_device(40 << 10, None);
+    let gpu = own_device(bindings_of(40 << 10), None);
     assert_eq!(gpu.max_binding_len(), 10 << 10);
     gpu
 }
@@ -173,7 +173,7 @@ fn curvature_applies_to_blocks_over_several_buffers() {
     let all = net.network.all();
     let k = 61; // 40 vectors of 256 words to a buffer
     let v = random(8, k * all.dim);
-    let gpu = own_device(40 << 10, Some(300_000));
+    let gpu = own_device(bindings_of(40 << 10), Some(300_000));
     let problem = net.problem(&gpu);
     let block = Block::upload(&gpu, all.stride, &all.pad(&v)).unwrap();
     assert_eq!((all.stride, block.runs(0, k).len()), (256, 2));
@@ -272,12 +272,19 @@ fn moments_of_a_layer_agree_with_explicit_hessians() {
 #[test]
 fn moments_of_a_layer_over_batches() {
     let net = Net::new(&[5, 7, 3, 4], Layer::Gelu, true, Loss::SoftmaxMse, 131);
-    for budget in [30_000, 15_000] {
+    for budget in [30_000, 15_000, 11_000] {
         let gpu = Gpu::new(&GpuOptions { memory_budget: Some(budget), ..GpuOptions::from_env() }).unwrap();
         check_moments(&net, &gpu, "2.weight");
     }
+    let gpu = Gpu::new(&GpuOptions { memory_budget: Some(9_000), ..GpuOptions::from_env() }).unwrap();
+    let error = LayerMoments::measure(&net.problem(&gpu), "2.weight").unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "out of device memory while measuring a layer of 3 outputs: not even one sample's directions fit the \
+         memory budget"
+    );
     let net = Net::new(&[2, 3, 2], Layer::Tanh, false, Loss::CrossEntropy, 4_099);
-    check_moments(&net, gpu(), "2.weight");
+    check_moments(&net, self::gpu(), "2.weight");
 }
 
 /// `H` of the whole network restricted to a layer is that layer's.

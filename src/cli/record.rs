@@ -7,8 +7,8 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::Result;
-use crate::data::write_atomically;
 use crate::gpu::Gpu;
+use crate::report::write_json;
 
 /// Pretty JSON.
 pub fn json(value: &impl Serialize) -> String {
@@ -41,7 +41,7 @@ impl RunRecord {
 
     /// Writes `run.json` into `out`.
     pub fn write(&self, out: &Path) -> Result<()> {
-        write_atomically(out.join("run.json"), |file| file.write_all(json(&self.value()).as_bytes()))
+        write_json(out.join("run.json"), &self.value())
     }
 }
 

@@ -10,9 +10,10 @@ use super::Device;
 use super::args::{DataArgs, ModelArgs, bar};
 use super::record::{self, RunRecord};
 use crate::data::{
-    TensorFile, prepare_folder, read_parameters, write_atomically, write_parameters, write_tensors,
+    TensorFile, prepare_folder, read_parameters, write_parameters, write_tensors,
 };
 use crate::net::Network;
+use crate::report::write_csv;
 use crate::train::{EpochRecord, Sampling, Schedule, TrainOptions, TrainState, Trainer};
 use crate::{Error, Result};
 
@@ -193,14 +194,7 @@ impl Files<'_> {
     /// Writes the history, then the checkpoint: a run that stops in between has too long a history, which
     /// [`Files::load`] cuts.
     fn save(&self, state: &TrainState, history: &[EpochRecord], course: &str) -> Result<()> {
-        let path = self.out.join("history.csv");
-        write_atomically(&path, |file| {
-            let mut csv = csv::Writer::from_writer(file);
-            for record in history {
-                csv.serialize(record)?;
-            }
-            csv.flush()
-        })?;
+        write_csv(self.out.join("history.csv"), history)?;
         let p = [self.network.dim()];
         let tensors: [(&str, &[usize], &[f32]); 2] =
             [("parameters", &p, &state.parameters), ("momentum", &p, &state.momentum)];

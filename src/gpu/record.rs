@@ -63,12 +63,16 @@ impl Pace {
     const DISPATCH: f64 = 2e5;
 
     pub(super) fn new(device_type: wgpu::DeviceType) -> Pace {
-        let rate = match device_type {
+        Pace { rate: Self::first_rate(device_type) }
+    }
+
+    /// What adapters of that class reach at the least.
+    fn first_rate(device_type: wgpu::DeviceType) -> f64 {
+        match device_type {
             wgpu::DeviceType::DiscreteGpu => 5e11,
             wgpu::DeviceType::IntegratedGpu | wgpu::DeviceType::VirtualGpu => 5e10,
             wgpu::DeviceType::Cpu | wgpu::DeviceType::Other => 5e9,
-        };
-        Pace { rate }
+        }
     }
 }
 
@@ -359,9 +363,11 @@ impl Program {
 impl Gpu {
     /// The floating-point operations that one dispatch may have, for it to end well within a watchdog. A
     /// software adapter has none.
+    ///
+    /// It depends on the adapter's class and not on the rate last seen: batches are cut by it, and with them
+    /// the sums over samples, whose bits must not depend on how busy the machine was.
     pub(crate) fn dispatch_flops(&self) -> f64 {
-        let pace = self.inner.pace.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        (pace.rate * Pace::SUBMISSION).max(2e10)
+        (Pace::first_rate(self.info().device_type) * Pace::SUBMISSION).max(2e10)
     }
 
     /// Copies `from` to `to` at once.

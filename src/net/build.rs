@@ -27,6 +27,9 @@ impl Builder {
     pub fn new(model: &Model) -> Result<Builder> {
         let shape = match (&model.input[..], model.tokens) {
             ([], Some(tokens)) => vec![2, tokens],
+            ([], None) => {
+                return Err(Error::Model("found neither input nor tokens, expected one of them".into()));
+            }
             (shape, None) => shape.to_vec(),
             (_, Some(_)) => return Err(Error::Model("found input and tokens, expected one of them".into())),
         };

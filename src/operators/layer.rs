@@ -180,15 +180,21 @@ impl LayerMoments {
             .min(65_535) // batches of one dispatch
             .min(4096)
             .max(1);
-        let batches = samples.div_ceil(most);
-        let extent = fit(gpu, network, request, &network.all(), samples.div_ceil(batches), d_out)?;
-        if extent.k < d_out {
-            return Err(Error::OutOfMemory {
-                doing: format!("measuring a layer of {d_out} outputs"),
-                detail: "not even one sample's directions fit the memory budget".into(),
-            });
+        let mut n = samples.div_ceil(samples.div_ceil(most));
+        loop {
+            let extent = fit(gpu, network, request, &network.all(), n, d_out)?;
+            if extent.k == d_out {
+                return Ok(extent);
+            }
+            // `fit` keeps samples rather than directions; here the directions have to stay together
+            if n == 1 {
+                return Err(Error::OutOfMemory {
+                    doing: format!("measuring a layer of {d_out} outputs"),
+                    detail: "not even one sample's directions fit the memory budget".into(),
+                });
+            }
+            n = n.div_ceil(2);
         }
-        Ok(extent)
     }
 
     fn check(&self) -> Result<()> {

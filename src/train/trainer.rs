@@ -229,17 +229,31 @@ impl Trainer {
     }
 
     /// The parameters, flat `[P]`.
+    ///
+    /// # Errors
+    /// [`Error::NotFinite`] where the last step left the finite numbers, which no loss has met yet, and the
+    /// device's errors.
     pub fn parameters(&self) -> Result<Vec<f32>> {
-        Ok(self.space.unpad(&self.gpu.read(&self.theta.slice(0, self.space.stride))?))
+        self.vector("parameter", &self.theta)
     }
 
     /// What [`Trainer::resume`] takes.
+    ///
+    /// # Errors
+    /// As [`Trainer::parameters`].
     pub fn state(&self) -> Result<TrainState> {
-        let momentum = self.gpu.read(&self.momentum.slice(0, self.space.stride))?;
-        Ok(TrainState {
-            epoch: self.epoch,
-            parameters: self.parameters()?,
-            momentum: self.space.unpad(&momentum),
-        })
+        let (parameters, momentum) = (self.parameters()?, self.vector("momentum", &self.momentum)?);
+        Ok(TrainState { epoch: self.epoch, parameters, momentum })
+    }
+
+    fn vector(&self, name: &str, buffer: &Buffer) -> Result<Vec<f32>> {
+        let values = self.space.unpad(&self.gpu.read(&buffer.slice(0, self.space.stride))?);
+        match values.iter().find(|value| !value.is_finite()) {
+            None => Ok(values),
+            Some(value) => Err(Error::NotFinite {
+                quantity: format!("a {name} after epoch {}", self.epoch),
+                detail: format!("it is {value}; the run diverged, lower the learning rate"),
+            }),
+        }
     }
 }
