@@ -497,7 +497,7 @@ fn bad_models() {
             format!("input = [3, 7]\n{linear}"),
             "the last layer's output has shape [3, 4], expected one axis: add a flatten layer",
         ),
-        (format!("input = []\n{linear}"), "layer 0 (linear): takes a tensor with at least one axis"),
+        (format!("input = []\n{linear}"), "found neither input nor tokens, expected one of them"),
         (
             "input = [7]\n[[layers]]\ntype = \"linear\"\nout_features = 0\n".to_string(),
             "layer 0 (linear): output: found shape [1, 0], expected positive sizes and at most 4294967295 values",

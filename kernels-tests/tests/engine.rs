@@ -246,9 +246,9 @@ fn curvature_is_linear() {
 
 /// `(f(θ + εv) − f(θ − εv)) / 2ε` for a unit vector v, with the ε that rounding left of it.
 fn central_difference(case: &Case, v: &[f32], f: impl Fn(&Problem) -> Vec<f32>) -> Vec<f64> {
-    let problem = problem(gpu(), case);
+    let mut problem = problem(gpu(), case);
     let epsilon = 0.02;
-    let at = |sign: f32| {
+    let mut at = |sign: f32| {
         let moved: Vec<f32> = case.parameters.iter().zip(v).map(|(p, v)| p + sign * epsilon * v).collect();
         problem.set_parameters(&moved).unwrap();
         f(&problem)

@@ -200,19 +200,19 @@ fn curvature_applies_to_blocks_over_several_buffers() {
     }
 }
 
-/// The parameters move, and the operator's products with them.
+/// The parameters move, and the products of operators made since with them.
 #[test]
-fn operators_see_the_parameters_of_now() {
+fn operators_are_of_the_parameters_of_now() {
     let mut net = Net::new(&[3, 5, 2], Layer::Gelu, true, Loss::SquaredError, 9);
     let all = net.network.all();
     let v = random(8, all.dim);
-    let problem = net.problem(gpu());
+    let mut problem = net.problem(gpu());
     let block = Block::upload(gpu(), all.stride, &all.pad(&v)).unwrap();
     let product = Block::zeros(gpu(), all.stride, 1).unwrap();
-    let operator = problem.operator(Curvature::Hessian, &all).unwrap();
     for scale in [1.0, -0.5] {
         net.theta.iter_mut().for_each(|x| *x *= scale);
         problem.set_parameters(&net.theta).unwrap();
+        let operator = problem.operator(Curvature::Hessian, &all).unwrap();
         operator.apply(&block, &product).unwrap();
         let found = all.unpad(&product.download().unwrap());
         assert_close("H v", &found, &net.reference().hvp(&v), 5e-6, 1e-3);

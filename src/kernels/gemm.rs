@@ -304,30 +304,21 @@ impl Tuning {
 
     /// The tuning that an earlier run measured for this adapter and driver, or measures it.
     ///
-    /// It is kept in `$CURVKIT_CACHE`, or in the user's cache folder under `curvkit/`. An adapter that fails
-    /// while it is measured gets the family for its class.
+    /// It is kept in `$CURVKIT_CACHE`, or in the user's cache folder under `curvkit/`. Where it cannot be kept
+    /// or measured, the families for the adapter's class do: one run's bits are then the next one's.
     pub(crate) fn load_or_measure(gpu: &Gpu) -> Tuning {
-        let path = Self::path(gpu);
-        let kept = path.as_ref().and_then(|path| std::fs::read(path).ok());
-        if let Some(tuning) = kept.and_then(|bytes| serde_json::from_slice(&bytes).ok()) {
-            return tuning;
-        }
-        match Self::measure(gpu) {
-            Ok(tuning) => {
-                if let Some(path) = path
-                    && let Err(error) = Self::keep(tuning, &path)
-                {
-                    log::warn!("the tuning of this adapter was not kept: {error}");
-                }
-                tuning
-            }
-            Err(error) => {
-                log::warn!("matrix products were not measured: {error}");
-                let software = gpu.info().device_type == wgpu::DeviceType::Cpu;
-                let family = if software { Family::Register } else { Family::Workgroup };
-                Tuning { small: family, large: family }
-            }
-        }
+        let software = gpu.info().device_type == wgpu::DeviceType::Cpu;
+        let family = if software { Family::Register } else { Family::Workgroup };
+        let of_class = Tuning { small: family, large: family };
+        let Some(path) = Self::path(gpu) else { return of_class };
+        let kept = std::fs::read(&path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        kept.unwrap_or_else(|| {
+            let measured = Self::measure(gpu).and_then(|tuning| Self::keep(tuning, &path).map(|()| tuning));
+            measured.unwrap_or_else(|error| {
+                log::warn!("matrix products are not tuned to this adapter: {error}");
+                of_class
+            })
+        })
     }
 
     fn path(gpu: &Gpu) -> Option<std::path::PathBuf> {
