@@ -6,12 +6,16 @@
 //   values [n, m], vectors [n, m, i] (u_m is a row), residuals [n] = max_m ‖A u_m − λ_m u_m‖ / max_m |λ_m|
 //
 // One workgroup per matrix. A is scaled by a power of two, so that no square over- or underflows, and its lower
-// triangle kept in workgroup memory, a_ik at i (i + 1) / 2 + k for k ≤ i, with a row of zeros added where d is
-// odd. A round turns e / 2 disjoint pairs at once, e − 1 rounds meet every pair (the circle method), and the
-// 2 × 2 blocks in which rows of one pair meet columns of another are independent of one another. Invocation i
-// alone turns column i of the vectors. No pair is turned whose a_pq is negligible; a sweep that turns none is
-// the last. Rotations drift off unit length, in both rows of a pair alike: at the end vectors are made unit,
-// eigenvalues divided by the squared length, and the residual is taken from the matrix as it was given.
+// triangle kept in workgroup memory, a_ik at i (i + 1) / 2 + k for k ≤ i, with rows of zeros added up to a
+// multiple of four, e. Rows come in twins, 2P and 2P + 1. In a round every twin meets one other, e / 4 meetings
+// at once, and e / 2 − 1 rounds bring each two together (the circle method). A meeting turns the six pairs of
+// its four rows one after another, which gives a rotation R [4, 4]; the 4 × 4 blocks in which the rows of one
+// meeting meet the columns of another, and the columns of the vectors (invocation i's alone is column i), then
+// follow by one product with R, read and written once for six rotations. No pair is turned whose a_pq is
+// negligible; a sweep that turns none is the last.
+// R is kept as R − 1, which loses nothing where the angles are small. Rotations drift off unit length: at the
+// end vectors are made unit, eigenvalues divided by the squared length, and the residual is taken from the
+// matrix as it was given.
 
 override SIZE: u32 = 64u;
 
@@ -33,8 +37,9 @@ struct Params {
 @group(1) @binding(0) var<uniform> p: Params;
 
 var<workgroup> a: array<f32, 2080>;           // 64 · 65 / 2
-var<workgroup> pairs: array<vec2<u32>, 32>;   // p < q
-var<workgroup> turns: array<vec2<f32>, 32>;   // s, τ; 0 where the pair is not turned
+var<workgroup> pairs: array<vec2<u32>, 16>;   // the twins that meet, P < Q
+var<workgroup> turns: array<vec4<f32>, 64>;   // four rows of R − 1 each
+var<workgroup> still: array<u32, 16>;         // 1 where R is the identity
 var<workgroup> part: array<f32, 64>;          // one value per invocation, or per eigenpair
 var<workgroup> bits: array<u32, 64>;
 var<workgroup> lambda: array<f32, 64>;
@@ -88,42 +93,99 @@ fn sum_of_parts() -> f32 {
     return sum;
 }
 
-// s and τ that make a_pq zero, and the diagonal after it; 0 where a_pq is negligible already.
-fn turn(pair: vec2<u32>, negligible: f32) -> vec2<f32> {
-    let pp = at(pair.x, pair.x);
-    let qq = at(pair.y, pair.y);
-    let pq = at(pair.x, pair.y);
-    let off = a[pq];
-    if abs(off) <= negligible {
-        return vec2(0.0);
-    }
-    let cot = (a[qq] - a[pp]) / (2.0 * off); // cot 2θ
-    let t = select(-1.0, 1.0, cot >= 0.0) / (abs(cot) + sqrt(1.0 + cot * cot));
-    let c = inverseSqrt(1.0 + t * t);
-    a[pp] -= t * off;
-    a[qq] += t * off;
-    a[pq] = 0.0;
-    return vec2(t * c, (t * c) / (1.0 + c));
+fn rows_of(pair: vec2<u32>) -> vec4<u32> {
+    return vec4(2u * pair.x, 2u * pair.x + 1u, 2u * pair.y, 2u * pair.y + 1u);
 }
 
-// The block of rows of pair P and columns of pair R, P ≠ R.
-fn turn_block(rows: vec2<u32>, columns: vec2<u32>, by_rows: vec2<f32>, by_columns: vec2<f32>) {
-    let pr = at(rows.x, columns.x);
-    let ps = at(rows.x, columns.y);
-    let qr = at(rows.y, columns.x);
-    let qs = at(rows.y, columns.y);
-    let top = vec2(a[pr], a[ps]);
-    let low = vec2(a[qr], a[qs]);
-    let up = top - by_rows.x * (low + by_rows.y * top);
-    let down = low + by_rows.x * (top - by_rows.y * low);
-    let left = vec2(up.x, down.x);
-    let right = vec2(up.y, down.y);
-    let first = left - by_columns.x * (right + by_columns.y * left);
-    let second = right + by_columns.x * (left - by_columns.y * right);
-    a[pr] = first.x;
-    a[ps] = second.x;
-    a[qr] = first.y;
-    a[qs] = second.y;
+// Turns p and q of the 4 × 4 block b so that b_pq is 0, unless it is negligible; r is R − 1, its rows as columns.
+fn turn(b: ptr<function, mat4x4<f32>>, r: ptr<function, mat4x4<f32>>, p: u32, q: u32, negligible: f32) -> f32 {
+    let off = (*b)[p][q];
+    if abs(off) <= negligible {
+        return 0.0;
+    }
+    let cot = ((*b)[q][q] - (*b)[p][p]) / (2.0 * off); // cot 2θ
+    let t = select(-1.0, 1.0, cot >= 0.0) / (abs(cot) + sqrt(1.0 + cot * cot));
+    let c = inverseSqrt(1.0 + t * t);
+    let s = t * c;
+    let tau = s / (1.0 + c);
+    let pp = (*b)[p][p] - t * off;
+    let qq = (*b)[q][q] + t * off;
+    let bp = (*b)[p] - s * ((*b)[q] + tau * (*b)[p]);
+    let bq = (*b)[q] + s * ((*b)[p] - tau * (*b)[q]);
+    (*b)[p] = bp;
+    (*b)[q] = bq;
+    for (var i = 0u; i < 4u; i++) {
+        (*b)[i][p] = bp[i];
+        (*b)[i][q] = bq[i];
+    }
+    (*b)[p][p] = pp;
+    (*b)[q][q] = qq;
+    (*b)[p][q] = 0.0;
+    (*b)[q][p] = 0.0;
+    var rp = (*r)[p];
+    var rq = (*r)[q];
+    rp[p] += 1.0;
+    rq[q] += 1.0;
+    (*r)[p] -= s * (rq + tau * rp);
+    (*r)[q] += s * (rp - tau * rq);
+    return abs(s);
+}
+
+// The meeting of two twins: its rotation, the block after it, and the sum of the sines.
+fn turn_diagonal(k: u32, pair: vec2<u32>, negligible: f32) -> f32 {
+    let rows = rows_of(pair);
+    var b: mat4x4<f32>;
+    for (var i = 0u; i < 4u; i++) {
+        for (var j = 0u; j < 4u; j++) {
+            b[i][j] = a[at(rows[i], rows[j])];
+        }
+    }
+    var r = mat4x4<f32>();
+    var sines = turn(&b, &r, 0u, 1u, negligible);
+    sines += turn(&b, &r, 2u, 3u, negligible);
+    sines += turn(&b, &r, 0u, 2u, negligible);
+    sines += turn(&b, &r, 1u, 3u, negligible);
+    sines += turn(&b, &r, 0u, 3u, negligible);
+    sines += turn(&b, &r, 1u, 2u, negligible);
+    pairs[k] = pair;
+    still[k] = select(0u, 1u, sines == 0.0);
+    for (var i = 0u; i < 4u; i++) {
+        turns[4u * k + i] = r[i];
+    }
+    if sines > 0.0 {
+        for (var i = 0u; i < 4u; i++) {
+            for (var j = 0u; j <= i; j++) {
+                a[at(rows[i], rows[j])] = b[i][j];
+            }
+        }
+    }
+    return sines;
+}
+
+// R − 1 of a meeting.
+fn rotation(k: u32) -> mat4x4<f32> {
+    return transpose(mat4x4(turns[4u * k], turns[4u * k + 1u], turns[4u * k + 2u], turns[4u * k + 3u]));
+}
+
+// The 4 × 4 block of the rows of one meeting and the columns of another.
+fn turn_block(row: u32, column: u32) {
+    let rows = rows_of(pairs[row]);
+    let columns = rows_of(pairs[column]);
+    let left = rotation(row);
+    let right = rotation(column);
+    var b: mat4x4<f32>; // b[j] is column j
+    for (var j = 0u; j < 4u; j++) {
+        let v = vec4(a[at(rows[0], columns[j])], a[at(rows[1], columns[j])],
+            a[at(rows[2], columns[j])], a[at(rows[3], columns[j])]);
+        b[j] = v + left * v;
+    }
+    b = transpose(b);
+    for (var i = 0u; i < 4u; i++) {
+        let v = b[i] + right * b[i];
+        for (var j = 0u; j < 4u; j++) {
+            a[at(rows[i], columns[j])] = v[j];
+        }
+    }
 }
 
 @compute @workgroup_size(SIZE)
@@ -137,8 +199,9 @@ fn eigen(
         return;
     }
     let d = p.d;
-    let e = d + (d & 1u);
-    let half = e / 2u;
+    let e = (d + 3u) & 0xfffffffcu;
+    let meetings = e / 4u;
+    let last = e / 2u - 1u;
     let to = n * d * d;
 
     let most = largest_bits(n, lid);
@@ -165,47 +228,44 @@ fn eigen(
 
     for (var sweep = 0u; sweep < SWEEPS; sweep++) {
         var mine = 0.0;
-        for (var round = 0u; round + 1u < e; round++) {
-            for (var k = lid; k < half; k += SIZE) {
+        for (var round = 0u; round < last; round++) {
+            for (var k = lid; k < meetings; k += SIZE) {
                 // the last stays, the others move on by one: 0 meets the last, k meets −k
-                let other = select((round + e - 1u - k) % (e - 1u), e - 1u, k == 0u);
-                let one = (round + k) % (e - 1u);
-                let pair = vec2(min(one, other), max(one, other));
-                let by = turn(pair, negligible);
-                mine += abs(by.x);
-                pairs[k] = pair;
-                turns[k] = by;
+                let other = select((round + last - k) % last, last, k == 0u);
+                let one = (round + k) % last;
+                mine += turn_diagonal(k, vec2(min(one, other), max(one, other)), negligible);
             }
             workgroupBarrier();
-            // block b = half · distance + row, of pairs row and row + distance, each two pairs once
+            // block b = meetings · distance + row, of meetings row and row + distance, each two once
             var row = lid;
             var distance = 1u;
-            for (var b = half + lid; b < (half * (half + 1u)) / 2u; b += SIZE) {
-                while row >= half {
-                    row -= half;
+            for (var b = meetings + lid; b < (meetings * (meetings + 1u)) / 2u; b += SIZE) {
+                while row >= meetings {
+                    row -= meetings;
                     distance += 1u;
                 }
                 var column = row + distance;
-                if column >= half {
-                    column -= half;
+                if column >= meetings {
+                    column -= meetings;
                 }
-                let by_rows = turns[row];
-                let by_columns = turns[column];
-                if (by_rows.x != 0.0) || (by_columns.x != 0.0) {
-                    turn_block(pairs[row], pairs[column], by_rows, by_columns);
+                if (still[row] & still[column]) == 0u {
+                    turn_block(row, column);
                 }
                 row += SIZE;
             }
-            for (var k = 0u; k < half; k++) {
-                let by = turns[k];
-                if by.x != 0.0 {
-                    let first = to + pairs[k].x * d;
-                    let second = to + pairs[k].y * d;
+            for (var k = 0u; k < meetings; k++) {
+                if still[k] == 0u {
+                    let r = rotation(k);
+                    let there = rows_of(pairs[k]) < vec4(d);
+                    let rows = to + d * min(rows_of(pairs[k]), vec4(d - 1u));
                     for (var i = lid; i < d; i += SIZE) {
-                        let u = vectors[first + i];
-                        let v = vectors[second + i];
-                        vectors[first + i] = u - by.x * (v + by.y * u);
-                        vectors[second + i] = v + by.x * (u - by.y * v);
+                        var v = vec4(vectors[rows.x + i], vectors[rows.y + i],
+                            vectors[rows.z + i], vectors[rows.w + i]);
+                        v += r * v;
+                        if there.x { vectors[rows.x + i] = v.x; }
+                        if there.y { vectors[rows.y + i] = v.y; }
+                        if there.z { vectors[rows.z + i] = v.z; }
+                        if there.w { vectors[rows.w + i] = v.w; }
                     }
                 }
             }

@@ -241,7 +241,8 @@ pub fn eigenpairs(a: &[impl Real], d: usize) -> (Vec<f64>, Vec<f64>) {
     let eigen = (0.5 * (&a + a.transpose())).symmetric_eigen();
     let mut order: Vec<usize> = (0..d).collect();
     order.sort_by(|&i, &j| eigen.eigenvalues[j].total_cmp(&eigen.eigenvalues[i]));
-    let vectors = order.iter().flat_map(|&m| eigen.eigenvectors.column(m).iter().copied().collect::<Vec<_>>());
+    let vectors =
+        order.iter().flat_map(|&m| eigen.eigenvectors.column(m).iter().copied().collect::<Vec<_>>());
     (order.iter().map(|&m| eigen.eigenvalues[m]).collect(), vectors.collect())
 }
 

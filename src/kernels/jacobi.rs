@@ -32,11 +32,11 @@ pub struct Eigenpairs<'a> {
     pub residuals: &'a View,
 }
 
-/// Floating-point operations of one d × d matrix: eight sweeps, each turning every pair of rows of A (half of
-/// it) and of U, and the residual.
+/// Floating-point operations of one d × d matrix: seven sweeps, in each of which every pair of twins makes a
+/// product with R of four rows of A (half of them) and of U, and the residual.
 pub fn flops(d: usize) -> f64 {
     let d = d as f64;
-    8.0 * 0.5 * d * d * (6.0 * d + 6.0 * d) + 2.0 * d * d * d
+    7.0 * (d * d / 8.0) * (32.0 * d + 32.0 * d) + 2.0 * d * d * d
 }
 
 /// The eigenpairs of `samples` symmetric matrices of `d` rows, of the symmetric part where one is not.

@@ -177,9 +177,7 @@ impl LayerCurvature<'_> {
         let most = (gpu.max_binding_len() / needs.longest)
             .min(gpu.memory_budget() as usize / 8 / needs.held)
             .min((gpu.dispatch_flops() / needs.flops) as usize)
-            .min(65_535) // batches of one dispatch
-            .min(4096)
-            .max(1);
+            .clamp(1, 4096); // longer sums over samples in single precision lose too much
         let mut n = samples.div_ceil(samples.div_ceil(most));
         loop {
             let extent = fit(gpu, network, request, &network.all(), n, d_out)?;
@@ -242,7 +240,14 @@ impl LayerCurvature<'_> {
                 let product = Gemm { layout: Layout::TN, shape, alpha: 1.0, add: false };
                 let left = Matrix { view: left, row: rows_a, batch: 0, period: 0 };
                 let right = Matrix { view: &rights, row: rows_b, batch: 0, period: 0 };
-                gemm(&mut rec, product, left, right, None, Matrix { view: &gram, row: rows_b, batch: 0, period: 0 })?;
+                gemm(
+                    &mut rec,
+                    product,
+                    left,
+                    right,
+                    None,
+                    Matrix { view: &gram, row: rows_b, batch: 0, period: 0 },
+                )?;
                 rec.finish()
             })
             .collect::<Result<_>>()?;
@@ -257,17 +262,10 @@ impl LayerCurvature<'_> {
                 }
             }
         }
-        let [hessian, covariance, second] = [0, 1, 2].map(|which: usize| {
-            unpack(&sums[which], d_out, d_in, 1.0 / samples as f64)
-        });
-        let moments = LayerMoments {
-            d_out,
-            d_in,
-            samples,
-            hessian,
-            covariance,
-            curvature_second_moment: second,
-        };
+        let [hessian, covariance, second] =
+            [0, 1, 2].map(|which: usize| unpack(&sums[which], d_out, d_in, 1.0 / samples as f64));
+        let moments =
+            LayerMoments { d_out, d_in, samples, hessian, covariance, curvature_second_moment: second };
         moments.check()?;
         Ok(moments)
     }

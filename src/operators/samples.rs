@@ -94,7 +94,8 @@ impl LayerCurvature<'_> {
             return Err(Error::argument("--layer", format!("a layer of {d_out} outputs"), expected));
         }
         let square = d_out * d_out;
-        let pass = self.pass(&Needs { longest: square, held: square + d_out + 1, flops: jacobi::flops(d_out) })?;
+        let pass =
+            self.pass(&Needs { longest: square, held: square + d_out + 1, flops: jacobi::flops(d_out) })?;
         let n = pass.n;
         let buffer = |words: usize| gpu.buffer(words).map(|buffer| buffer.slice(0, words));
         let (values, vectors, residuals) = (buffer(n * d_out)?, buffer(n * square)?, buffer(n)?);

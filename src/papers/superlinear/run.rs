@@ -193,7 +193,11 @@ impl Request<'_> {
         }
         if let (Some(layer), true) = (&self.layer, self.target.has_table1()) {
             let found = format!("“{layer}” for {:?}", self.target).to_lowercase();
-            return Err(Error::argument("--layer", found, "scaling or alignment: Table 1 is of the paper's layer"));
+            return Err(Error::argument(
+                "--layer",
+                found,
+                "scaling or alignment: Table 1 is of the paper's layer",
+            ));
         }
         Ok(settings)
     }
@@ -278,10 +282,11 @@ impl<'a> Case<'a> {
             true => self.records.find(self.setting, &of_paper)?,
             false => kept.clone(),
         };
-        let (parameters, history) = match known.and_then(|run| Some((self.trained(&run, &checkpoint)?, run.history))) {
-            Some(known) => known,
-            None => self.train(&name, seed)?,
-        };
+        let (parameters, history) =
+            match known.and_then(|run| Some((self.trained(&run, &checkpoint)?, run.history))) {
+                Some(known) => known,
+                None => self.train(&name, seed)?,
+            };
         (self.progress)(Progress::Measuring { run: &name });
         let problem = self.problem(&parameters)?;
         let moments = LayerMoments::measure(&problem, &self.layer)?;
@@ -294,7 +299,8 @@ impl<'a> Case<'a> {
                 let (train_loss, train_accuracy) = (report.loss, report.accuracy);
                 let exponents = diagonals.exponents(self.setting.top)?;
                 let digest = digest_of([bytemuck::cast_slice(&parameters)]);
-                let run = Run { identity, history, train_loss, train_accuracy, exponents, parameters: digest };
+                let run =
+                    Run { identity, history, train_loss, train_accuracy, exponents, parameters: digest };
                 write_parameters(&checkpoint, &self.network.signature(), &parameters, &[])?;
                 self.records.keep(self.setting, &run)?;
                 run
