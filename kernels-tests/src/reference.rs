@@ -143,23 +143,33 @@ impl Problem {
         let zero = DMatrix::zeros(d, d);
         let mut moments =
             LayerMoments { hessian: zero.clone(), gradient_moment: zero.clone(), squared_hessian: zero };
-        let mut theta: Vec<Dual<f64>> = self.parameters.iter().map(|&x| Dual::constant(x)).collect();
         for p in 0..self.samples() {
             let g = DVector::from_column_slice(&self.sample_gradient(p, &self.parameters)[range.clone()]);
-            let mut h = DMatrix::zeros(d, d);
-            for (j, mut column) in h.column_iter_mut().enumerate() {
-                theta[range.start + j].slope = 1.0;
-                let along = self.sample_gradient(p, &theta);
-                theta[range.start + j].slope = 0.0;
-                for (h, g) in column.iter_mut().zip(&along[range.clone()]) {
-                    *h = g.slope;
-                }
-            }
+            let h = self.sample_hessian(p, name);
             moments.hessian += mean * &h;
             moments.gradient_moment += mean * &g * g.transpose();
             moments.squared_hessian += mean * &h * &h;
         }
         moments
+    }
+
+    /// `h_p = ∇²ℓ_p` at the parameter `name`, `[D, D]`.
+    ///
+    /// # Panics
+    /// If there is no such parameter or sample.
+    pub fn sample_hessian(&self, p: usize, name: &str) -> DMatrix<f64> {
+        let range = self.network.range(name);
+        let mut theta: Vec<Dual<f64>> = self.parameters.iter().map(|&x| Dual::constant(x)).collect();
+        let mut h = DMatrix::zeros(range.len(), range.len());
+        for (j, mut column) in h.column_iter_mut().enumerate() {
+            theta[range.start + j].slope = 1.0;
+            let along = self.sample_gradient(p, &theta);
+            theta[range.start + j].slope = 0.0;
+            for (h, g) in column.iter_mut().zip(&along[range.clone()]) {
+                *h = g.slope;
+            }
+        }
+        h
     }
 
     /// The inputs `[d]` and the targets `[L]` of sample p.

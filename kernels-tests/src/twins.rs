@@ -251,6 +251,18 @@ pub fn axpy<T: Real>(c: &[T], x: &[T], y: &mut [f64], length: usize) {
     }
 }
 
+/// Eigenvalues `[m]` in descending order and eigenvectors, a row each, `[m,i]`, of the symmetric part of
+/// `a [d,d]`.
+pub fn eigenpairs(a: &[impl Real], d: usize) -> (Vec<f64>, Vec<f64>) {
+    let a = nalgebra::DMatrix::from_row_slice(d, d, &f64s(a));
+    let eigen = (0.5 * (&a + a.transpose())).symmetric_eigen();
+    let mut order: Vec<usize> = (0..d).collect();
+    order.sort_by(|&i, &j| eigen.eigenvalues[j].total_cmp(&eigen.eigenvalues[i]));
+    let vectors =
+        order.iter().flat_map(|&m| eigen.eigenvectors.column(m).iter().copied().collect::<Vec<_>>());
+    (order.iter().map(|&m| eigen.eigenvalues[m]).collect(), vectors.collect())
+}
+
 #[cfg(test)]
 mod tests {
     use nalgebra::DMatrix;

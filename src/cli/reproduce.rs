@@ -51,6 +51,9 @@ pub struct Superlinear {
     /// paper: the paper's own sizes; quick: the same pipeline in minutes on two CPU cores.
     #[arg(long, default_value = "quick")]
     preset: Preset,
+    /// Make the figures of this fully connected layer, such as 4.weight, in the place of the paper's.
+    #[arg(long, value_name = "NAME")]
+    layer: Option<String>,
     /// Make the figures of this checkpoint in the place of training.
     #[arg(long, value_name = "FILE")]
     weights: Option<PathBuf>,
@@ -84,6 +87,7 @@ impl Superlinear {
             classes: self.classes.clone().unwrap_or_else(|| self.preset.classes().to_vec()),
             seeds: self.seeds.clone().unwrap_or_else(|| self.preset.seeds().to_vec()),
             preset: self.preset,
+            layer: self.layer.clone(),
             weights: self.weights.clone(),
             out: self.out.clone(),
             how_made: json!({

@@ -7,6 +7,7 @@ pub mod broadcast;
 pub mod conv;
 pub mod gather;
 pub mod gemm;
+pub mod jacobi;
 pub mod loss;
 pub mod outer;
 pub mod pack;
@@ -26,6 +27,7 @@ pub fn shaders() -> Vec<(Shader, &'static [&'static str])> {
         (broadcast::SHADER, &["expand", "reduce_many", "reduce_long"]),
         (conv::SHADER, &["conv", "weight"]),
         (gather::SHADER, &["gather"]),
+        (jacobi::SHADER, &["eigen"]),
         (loss::SHADER, &["primal", "tangent", "noise_seed"]),
         (outer::SHADER, &["outer"]),
         (pack::SHADER, &["matrix", "square"]),

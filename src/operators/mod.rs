@@ -24,12 +24,14 @@ mod dense;
 mod layer;
 mod pass;
 mod problem;
+mod samples;
 
 pub use block::Block;
 pub use curvature::{Curvature, CurvatureOperator};
 pub use dense::DenseMatrix;
-pub use layer::LayerMoments;
+pub use layer::{LayerCurvature, LayerMoments, layer_shape};
 pub use problem::{LossReport, Problem};
+pub use samples::{SampleFactors, SampleSpectra};
 
 use crate::Result;
 use crate::gpu::Gpu;

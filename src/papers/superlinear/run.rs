@@ -15,10 +15,13 @@ use super::table1::{self, Cell, Epoch, Identity, Records, Run};
 use crate::data::{Dataset, Targets, read_parameters, write_parameters};
 use crate::gpu::Gpu;
 use crate::net::{Loss, Network};
-use crate::operators::{LayerMoments, Problem};
+use crate::operators::{LayerMoments, Problem, layer_shape};
 use crate::report::{write_json, write_text};
 use crate::train::{Sampling, Schedule, TrainOptions, Trainer};
 use crate::{Error, Result};
+
+/// The most weights that a layer may have for its matrices to be held and diagonalised in full.
+pub const LARGEST_LAYER: usize = 10_000;
 
 /// What is to be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,6 +77,8 @@ pub struct Request<'a> {
     /// The figures are made of the first.
     pub seeds: Vec<u64>,
     pub preset: Preset,
+    /// The weights to make the figures of (`4.weight`); the paper's layer if not given.
+    pub layer: Option<String>,
     /// A checkpoint to make the figures of, in place of training.
     pub weights: Option<PathBuf>,
     /// The folder that everything is written to; it is made.
@@ -188,6 +193,14 @@ impl Request<'_> {
                 "scaling or alignment, one model, loss and --classes",
             ));
         }
+        if let (Some(layer), true) = (&self.layer, self.target.has_table1()) {
+            let found = format!("“{layer}” for {:?}", self.target).to_lowercase();
+            return Err(Error::argument(
+                "--layer",
+                found,
+                "scaling or alignment: Table 1 is of the paper's layer",
+            ));
+        }
         Ok(settings)
     }
 
@@ -203,6 +216,7 @@ impl Request<'_> {
             "seeds": self.seeds,
             "learning_rate": LEARNING_RATE,
             "weights": self.weights,
+            "layer": self.layer,
             "crate_version": env!("CARGO_PKG_VERSION"),
             "wall_seconds": (seconds * 10.0).round() / 10.0,
         });
@@ -221,7 +235,10 @@ struct Case<'a> {
     setting: &'a Setting,
     progress: &'a dyn Fn(Progress<'_>),
     network: Network,
-    layer: &'static str,
+    /// The weights that are measured.
+    layer: String,
+    /// The same, where they are not the paper's.
+    other: Option<String>,
     data: Dataset,
     digest: String,
 }
@@ -234,16 +251,25 @@ impl<'a> Case<'a> {
         progress: &'a dyn Fn(Progress<'_>),
     ) -> Result<Case<'a>> {
         let (model, layer) = setting.model.network(setting.dataset)?;
+        let network = Network::new(&model)?;
+        let other = request.layer.clone().filter(|other| other != layer);
+        let layer = other.clone().unwrap_or_else(|| layer.to_string());
+        let (d_out, d_in) = layer_shape(&network, &layer)?;
+        if d_out * d_in > LARGEST_LAYER {
+            let found = format!("“{layer}” of {d_out} × {d_in} weights");
+            let expected = format!("a layer of at most {LARGEST_LAYER}, for its matrices to be held in full");
+            return Err(Error::argument("--layer", found, expected));
+        }
         let data = (request.data)(setting.classes, setting.per_class)?;
         let (target, preset, digest) = (request.target, request.preset, digest(&data));
-        let network = Network::new(&model)?;
-        Ok(Case { gpu, target, preset, setting, progress, network, layer, data, digest })
+        Ok(Case { gpu, target, preset, setting, progress, network, layer, other, data, digest })
     }
 
     /// The results of the run from `seed`, and its figures in `folder` where one is given.
     fn run(&self, records: &Records, seed: u64, folder: Option<&Path>) -> Result<(Run, Option<Figures>)> {
         let name = format!("{}-seed{seed}", self.setting.name());
-        let identity = Identity::new(self.setting, self.preset, seed, self.digest.clone());
+        let of_paper = Identity::new(self.setting, self.preset, seed, self.digest.clone());
+        let identity = Identity { layer: self.other.clone(), ..of_paper.clone() };
         let kept = records.find(self.setting, &identity)?;
         if let (Some(run), None) = (&kept, folder) {
             (self.progress)(Progress::Kept { run: &name });
@@ -251,13 +277,19 @@ impl<'a> Case<'a> {
         }
 
         let checkpoint = records.path(self.setting, seed, "safetensors");
-        let (parameters, history) = match kept.as_ref().and_then(|run| self.trained(run, &checkpoint)) {
-            Some(parameters) => (parameters, Vec::new()),
-            None => self.train(&name, seed)?,
+        // the network is the same whichever layer of it was measured
+        let known = match kept.is_none() && self.other.is_some() {
+            true => records.find(self.setting, &of_paper)?,
+            false => kept.clone(),
         };
+        let (parameters, history) =
+            match known.and_then(|run| Some((self.trained(&run, &checkpoint)?, run.history))) {
+                Some(known) => known,
+                None => self.train(&name, seed)?,
+            };
         (self.progress)(Progress::Measuring { run: &name });
         let problem = self.problem(&parameters)?;
-        let moments = LayerMoments::measure(&problem, self.layer)?;
+        let moments = LayerMoments::measure(&problem, &self.layer)?;
         let basis = Eigenbasis::of(moments.hessian.as_ref())?;
         let diagonals = self.diagonals(&basis, &moments)?;
         let run = match kept {
@@ -267,7 +299,8 @@ impl<'a> Case<'a> {
                 let (train_loss, train_accuracy) = (report.loss, report.accuracy);
                 let exponents = diagonals.exponents(self.setting.top)?;
                 let digest = digest_of([bytemuck::cast_slice(&parameters)]);
-                let run = Run { identity, history, train_loss, train_accuracy, exponents, parameters: digest };
+                let run =
+                    Run { identity, history, train_loss, train_accuracy, exponents, parameters: digest };
                 write_parameters(&checkpoint, &self.network.signature(), &parameters, &[])?;
                 records.keep(self.setting, &run)?;
                 run
@@ -292,7 +325,7 @@ impl<'a> Case<'a> {
     fn figures(&self, parameters: &[f32], folder: &Path, seed: u64, source: String) -> Result<Figures> {
         let name = self.setting.name();
         (self.progress)(Progress::Measuring { run: &name });
-        let moments = LayerMoments::measure(&self.problem(parameters)?, self.layer)?;
+        let moments = LayerMoments::measure(&self.problem(parameters)?, &self.layer)?;
         let basis = Eigenbasis::of(moments.hessian.as_ref())?;
         let diagonals = self.diagonals(&basis, &moments)?;
         (self.progress)(Progress::Drawing { run: &name });
@@ -350,7 +383,8 @@ impl<'a> Case<'a> {
         let Setting { dataset, model, loss, classes, top, .. } = *self.setting;
         let scaling = match self.target.has_scaling() {
             true => {
-                let title = format!("{dataset}, {model}, {loss}, {classes} classes");
+                let layer = self.other.as_ref().map_or(String::new(), |layer| format!(", {layer}"));
+                let title = format!("{dataset}, {model}, {loss}, {classes} classes{layer}");
                 Some(scaling::write(folder, &title, diagonals, top)?)
             }
             false => None,
@@ -359,6 +393,7 @@ impl<'a> Case<'a> {
             true => Some(alignment::write(folder, basis, moments.covariance.as_ref(), top, seed)?),
             false => None,
         };
+        let source = format!("{source} H, C and E[h²] are those of {}.", self.layer);
         Ok(Figures { setting: *self.setting, source, scaling, maps })
     }
 }

@@ -29,6 +29,9 @@ pub struct Identity {
     pub epochs: u64,
     pub learning_rate: f64,
     pub top: usize,
+    /// The layer that was measured, where it is not the paper's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub layer: Option<String>,
     /// SHA-256 of the training set.
     pub data: String,
     /// This crate's.
@@ -50,6 +53,7 @@ impl Identity {
             epochs: setting.epochs,
             learning_rate: LEARNING_RATE,
             top: setting.top,
+            layer: None,
             data,
             version: env!("CARGO_PKG_VERSION").into(),
         }
@@ -104,7 +108,7 @@ impl Records {
     /// # Errors
     /// [`Error::Io`] where its file cannot be read.
     pub fn find(&self, setting: &Setting, identity: &Identity) -> Result<Option<Run>> {
-        let path = self.path(setting, identity.seed, "json");
+        let path = self.of(setting, identity);
         match std::fs::read(&path) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(Error::io(&path, "read")(error)),
@@ -120,7 +124,15 @@ impl Records {
     /// # Errors
     /// [`Error::Io`] where its file cannot be written.
     pub fn keep(&self, setting: &Setting, run: &Run) -> Result<()> {
-        write_json(self.path(setting, run.identity.seed, "json"), run)
+        write_json(self.of(setting, &run.identity), run)
+    }
+
+    /// The file of the run with this identity: layers apart from the paper's have their own.
+    fn of(&self, setting: &Setting, identity: &Identity) -> PathBuf {
+        match &identity.layer {
+            None => self.path(setting, identity.seed, "json"),
+            Some(layer) => self.path(setting, identity.seed, &format!("{layer}.json")),
+        }
     }
 }
 
