@@ -17,7 +17,7 @@ use crate::{Error, Result};
 
 #[derive(Subcommand)]
 pub enum Paper {
-    /// The noise covariance against the curvature: C ∝ E[h²], C_ii ∝ H_ii^γ.
+    /// The noise covariance against the curvature: C ∝ `E[h²]`, C_ii ∝ H_ii^γ.
     Superlinear(Superlinear),
 }
 

@@ -24,12 +24,15 @@ pub struct Step {
     pub padding: [u32; 2],
 }
 
+/// A kernel's name, and buffer, byte offset and words of each binding.
+type BindGroupKey = (String, Vec<(wgpu::Buffer, u64, usize)>);
+
 /// Collects dispatches, clears and copies.
 pub struct Recorder<'g> {
     gpu: &'g Gpu,
     commands: Vec<Command>,
     parameters: Vec<u8>,
-    bind_groups: HashMap<(String, Vec<(wgpu::Buffer, u64, usize)>), Arc<wgpu::BindGroup>>,
+    bind_groups: HashMap<BindGroupKey, Arc<wgpu::BindGroup>>,
     flops: f64,
     held: Vec<Buffer>,
 }

@@ -1,18 +1,18 @@
-//! The curvature of one fully connected layer, over a data set: H, C and E[h²] in full.
+//! The curvature of one fully connected layer, over a data set: H, C and `E[h²]` in full.
 //!
 //! For `z = W a` the per-sample Hessian is `h_p = M_p ⊗ a_p a_pᵀ` with `M_p = ∇²_z ℓ_p`, because W enters
 //! once. Seeding the tangent at z with the d_out unit directions gives all M_p in one block pass, and with
 //! `δ_p = ∇_z ℓ_p` the three matrices are
 //!
 //! ```text
-//! H = E[M_p ⊗ a aᵀ]      C = E[δ_p δ_pᵀ ⊗ a aᵀ]      E[h²] = E[‖a‖² M_p² ⊗ a aᵀ]
+//! H = E[M_p ⊗ a aᵀ]      C = E[δ_p δ_pᵀ ⊗ a aᵀ]      `E[h²]` = E[‖a‖² M_p² ⊗ a aᵀ]
 //! ```
 //!
 //! one Kronecker Gram product `Σ_p A_p[i,k] B_p[j,l]` over packed symmetric factors, for the three A at once.
 
 use faer::Mat;
 
-use super::pass::Pass;
+use super::pass::{LONGEST_BATCH, Pass};
 use super::problem::Problem;
 use crate::gpu::Recorder;
 use crate::jets::ops::Extent;
@@ -23,7 +23,7 @@ use crate::kernels::pack::{self, Rows, packed_len};
 use crate::net::{Bilinear, Graph, TensorId, Term};
 use crate::{Error, Result};
 
-/// H, C and E[h²] of a fully connected layer's weights `W [d_out, d_in]`, each D × D with D = d_out · d_in
+/// H, C and `E[h²]` of a fully connected layer's weights `W [d_out, d_in]`, each D × D with D = d_out · d_in
 /// and W[o, i] at o · d_in + i.
 #[derive(Clone, Debug)]
 pub struct LayerMoments {
@@ -177,9 +177,7 @@ impl LayerMoments {
         let most = (gpu.max_binding_len() / per_sample)
             .min(gpu.memory_budget() as usize / 8 / held)
             .min((gpu.dispatch_flops() / (2 * rows_a * rows_b) as f64) as usize)
-            .min(65_535) // batches of one dispatch
-            .min(4096)
-            .max(1);
+            .clamp(1, LONGEST_BATCH);
         let mut n = samples.div_ceil(samples.div_ceil(most));
         loop {
             let extent = fit(gpu, network, request, &network.all(), n, d_out)?;
