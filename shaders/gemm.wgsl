@@ -24,6 +24,8 @@ struct Gemm {
     tiles_n: u32,
     parts: u32,       // workgroup_id.z = batch · parts + part
     stride_bias: u32,
+    period_a: u32,    // after so many matrices, A begins again (where it does not: the batch)
+    period_b: u32,
 }
 
 // 0: NT, 1: NN, 2: TN
@@ -75,7 +77,8 @@ fn store4(z: u32, m: u32, n: u32, v: vec4<f32>) {
 // dimensions of the grid.
 struct Place {
     tile: u32,
-    batch: u32,
+    a: u32,           // where the operands' matrices start
+    b: u32,
     first: u32,
     last: u32,
 }
@@ -83,5 +86,7 @@ struct Place {
 fn place(w: vec3<u32>, groups: vec3<u32>) -> Place {
     let batch = w.z / p.parts;
     let first = (w.z - batch * p.parts) * p.k_part;
-    return Place(w.x + w.y * groups.x, batch, first, min(first + p.k_part, p.k));
+    let a_start = (batch % p.period_a) * p.stride_a;
+    let b_start = (batch % p.period_b) * p.stride_b;
+    return Place(w.x + w.y * groups.x, a_start, b_start, first, min(first + p.k_part, p.k));
 }

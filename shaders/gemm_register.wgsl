@@ -45,8 +45,8 @@ fn gemm_tn4(@builtin(workgroup_id) w: vec3<u32>, @builtin(local_invocation_id) l
     let at = corner(o.tile, l);
     let la = p.lda / 4u;
     let lb = p.ldb / 4u;
-    let base_a = o.batch * (p.stride_a / 4u);
-    let base_b = o.batch * (p.stride_b / 4u);
+    let base_a = o.a / 4u;
+    let base_b = o.b / 4u;
     let i0 = base_a + min(at.x, p.m - 4u) / 4u;
     let i1 = base_a + min(at.x + 4u * LY, p.m - 4u) / 4u;
     let j0 = base_b + min(at.y, p.n - 4u) / 4u;
@@ -67,8 +67,8 @@ fn gemm_nn4(@builtin(workgroup_id) w: vec3<u32>, @builtin(local_invocation_id) l
     }
     let at = corner(o.tile, l);
     let lb = p.ldb / 4u;
-    let base_a = o.batch * p.stride_a;
-    let base_b = o.batch * (p.stride_b / 4u);
+    let base_a = o.a;
+    let base_b = o.b / 4u;
     let i = rows(base_a, at.x, p.m, p.lda);
     let j0 = base_b + min(at.y, p.n - 4u) / 4u;
     let j1 = base_b + min(at.y + 4u * LX, p.n - 4u) / 4u;
@@ -104,8 +104,8 @@ fn gemm_any(@builtin(workgroup_id) w: vec3<u32>, @builtin(local_invocation_id) l
     let at = corner(o.tile, l);
     let ka = select(1u, p.lda, LAYOUT == 2u);
     let kb = select(p.ldb, 1u, LAYOUT == 0u);
-    let i = rows(o.batch * p.stride_a, at.x, p.m, select(p.lda, 1u, LAYOUT == 2u));
-    let j = columns(o.batch * p.stride_b, at.y, p.n, select(1u, p.ldb, LAYOUT == 0u));
+    let i = rows(o.a, at.x, p.m, select(p.lda, 1u, LAYOUT == 2u));
+    let j = columns(o.b, at.y, p.n, select(1u, p.ldb, LAYOUT == 0u));
     var t: Tile;
     for (var k = o.first; k < o.last; k++) {
         let x = k * ka;

@@ -56,13 +56,12 @@ fn gemm(
         return;
     }
     let z = w.z;
-    let batch = o.batch;
     let first = o.first;
     let last = o.last;
     let m0 = (o.tile / p.tiles_n) * 128u;
     let n0 = (o.tile % p.tiles_n) * 128u;
-    let oa = batch * p.stride_a;
-    let ob = batch * p.stride_b;
+    let oa = o.a;
+    let ob = o.b;
     var t: Tile;
     var fa = vec4(load_a(oa, m0, first, last, e, 0u), load_a(oa, m0, first, last, e, 1u),
         load_a(oa, m0, first, last, e, 2u), load_a(oa, m0, first, last, e, 3u));

@@ -14,6 +14,9 @@ const RELU = 0u;
 const LEAKY_RELU = 1u;
 const TANH = 2u;
 const GELU = 3u;
+const EXP = 4u;
+const RECIPROCAL = 5u;
+const RECIPROCAL_SQRT = 6u;
 
 const HAS_X1 = 1u;
 const HAS_X2 = 2u;
@@ -26,7 +29,7 @@ struct Params {
     directions: u32,
     has: u32,
     add: u32,
-    slope: f32,
+    number: f32, // slope of the leaky ReLU, shift under the reciprocal square root
 }
 
 @group(0) @binding(0) var<storage, read> x: array<f32>;
@@ -82,11 +85,23 @@ fn sigma(v: f32) -> vec4<f32> {
             return select(vec4(0.0), vec4(v, 1.0, 0.0, 0.0), v > 0.0);
         }
         case LEAKY_RELU: {
-            return select(vec4(p.slope * v, p.slope, 0.0, 0.0), vec4(v, 1.0, 0.0, 0.0), v > 0.0);
+            return select(vec4(p.number * v, p.number, 0.0, 0.0), vec4(v, 1.0, 0.0, 0.0), v > 0.0);
         }
         case TANH: {
             let y = tanh_of(v);
             return vec4(y, -2.0 * y.x * y.y, y.y * (6.0 * y.x * y.x - 2.0));
+        }
+        case EXP: {
+            return vec4(exp(v));
+        }
+        case RECIPROCAL: {
+            let r = 1.0 / v;
+            return vec4(r, -r * r, 2.0 * r * r * r, -6.0 * r * r * r * r);
+        }
+        case RECIPROCAL_SQRT: {
+            let r = 1.0 / (v + p.number);
+            let s = sqrt(r);
+            return vec4(s, -0.5 * s * r, 0.75 * s * r * r, -1.875 * s * r * r * r);
         }
         default: { // GELU: σ = v Φ, σ′ = Φ + v φ, σ″ = (2 − v²) φ, σ‴ = (v² − 4) v φ
             let tail = gaussian_tail(v);

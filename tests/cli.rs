@@ -484,10 +484,12 @@ fn bad_models() {
     let cases = [
         (
             "input = [7]\n\n[[layers]]\ntype = \"conv9d\"\n".to_string(),
-            "line 4: unknown variant `conv9d`, expected one of `linear`, `flatten`, `relu`, `leaky_relu`, `tanh`, `gelu`",
+            "line 4: unknown variant `conv9d`, expected one of `linear`, `conv2d`, `max_pool2d`, `avg_pool2d`, \
+             `adaptive_avg_pool2d`, `flatten`, `relu`, `leaky_relu`, `tanh`, `gelu`, `scalar_bias`, `scalar_scale`, \
+             `residual`, `embedding`, `positional_encoding`, `transformer_encoder_layer`, `layer_norm`, `mean_pool`",
         ),
         ("input = [7]\n[[layers]]\ntype = \"linear\"\n".to_string(), "line 2: missing field `out_features`"),
-        (linear.to_string(), "line 1: missing field `input`"),
+        (linear.to_string(), "found neither input nor tokens, expected one of them"),
         (
             format!("input = [7]\n{linear}slope = 1\n"),
             "line 2: unknown field `slope`, expected `out_features` or `bias`",
@@ -497,7 +499,7 @@ fn bad_models() {
             format!("input = [3, 7]\n{linear}"),
             "the last layer's output has shape [3, 4], expected one axis: add a flatten layer",
         ),
-        (format!("input = []\n{linear}"), "layer 0 (linear): takes a tensor with at least one axis"),
+        (format!("input = []\n{linear}"), "found neither input nor tokens, expected one of them"),
         (
             "input = [7]\n[[layers]]\ntype = \"linear\"\nout_features = 0\n".to_string(),
             "layer 0 (linear): output: found shape [1, 0], expected positive sizes and at most 4294967295 values",

@@ -1,5 +1,9 @@
 //! The networks that the tests run over, and the measure of agreement.
 
+mod ops;
+
+pub use ops::{TIES, op_cases};
+
 use curvkit::data::{Dataset, Targets};
 use curvkit::net::{Layer, Loss, Model};
 use rand::{RngExt, SeedableRng};
@@ -29,6 +33,18 @@ impl Case {
         Problem::new(&self.model, self.loss, &self.parameters, &self.data)
     }
 }
+
+/// The folders of `reference-cases` and the losses of their problems.
+pub const REFERENCE_CASES: &[(&str, Loss)] = &[
+    ("cross-entropy", CrossEntropy),
+    ("mse", Mse),
+    ("softmax-mse", SoftmaxMse),
+    ("squared-error", SquaredError),
+    ("conv", CrossEntropy),
+    ("residual", Mse),
+    ("transformer-post-norm", CrossEntropy),
+    ("transformer-norm-first", SquaredError),
+];
 
 use Layer::{Gelu, Relu, Tanh};
 use Loss::{CrossEntropy, Mse, SoftmaxMse, SquaredError};

@@ -14,7 +14,7 @@ pub fn gpu() -> &'static Gpu {
     static GPU: LazyLock<Gpu> = LazyLock::new(|| {
         let gpu = Gpu::new(&GpuOptions::from_env()).expect("an adapter");
         let [a, b, c] = [(); 3].map(|()| gpu.zeros(1).expect("a buffer").slice(0, 1));
-        let matrix = |view| Matrix { view, row: 1, batch: 1 };
+        let matrix = |view| Matrix { view, row: 1, batch: 1, period: 0 };
         let shape = Shape { batch: 1, m: 1, n: 1, k: 1 };
         let product = Gemm { layout: Layout::NT, shape, alpha: 1.0, add: false };
         run(&gpu, |rec| gemm(rec, product, matrix(&a), matrix(&b), None, matrix(&c)));

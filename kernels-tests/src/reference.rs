@@ -3,14 +3,16 @@
 //! Everything is done sample by sample and with dense vectors, from three things:
 //! * **dual numbers** ([`scalar`]): `f(x + x′ε)` carries a directional derivative, nested duals carry
 //!   higher ones;
-//! * **a backward pass over any scalar** ([`network`]): over f64 it returns the gradient, over duals the
-//!   gradient's directional derivatives,
+//! * **a backward pass over any scalar** ([`tape`]) of the forward formulas ([`network`], [`layers`]): over f64
+//!   it returns the gradient, over duals the gradient's directional derivatives,
 //!   `∇L(θ + εv) = ∇L + ε H v` and `∇L(θ + (ε₁ + ε₂) v) = … + ε₁ ε₂ ∇³L[v, v]`;
 //! * **definitions**: the noise covariance and the layer moments are means of explicit outer products and
 //!   explicit per-sample Hessians.
 
+pub mod layers;
 pub mod network;
 pub mod scalar;
+pub mod tape;
 
 use curvkit::data::{Dataset, Targets};
 use curvkit::net::{Loss, Model};
@@ -26,7 +28,7 @@ use scalar::{Curve, Dual, Scalar};
 pub struct Problem {
     pub network: Network,
     pub loss: Loss,
-    /// θ: `[P]`, each layer's weight before its bias, as PyTorch orders them.
+    /// θ: `[P]`, in the order of PyTorch's `state_dict`.
     pub parameters: Vec<f64>,
     /// `[N, d]`
     pub inputs: Vec<f64>,
@@ -51,7 +53,7 @@ impl Problem {
     pub fn new(model: &Model, loss: Loss, parameters: &[impl Real], data: &Dataset) -> Problem {
         let network = Network::new(model);
         let outputs = network.outputs;
-        assert_eq!(data.shape, model.input, "the samples' shape");
+        assert_eq!(data.shape, network.input, "the samples' shape");
         assert_eq!(parameters.len(), network.parameter_count(), "the number of parameters");
         let targets = match &data.targets {
             Targets::Classes(classes) => one_hot(classes, outputs),
@@ -84,7 +86,7 @@ impl Problem {
 
     /// `f [N, L]`
     pub fn outputs(&self) -> Vec<f64> {
-        let sample = |p| self.network.forward(&self.parameters, self.sample(p).0).pop().expect("outputs");
+        let sample = |p| self.network.forward(&self.parameters, self.sample(p).0);
         (0..self.samples()).flat_map(sample).collect()
     }
 
@@ -169,9 +171,7 @@ impl Problem {
     /// `∇ℓ_p(θ) [P]` at any parameters, in any scalar.
     fn sample_gradient<S: Scalar>(&self, p: usize, theta: &[S]) -> Vec<S> {
         let (x, y) = self.sample(p);
-        let states = self.network.forward(theta, x);
-        let adjoint = loss_gradient(self.loss, states.last().expect("outputs"), y);
-        self.network.backward(theta, &states, adjoint)
+        self.network.backward(theta, x, |f| loss_gradient(self.loss, f, y))
     }
 
     /// `∇L(θ) [P]` at any parameters, in any scalar.
@@ -184,9 +184,9 @@ impl Problem {
         let moving = zip(theta, v, |value, slope| Dual { value, slope });
         self.mean(|p| {
             let (x, y) = self.sample(p);
-            let outputs = self.network.forward(&moving, x).pop().expect("outputs");
+            let outputs = self.network.forward(&moving, x);
             let adjoint = loss_gradient(self.loss, &outputs, y).into_iter().map(|g| g.slope).collect();
-            self.network.backward(theta, &self.network.forward(theta, x), adjoint)
+            self.network.backward(theta, x, |_| adjoint)
         })
     }
 
@@ -217,5 +217,7 @@ fn zip<A: Copy, B: Copy, C>(a: &[A], b: &[B], f: impl Fn(A, B) -> C) -> Vec<C> {
     a.iter().zip(b).map(|(&a, &b)| f(a, b)).collect()
 }
 
+#[cfg(test)]
+mod layer_tests;
 #[cfg(test)]
 mod tests;

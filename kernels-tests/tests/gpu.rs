@@ -234,7 +234,7 @@ fn long_programs_are_cut_into_submissions() {
         for _ in 0..products {
             let shape = Shape { batch: 1, m: size, n: size, k: size };
             let product = Gemm { layout: Layout::NN, shape, alpha: 1.0, add: true };
-            let matrix = |view| Matrix { view, row: size, batch: 0 };
+            let matrix = |view| Matrix { view, row: size, batch: 0, period: 0 };
             gemm_with(rec, Family::Register, product, matrix(&a), matrix(&b), None, matrix(&c))?;
         }
         rec.copy(&c, &last);

@@ -200,19 +200,19 @@ fn curvature_applies_to_blocks_over_several_buffers() {
     }
 }
 
-/// The parameters move, and the operator's products with them.
+/// The parameters move, and the products of operators made since with them.
 #[test]
-fn operators_see_the_parameters_of_now() {
+fn operators_are_of_the_parameters_of_now() {
     let mut net = Net::new(&[3, 5, 2], Layer::Gelu, true, Loss::SquaredError, 9);
     let all = net.network.all();
     let v = random(8, all.dim);
-    let problem = net.problem(gpu());
+    let mut problem = net.problem(gpu());
     let block = Block::upload(gpu(), all.stride, &all.pad(&v)).unwrap();
     let product = Block::zeros(gpu(), all.stride, 1).unwrap();
-    let operator = problem.operator(Curvature::Hessian, &all).unwrap();
     for scale in [1.0, -0.5] {
         net.theta.iter_mut().for_each(|x| *x *= scale);
         problem.set_parameters(&net.theta).unwrap();
+        let operator = problem.operator(Curvature::Hessian, &all).unwrap();
         operator.apply(&block, &product).unwrap();
         let found = all.unpad(&product.download().unwrap());
         assert_close("H v", &found, &net.reference().hvp(&v), 5e-6, 1e-3);
@@ -318,7 +318,7 @@ fn layers_that_cannot_be_measured() {
         assert_eq!(message, expected);
     }
     let layers = vec![Layer::Linear { out_features: 2, bias: false }, Layer::Flatten];
-    let network = Network::new(&Model { input: vec![3, 4], layers }).unwrap();
+    let network = Network::new(&Model { input: vec![3, 4], tokens: None, layers }).unwrap();
     let data = Dataset::new(random(1, 12), vec![3, 4], Targets::Classes(vec![1])).unwrap();
     let problem = Problem::new(gpu(), &network, &random(2, 8), &data, Loss::CrossEntropy).unwrap();
     assert_eq!(

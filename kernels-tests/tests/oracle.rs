@@ -1,10 +1,10 @@
-//! The f64 oracle against JAX in f64: every quantity of the cases in `reference-cases`, one folder per loss.
+//! The f64 oracle against JAX and PyTorch in f64: every quantity of the cases in `reference-cases`.
 
 use std::path::{Path, PathBuf};
 
 use curvkit::data::{Dataset, Targets};
-use curvkit::net::{Loss, Model};
-use kernels_tests::cases::assert_close;
+use curvkit::net::Model;
+use kernels_tests::cases::{REFERENCE_CASES, assert_close};
 use kernels_tests::reference::Problem;
 use kernels_tests::reference::network::Network;
 use safetensors::tensor::TensorView;
@@ -44,6 +44,27 @@ impl Tensors {
         })
     }
 
+    fn i64s(&self, name: &str) -> Vec<i64> {
+        self.view(name, |view| {
+            assert_eq!(view.dtype(), Dtype::I64, "{name}");
+            bytemuck::pod_collect_to_vec(view.data())
+        })
+    }
+
+    /// Samples of `shape`; of tokens, the ids and then the mask.
+    fn data(&self, model: &Model) -> Dataset {
+        let (inputs, shape) = match model.tokens {
+            Some(tokens) => {
+                let ids: Vec<f32> = self.i64s("inputs").into_iter().map(|id| id as f32).collect();
+                let mask = self.f32s("mask");
+                let rows = ids.chunks(tokens).zip(mask.chunks(tokens));
+                (rows.flat_map(|(ids, mask)| [ids, mask].concat()).collect(), vec![2, tokens])
+            }
+            None => (self.f32s("inputs"), model.input.clone()),
+        };
+        Dataset::new(inputs, shape, self.targets()).expect("a data set")
+    }
+
     /// Integers are classes, floats are values.
     fn targets(&self) -> Targets {
         self.view("targets", |view| match view.dtype() {
@@ -60,17 +81,18 @@ impl Tensors {
 }
 
 #[test]
-fn the_oracle_agrees_with_jax() {
-    for loss in Loss::ALL {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("reference-cases").join(loss.name());
+fn the_oracle_agrees_with_jax_and_pytorch() {
+    for &(case, loss) in REFERENCE_CASES {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("reference-cases").join(case);
         let tensors = |file: &str| Tensors::read(folder.join(file));
         let model = Model::read(folder.join("model.toml")).expect("a model file");
-        let (weights, data) = (tensors("weights.safetensors"), tensors("data.safetensors"));
-        let names = Network::new(&model).parameters;
-        let theta: Vec<f32> = names.iter().flat_map(|(name, _)| weights.f32s(name)).collect();
-        let data =
-            Dataset::new(data.f32s("inputs"), model.input.clone(), data.targets()).expect("a data set");
-        let problem = Problem::new(&model, loss, &theta, &data);
+        let weights = tensors("weights.safetensors");
+        let parameters = Network::new(&model).parameters;
+        for (name, shape) in &parameters {
+            weights.view(name, |view| assert_eq!(view.shape(), shape, "{case}: {name}"));
+        }
+        let theta: Vec<f32> = parameters.iter().flat_map(|(name, _)| weights.f32s(name)).collect();
+        let problem = Problem::new(&model, loss, &theta, &tensors("data.safetensors").data(&model));
         let v = tensors("vectors.safetensors").f32s("v");
 
         let expected = tensors("reference.safetensors");
@@ -83,7 +105,7 @@ fn the_oracle_agrees_with_jax() {
             ("noise_covariance_vp", problem.noise_covariance_vp(&v)),
             ("third", problem.third(&v)),
         ] {
-            assert_close(&format!("{loss}: {quantity}"), &found, &expected.f64s(quantity), 1e-10, 1.0);
+            assert_close(&format!("{case}: {quantity}"), &found, &expected.f64s(quantity), 1e-10, 1.0);
         }
     }
 }

@@ -18,6 +18,8 @@ use std::collections::BTreeMap;
 use crate::{Error, Result};
 
 /// N samples and their targets, in host memory.
+///
+/// A sample of tokens is `[2, T]`: the ids, then the mask (1 keeps a token, 0 is padding), both exact in f32.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Dataset {
     /// Sample after sample, each `shape` in row-major order: `[N, …shape]`.

@@ -7,7 +7,7 @@
 //! follow the same rules. Zeros are known: an absent slot costs nothing. What no result needs is dropped.
 
 use crate::kernels::pointwise::Pointwise;
-use crate::net::{Bilinear, Graph, Kind, Linear, Node, TensorId, Term};
+use crate::net::{Bilinear, Constant, Graph, Kind, Linear, Node, TensorId, Term};
 
 /// A tensor or its adjoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -119,9 +119,12 @@ pub enum Form {
 #[derive(Clone, Copy, Debug)]
 pub enum Summand {
     /// `c A x`, or `c Aᵀ x`; the latter summed over samples where A acts on a parameter, unless per sample.
-    Linear { map: Linear, transposed: bool, per_sample: bool, x: Slot, c: f32 },
+    /// A may depend on values `by`: ids, or what decides a maximum.
+    Linear { map: Linear, transposed: bool, per_sample: bool, x: Slot, by: Option<Slot>, c: f32 },
     /// `c β(x, y)` in one of its forms.
     Bilinear { map: Bilinear, form: Form, x: Slot, y: Slot, c: f32 },
+    /// Of order 0 alone; it may depend on the input and on values `of`.
+    Constant { constant: Constant, input: Slot, of: Option<Slot> },
     /// The order in hand of `σ′(x) d̄`, of those slots that are there.
     PointwiseAdjoint { sigma: Pointwise, x: [Option<Slot>; 3], d: [Option<Slot>; 3] },
 }
@@ -162,8 +165,9 @@ impl Instruction {
             Instruction::Sum { summands, .. } => summands
                 .iter()
                 .flat_map(|summand| match *summand {
-                    Summand::Linear { x, .. } => vec![x],
+                    Summand::Linear { x, by, .. } => [Some(x), by].into_iter().flatten().collect(),
                     Summand::Bilinear { x, y, .. } => vec![x, y],
+                    Summand::Constant { input, of, .. } => [Some(input), of].into_iter().flatten().collect(),
                     Summand::PointwiseAdjoint { x, d, .. } => x.into_iter().chain(d).flatten().collect(),
                 })
                 .collect(),
@@ -258,17 +262,34 @@ impl Planner<'_> {
 
     fn forward_summands(&self, term: Term, order: u8) -> Vec<Summand> {
         match term {
-            Term::Linear { map, x } => {
-                let x = value(x, order);
-                let summand = Summand::Linear { map, transposed: false, per_sample: false, x, c: 1.0 };
+            Term::Linear { map, transposed, x, c } => {
+                let (by, x) = (self.by(map, x), value(x, order));
+                let summand = Summand::Linear { map, transposed, per_sample: false, x, by, c };
                 self.has(x).then_some(summand).into_iter().collect()
             }
-            Term::Bilinear { map, a, b } => leibniz(order)
-                .map(|(i, j, c)| (value(a, i), value(b, j), c))
+            Term::Bilinear { map, a, b, c } => leibniz(order)
+                .map(|(i, j, times)| (value(a, i), value(b, j), c * times))
                 .filter(|&(x, y, _)| self.has(x) && self.has(y))
                 .map(|(x, y, c)| Summand::Bilinear { map, form: Form::Value, x, y, c })
                 .collect(),
+            Term::Constant(constant) if order == 0 => {
+                let of = match constant {
+                    Constant::RowShift { of, .. } => Some(value(of, 0)),
+                    _ => None,
+                };
+                vec![Summand::Constant { constant, input: value(self.graph.input, 0), of }]
+            }
+            Term::Constant(_) => vec![],
             Term::Pointwise { .. } => unreachable!("a pointwise term is the only one of its node"),
+        }
+    }
+
+    /// The values that a linear map of tensor `x` depends on.
+    fn by(&self, map: Linear, x: TensorId) -> Option<Slot> {
+        match map {
+            Linear::Embed { .. } => Some(value(self.graph.input, 0)),
+            Linear::Pool { maximum: true, .. } => Some(value(x, 0)),
+            _ => None,
         }
     }
 
@@ -307,15 +328,9 @@ impl Planner<'_> {
         // an adjoint is complete once every node that uses its tensor has been passed
         let mut users: Vec<Vec<&Node>> = vec![Vec::new(); graph.tensors.len()];
         for node in &graph.nodes {
-            for term in &node.terms {
-                match *term {
-                    Term::Linear { x, .. } | Term::Pointwise { x, .. } => users[x].push(node),
-                    Term::Bilinear { a, b, .. } => {
-                        users[a].push(node);
-                        if a != b {
-                            users[b].push(node);
-                        }
-                    }
+            for id in node.terms.iter().flat_map(Term::operands) {
+                if users[id].last().is_none_or(|last| last.output != node.output) {
+                    users[id].push(node);
                 }
             }
         }
@@ -342,26 +357,26 @@ impl Planner<'_> {
             Kind::Parameter(index) => self.request.per_sample.contains(&index),
             _ => false,
         };
-        let product = |form, other: TensorId, map| {
+        let product = |form, other: TensorId, map, c: f32| {
             leibniz(order)
-                .map(move |(i, j, c)| (adjoint(output, i), value(other, j), c))
+                .map(move |(i, j, times)| (adjoint(output, i), value(other, j), c * times))
                 .filter(|&(x, y, _)| self.has(x) && self.has(y))
                 .map(move |(x, y, c)| Summand::Bilinear { map, form, x, y, c })
         };
         match term {
-            Term::Linear { map, x } if x == id => {
-                let x = adjoint(output, order);
-                let summand = Summand::Linear { map, transposed: true, per_sample, x, c: 1.0 };
+            Term::Linear { map, transposed, x, c } if x == id => {
+                let (by, x) = (self.by(map, x), adjoint(output, order));
+                let summand = Summand::Linear { map, transposed: !transposed, per_sample, x, by, c };
                 self.has(x).then_some(summand).into_iter().collect()
             }
-            Term::Bilinear { map, a, b } => {
+            Term::Bilinear { map, a, b, c } => {
                 let mut summands = Vec::new();
                 if a == id {
                     let form = if per_sample { Form::PerSampleA } else { Form::AdjointA };
-                    summands.extend(product(form, b, map));
+                    summands.extend(product(form, b, map, c));
                 }
                 if b == id {
-                    summands.extend(product(Form::AdjointB, a, map));
+                    summands.extend(product(Form::AdjointB, a, map, c));
                 }
                 summands
             }

@@ -7,7 +7,7 @@ use super::plan::{Instruction, Request, Slot, Summand, Tangents, Var, plan};
 use super::samples::Samples;
 use crate::gpu::{Buffer, Gpu, Program, Recorder, Step, View};
 use crate::kernels::{gather, loss, pointwise, vector};
-use crate::net::{Bilinear, Kind, Linear, Loss, Network, Subspace};
+use crate::net::{Bilinear, Kind, Linear, Loss, Network, Subspace, Term};
 use crate::{Error, Result};
 
 /// What a sweep runs on.
@@ -170,6 +170,8 @@ pub fn fit(
     let mut extent = Extent { n: samples, k: directions };
     // below this many rows a product has too little to do on each weight that it reads
     const ENOUGH_ROWS: usize = 256;
+    // WebGPU's limit along one axis of a dispatch
+    const MOST_GROUPS: usize = 65_535;
     loop {
         let memory = Memory::new(network, request, &instructions, extent);
         // directions and results
@@ -180,6 +182,7 @@ pub fn fit(
         if bytes <= gpu.memory_budget()
             && binding <= gpu.max_binding_len()
             && memory.heaviest(network) <= gpu.dispatch_flops()
+            && memory.matrices(network) <= MOST_GROUPS
         {
             return Ok(extent);
         }
@@ -266,14 +269,20 @@ impl<'a> Memory<'a> {
 
     /// Floating-point operations of the heaviest dispatch.
     fn heaviest(&self, network: &Network) -> f64 {
-        let per_row = |map: Bilinear| match map {
-            Bilinear::Dense { rows, ins, outs } => (2 * rows * ins * outs) as f64,
-        };
         let maps = network.graph().nodes.iter().flat_map(|node| &node.terms).filter_map(|term| match term {
-            crate::net::Term::Bilinear { map, .. } => Some(per_row(*map)),
+            Term::Bilinear { map, .. } => Some(map.flops()),
             _ => None,
         });
         maps.fold(0.0, f64::max) * (self.extent.n * self.extent.k) as f64
+    }
+
+    /// Matrices of the largest batch of products.
+    fn matrices(&self, network: &Network) -> usize {
+        let maps = network.graph().nodes.iter().flat_map(|node| &node.terms).filter_map(|term| match term {
+            Term::Bilinear { map: Bilinear::MatMul { batch, .. }, .. } => Some(*batch),
+            _ => None,
+        });
+        maps.max().unwrap_or(0) * self.extent.n * self.extent.k
     }
 }
 
@@ -429,9 +438,13 @@ impl Emitter<'_> {
                 continue;
             }
             match *summand {
-                Summand::Linear { map, transposed, per_sample, x, c } => {
-                    let x = self.operand(x);
-                    ops::linear(rec, map, (transposed, per_sample), extent, &x, &out, c, add)?;
+                Summand::Linear { map, transposed, per_sample, x, by, c } => {
+                    let (x, by) = (self.operand(x), by.map(|by| self.view(by)));
+                    ops::linear(rec, map, (transposed, per_sample), extent, &x, by.as_ref(), &out, c, add)?;
+                }
+                Summand::Constant { constant, input, of } => {
+                    let (input, of) = (self.view(input), of.map(|of| self.view(of)));
+                    ops::constant(rec, constant, extent.n, &input, of.as_ref(), &out.view, add)?;
                 }
                 Summand::Bilinear { map, form, x, y, c } => {
                     let (x, y) = (self.operand(x), self.operand(y));
@@ -440,7 +453,7 @@ impl Emitter<'_> {
                         let later = summands.iter().enumerate().skip(at + 1);
                         for (other, summand) in later {
                             if let Summand::Linear {
-                                map: Linear::Broadcast { .. }, transposed: false, x: b, ..
+                                map: Linear::Broadcast(_), transposed: false, x: b, c: 1.0, ..
                             } = *summand
                             {
                                 let operand = self.operand(b);

@@ -1,5 +1,6 @@
 //! Batched matrix products (`shaders/gemm.wgsl` and the two families of kernels beside it).
 
+use bytemuck::Zeroable;
 use serde::{Deserialize, Serialize};
 
 use crate::Result;
@@ -54,6 +55,8 @@ pub struct Matrix<'a> {
     pub row: usize,
     /// Words from one matrix of the batch to the next; 0 where one serves all.
     pub batch: usize,
+    /// After how many matrices they begin again, for an operand; 0 where they do not.
+    pub period: usize,
 }
 
 /// A product to record.
@@ -85,6 +88,9 @@ struct Params {
     tiles_n: u32,
     parts: u32,
     stride_bias: u32,
+    period_a: u32,
+    period_b: u32,
+    padding: [u32; 2],
 }
 
 const ADD: u32 = 1;
@@ -170,7 +176,8 @@ pub fn gemm_with(
         return Ok(());
     }
     let fits = |matrix: &Matrix, rows: usize, columns: usize| {
-        (s.batch - 1) * matrix.batch + rows.saturating_sub(1) * matrix.row + columns <= matrix.view.len()
+        let matrices = if matrix.period == 0 { s.batch } else { matrix.period.min(s.batch) };
+        (matrices - 1) * matrix.batch + rows.saturating_sub(1) * matrix.row + columns <= matrix.view.len()
     };
     let (rows_a, columns_a) = if layout == Layout::TN { (s.k, s.m) } else { (s.m, s.k) };
     let (rows_b, columns_b) = if layout == Layout::NT { (s.n, s.k) } else { (s.k, s.n) };
@@ -209,6 +216,9 @@ pub fn gemm_with(
         tiles_n: tiles_n as u32,
         parts: parts as u32,
         stride_bias: bias.map_or(0, |(_, stride)| stride as u32),
+        period_a: if a.period == 0 { s.batch } else { a.period } as u32,
+        period_b: if b.period == 0 { s.batch } else { b.period } as u32,
+        padding: [0; 2],
     };
     let [x, y, _] = grid(tiles, 1);
     let groups = [x, y, (s.batch * parts) as u32];
@@ -235,9 +245,45 @@ pub fn gemm_with(
     };
     let bindings = [(name_a, a.view), (name_b, b.view), ("c", &scratch), ("bias", a.view)];
     rec.dispatch(&kernel, &bindings, &partial, groups, s.flops())?;
-    let sum = rec.gpu().kernel(REGISTER, "gemm_sum", &[])?;
-    let groups = [s.n.div_ceil(64) as u32, s.m as u32, s.batch as u32];
-    rec.dispatch(&sum, &[("a", &scratch), ("c", c.view), ("bias", bias_view)], &whole, groups, words as f64)
+    record_sum(rec, &scratch, bias_view, c.view, &whole, s.batch)
+}
+
+/// `c[z] (+)= α Σ_part parts[z, part]`, in order: what products and convolutions that were split end with.
+///
+/// `sizes`: batch, parts and the length of each. `parts`: `[batch, parts, len]`.
+pub(super) fn sum_parts(
+    rec: &mut Recorder,
+    (batch, parts, len): (usize, usize, usize),
+    from: &View,
+    c: super::broadcast::Strided,
+    alpha: f32,
+    add: bool,
+) -> Result<()> {
+    let params = Params {
+        m: 1,
+        n: len as u32,
+        flags: if add { ADD } else { 0 },
+        ldc: len as u32,
+        stride_c: c.stride as u32,
+        alpha,
+        parts: parts as u32,
+        ..Params::zeroed()
+    };
+    record_sum(rec, from, from, c.view, &params, batch)
+}
+
+fn record_sum(
+    rec: &mut Recorder,
+    from: &View,
+    bias: &View,
+    c: &View,
+    params: &Params,
+    batch: usize,
+) -> Result<()> {
+    let kernel = rec.gpu().kernel(REGISTER, "gemm_sum", &[])?;
+    let groups = [params.n.div_ceil(64), params.m, batch as u32];
+    assert!(groups.iter().all(|&g| g <= 65_535), "a sum over {} × {} elements", params.m, params.n);
+    rec.dispatch(&kernel, &[("a", from), ("c", c), ("bias", bias)], params, groups, from.len() as f64)
 }
 
 /// Which family makes products fastest on an adapter, as measured once and kept for that adapter and driver.
@@ -258,30 +304,21 @@ impl Tuning {
 
     /// The tuning that an earlier run measured for this adapter and driver, or measures it.
     ///
-    /// It is kept in `$CURVKIT_CACHE`, or in the user's cache folder under `curvkit/`. An adapter that fails
-    /// while it is measured gets the family for its class.
+    /// It is kept in `$CURVKIT_CACHE`, or in the user's cache folder under `curvkit/`. Where it cannot be kept
+    /// or measured, the families for the adapter's class do: one run's bits are then the next one's.
     pub(crate) fn load_or_measure(gpu: &Gpu) -> Tuning {
-        let path = Self::path(gpu);
-        let kept = path.as_ref().and_then(|path| std::fs::read(path).ok());
-        if let Some(tuning) = kept.and_then(|bytes| serde_json::from_slice(&bytes).ok()) {
-            return tuning;
-        }
-        match Self::measure(gpu) {
-            Ok(tuning) => {
-                if let Some(path) = path
-                    && let Err(error) = Self::keep(tuning, &path)
-                {
-                    log::warn!("the tuning of this adapter was not kept: {error}");
-                }
-                tuning
-            }
-            Err(error) => {
-                log::warn!("matrix products were not measured: {error}");
-                let software = gpu.info().device_type == wgpu::DeviceType::Cpu;
-                let family = if software { Family::Register } else { Family::Workgroup };
-                Tuning { small: family, large: family }
-            }
-        }
+        let software = gpu.info().device_type == wgpu::DeviceType::Cpu;
+        let family = if software { Family::Register } else { Family::Workgroup };
+        let of_class = Tuning { small: family, large: family };
+        let Some(path) = Self::path(gpu) else { return of_class };
+        let kept = std::fs::read(&path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        kept.unwrap_or_else(|| {
+            let measured = Self::measure(gpu).and_then(|tuning| Self::keep(tuning, &path).map(|()| tuning));
+            measured.unwrap_or_else(|error| {
+                log::warn!("matrix products are not tuned to this adapter: {error}");
+                of_class
+            })
+        })
     }
 
     fn path(gpu: &Gpu) -> Option<std::path::PathBuf> {
@@ -326,9 +363,9 @@ pub fn rate(gpu: &Gpu, family: Family, layout: Layout, s: Shape, runs: usize) ->
     let row_a = if layout == Layout::TN { s.m } else { s.k };
     let row_b = if layout == Layout::NT { s.k } else { s.n };
     for _ in 0..runs {
-        let a = Matrix { view: &a, row: row_a, batch: s.m * s.k };
-        let b = Matrix { view: &b, row: row_b, batch: s.n * s.k };
-        let c = Matrix { view: &c, row: s.n, batch: s.m * s.n };
+        let a = Matrix { view: &a, row: row_a, batch: s.m * s.k, period: 0 };
+        let b = Matrix { view: &b, row: row_b, batch: s.n * s.k, period: 0 };
+        let c = Matrix { view: &c, row: s.n, batch: s.m * s.n, period: 0 };
         gemm_with(&mut rec, family, product, a, b, None, c)?;
     }
     let program = rec.finish()?;

@@ -16,6 +16,11 @@ pub enum Pointwise {
     Tanh,
     /// `x Φ(x)`
     Gelu,
+    Exp,
+    /// `1 / x`
+    Reciprocal,
+    /// `1 / √(x + shift)`
+    ReciprocalSqrt { shift: f32 },
 }
 
 impl Pointwise {
@@ -30,13 +35,18 @@ impl Pointwise {
             Pointwise::LeakyRelu { .. } => 1,
             Pointwise::Tanh => 2,
             Pointwise::Gelu => 3,
+            Pointwise::Exp => 4,
+            Pointwise::Reciprocal => 5,
+            Pointwise::ReciprocalSqrt { .. } => 6,
         };
         [("SIGMA", code)]
     }
 
-    fn slope(self) -> f32 {
+    /// The number that the shader calls `number`.
+    fn number(self) -> f32 {
         match self {
             Pointwise::LeakyRelu { slope } => slope,
+            Pointwise::ReciprocalSqrt { shift } => shift,
             _ => 0.0,
         }
     }
@@ -49,7 +59,7 @@ struct Params {
     directions: u32,
     has: u32,
     add: u32,
-    slope: f32,
+    number: f32,
     padding: [u32; 3],
 }
 
@@ -72,7 +82,7 @@ pub fn jet(
         directions: directions as u32,
         has: if x2.is_some() { HAS_X2 } else { 0 },
         add: 0,
-        slope: sigma.slope(),
+        number: sigma.number(),
         padding: [0; 3],
     };
     let groups = grid(elements, 64);
@@ -113,7 +123,7 @@ pub fn adjoint_block(
         directions: directions as u32,
         has: 0,
         add: add as u32,
-        slope: sigma.slope(),
+        number: sigma.number(),
         padding: [0; 3],
     };
     let kernel = rec.gpu().kernel(SHADER, "adjoint_block", &sigma.constants())?;
@@ -138,7 +148,7 @@ pub fn adjoint1(
         directions: directions as u32,
         has: if d1.is_some() { HAS_D1 } else { 0 },
         add: add as u32,
-        slope: sigma.slope(),
+        number: sigma.number(),
         padding: [0; 3],
     };
     let kernel = rec.gpu().kernel(SHADER, "adjoint1", &sigma.constants())?;
@@ -164,7 +174,7 @@ pub fn adjoint2(
         directions: directions as u32,
         has: flag(x2, HAS_X2) | flag(d1, HAS_D1) | flag(d2, HAS_D2),
         add: add as u32,
-        slope: sigma.slope(),
+        number: sigma.number(),
         padding: [0; 3],
     };
     let kernel = rec.gpu().kernel(SHADER, "adjoint2", &sigma.constants())?;

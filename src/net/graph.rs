@@ -1,7 +1,12 @@
 //! The graph: tensors, each defined as a sum of linear, bilinear and pointwise terms.
 
-use super::model::{Layer, Model};
+use super::build::Builder;
+use super::model::Model;
+use crate::kernels::broadcast::Axes;
+use crate::kernels::conv::Conv;
 use crate::kernels::pointwise::Pointwise;
+use crate::kernels::pool::Windows;
+use crate::kernels::sequence::Heads;
 use crate::{Error, Result};
 
 /// A tensor of the graph, by its position in [`Graph::tensors`].
@@ -26,26 +31,97 @@ pub struct Tensor {
 }
 
 /// `y = A x`
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Linear {
-    /// A vector over the rows of a matrix: `y[n, r, c] = x[c]`, `rows` a sample. The parameter is x.
-    Broadcast { rows: usize, columns: usize },
+    /// A parameter over every sample: `y[n, o, q, i] = x[q]`.
+    Broadcast(Axes),
+    /// Each value `inner` times: `y[n, q, i] = x[n, q]`; with `inner` 1 the identity. Transposed, sums of rows.
+    Spread { m: usize, inner: usize },
+    /// Means or, where `maximum`, the values at the first maxima, over windows of each of `channels` planes.
+    Pool { channels: usize, windows: Windows, maximum: bool },
+    /// `y[n, t, e] = x[id(n, t), e]` with the ids of the input. The parameter is x.
+    Embed { ids: usize, width: usize, tokens: usize },
+    /// The heads of one part of the features: `y[n, h, t, d] = x[n, t, part, h, d]`.
+    Heads { tokens: usize, heads: Heads },
+}
+
+impl Linear {
+    /// `y = x` on `len` values.
+    pub fn identity(len: usize) -> Linear {
+        Linear::Spread { m: len, inner: 1 }
+    }
 }
 
 /// `y = β(a, b)`
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Bilinear {
     /// `y[n, r, o] = Σ_i a[o, i] b[n, r, i]`, `rows` a sample. The parameter is a.
     Dense { rows: usize, ins: usize, outs: usize },
+    /// `y = a ⋆ b` for images b. The parameter is a.
+    Conv(Conv),
+    /// `y[n, o, q, i] = a[q] b[n, o, q, i]`. The parameter is a.
+    ScaleByParameter(Axes),
+    /// `y[n, q, i] = a[n, q] b[n, q, i]`
+    Scale { m: usize, inner: usize },
+    /// `y[n, z] = a[n, z] b[n, z]` with matrices `[m, k] [k, n]`, b `[n, k]` where `transposed_b`.
+    MatMul { batch: usize, m: usize, n: usize, k: usize, transposed_b: bool },
+}
+
+impl Bilinear {
+    /// Floating-point operations of one sample, of the map or of either adjoint.
+    pub fn flops(&self) -> f64 {
+        match *self {
+            Bilinear::Dense { rows, ins, outs } => 2.0 * (rows * ins * outs) as f64,
+            Bilinear::Conv(conv) => conv.flops(),
+            Bilinear::ScaleByParameter(axes) => 2.0 * axes.len() as f64,
+            Bilinear::Scale { m, inner } => 2.0 * (m * inner) as f64,
+            Bilinear::MatMul { batch, m, n, k, .. } => 2.0 * (batch * m * n * k) as f64,
+        }
+    }
+}
+
+/// What does not depend on the parameters, or whose dependence cancels out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Constant {
+    /// The sinusoidal encoding of the positions.
+    Sinusoid { tokens: usize, width: usize },
+    /// Each kept token's share of its sample; without a mask all are kept.
+    TokenWeight { tokens: usize, masked: bool },
+    /// Minus the largest kept element of each row of this tensor of scores, −∞ on padding: softmax does not
+    /// depend on such a shift, and neither do its derivatives.
+    RowShift { tokens: usize, heads: usize, masked: bool, of: TensorId },
 }
 
 /// A summand of a tensor's definition.
 #[derive(Clone, Copy, Debug)]
 pub enum Term {
-    Linear { map: Linear, x: TensorId },
-    Bilinear { map: Bilinear, a: TensorId, b: TensorId },
+    /// `c A x`, or `c Aᵀ x`
+    Linear { map: Linear, transposed: bool, x: TensorId, c: f32 },
+    /// `c β(a, b)`
+    Bilinear { map: Bilinear, a: TensorId, b: TensorId, c: f32 },
+    Constant(Constant),
     /// Always the only term of its node.
     Pointwise { sigma: Pointwise, x: TensorId },
+}
+
+impl Term {
+    pub(super) fn linear(map: Linear, x: TensorId) -> Term {
+        Term::Linear { map, transposed: false, x, c: 1.0 }
+    }
+
+    pub(super) fn bilinear(map: Bilinear, a: TensorId, b: TensorId) -> Term {
+        Term::Bilinear { map, a, b, c: 1.0 }
+    }
+
+    /// The tensors that a derivative passes through.
+    pub fn operands(&self) -> impl Iterator<Item = TensorId> {
+        let pair = match *self {
+            Term::Linear { x, .. } | Term::Pointwise { x, .. } => [Some(x), None],
+            Term::Bilinear { a, b, .. } => [Some(a), Some(b).filter(|&b| b != a)],
+            Term::Constant(_) => [None, None],
+        };
+        pair.into_iter().flatten()
+    }
 }
 
 /// A tensor's definition: the sum of its terms.
@@ -85,11 +161,9 @@ impl Graph {
     /// # Errors
     /// [`Error::Model`] naming the layer whose shapes do not fit.
     pub fn new(model: &Model) -> Result<Graph> {
-        let mut builder = Builder::new(&model.input)?;
+        let mut builder = Builder::new(model)?;
         for (index, layer) in model.layers.iter().enumerate() {
-            builder
-                .layer(&index.to_string(), layer)
-                .map_err(|problem| Error::Model(format!("layer {index} ({}): {problem}", layer.name())))?;
+            builder.layer(&index.to_string(), layer)?;
         }
         let [outputs] = builder.shape[..] else {
             let shape = &builder.shape;
@@ -105,106 +179,15 @@ impl Graph {
         Ok(Graph { output: at, ..graph })
     }
 
-    /// The node that defines tensor `id`, if one does.
-    pub fn node(&self, id: TensorId) -> Option<&Node> {
-        self.nodes.iter().find(|node| node.output == id)
-    }
-
     /// For each tensor, whether it depends on any of `sources`.
     pub fn depends_on(&self, sources: &[TensorId]) -> Vec<bool> {
         let mut depends = vec![false; self.tensors.len()];
         sources.iter().for_each(|&id| depends[id] = true);
         for node in &self.nodes {
-            let any = node.terms.iter().any(|term| match *term {
-                Term::Linear { x, .. } | Term::Pointwise { x, .. } => depends[x],
-                Term::Bilinear { a, b, .. } => depends[a] || depends[b],
-            });
+            let any = node.terms.iter().flat_map(Term::operands).any(|id| depends[id]);
             depends[node.output] |= any;
         }
         depends
     }
 }
 
-/// The number of values in a tensor of that shape, which the shaders' 32-bit indices have to reach.
-fn size(shape: &[usize]) -> std::result::Result<usize, String> {
-    let size = shape.iter().try_fold(1u32, |size, &axis| size.checked_mul(u32::try_from(axis).ok()?));
-    match size {
-        Some(size) if size > 0 => Ok(size as usize),
-        _ => Err(format!("found shape {shape:?}, expected positive sizes and at most {} values", u32::MAX)),
-    }
-}
-
-/// Appends layers to a graph; `at` is the tensor that the next layer takes, `shape` its shape.
-struct Builder {
-    graph: Graph,
-    at: TensorId,
-    shape: Vec<usize>,
-}
-
-impl Builder {
-    fn new(input: &[usize]) -> Result<Builder> {
-        let len = size(input).map_err(|problem| Error::Model(format!("input: {problem}")))?;
-        let graph = Graph {
-            tensors: vec![Tensor { kind: Kind::Input, len }],
-            nodes: Vec::new(),
-            parameters: Vec::new(),
-            input: 0,
-            output: 0,
-        };
-        Ok(Builder { graph, at: 0, shape: input.to_vec() })
-    }
-
-    fn layer(&mut self, name: &str, layer: &Layer) -> std::result::Result<(), String> {
-        match *layer {
-            Layer::Linear { out_features, bias } => {
-                let Some((&ins, rows)) = self.shape.split_last() else {
-                    return Err("takes a tensor with at least one axis".into());
-                };
-                let (rows, outs) = (rows.iter().product(), out_features);
-                size(&[rows, outs]).map_err(|problem| format!("output: {problem}"))?;
-                size(&[outs, ins]).map_err(|problem| format!("weight: {problem}"))?;
-                let bound = 1.0 / (ins as f32).sqrt();
-                let a = self.parameter(format!("{name}.weight"), &[outs, ins], bound);
-                let mut terms =
-                    vec![Term::Bilinear { map: Bilinear::Dense { rows, ins, outs }, a, b: self.at }];
-                if bias {
-                    let x = self.parameter(format!("{name}.bias"), &[outs], bound);
-                    terms.push(Term::Linear { map: Linear::Broadcast { rows, columns: outs }, x });
-                }
-                *self.shape.last_mut().expect("has an axis") = outs;
-                self.define(terms);
-            }
-            Layer::Flatten => self.shape = vec![self.shape.iter().product()],
-            Layer::Relu => self.pointwise(Pointwise::Relu),
-            Layer::LeakyRelu { negative_slope } => {
-                self.pointwise(Pointwise::LeakyRelu { slope: negative_slope });
-            }
-            Layer::Tanh => self.pointwise(Pointwise::Tanh),
-            Layer::Gelu => self.pointwise(Pointwise::Gelu),
-        }
-        Ok(())
-    }
-
-    fn pointwise(&mut self, sigma: Pointwise) {
-        self.define(vec![Term::Pointwise { sigma, x: self.at }]);
-    }
-
-    /// Defines the next tensor, of the shape in hand.
-    fn define(&mut self, terms: Vec<Term>) {
-        let output = self.graph.tensors.len();
-        let len = self.shape.iter().product();
-        self.graph.tensors.push(Tensor { kind: Kind::Activation, len });
-        self.graph.nodes.push(Node { output, terms });
-        self.at = output;
-    }
-
-    fn parameter(&mut self, name: String, shape: &[usize], initial_bound: f32) -> TensorId {
-        let graph = &mut self.graph;
-        let (tensor, len) = (graph.tensors.len(), shape.iter().product());
-        let offset = graph.parameters.last().map_or(0, |last| last.offset + last.len);
-        let kind = Kind::Parameter(graph.parameters.len());
-        graph.tensors.push(Tensor { kind, len });
-        graph.parameters.push(Parameter { name, shape: shape.to_vec(), offset, len, initial_bound, tensor });
-        tensor
-    }
-}

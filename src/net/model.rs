@@ -10,22 +10,44 @@ use crate::{Error, Result};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Model {
-    /// The shape of one sample.
+    /// The shape of one sample; empty for a token model.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub input: Vec<usize>,
+    /// Of a token model, the number of tokens in one sample, padding included.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokens: Option<usize>,
     pub layers: Vec<Layer>,
 }
 
-/// One layer. Names, options and defaults are PyTorch's.
+/// One layer. Names, options and defaults are PyTorch's; images are `[channels, height, width]`, sequences
+/// `[tokens, features]`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
 #[non_exhaustive]
 pub enum Layer {
-    /// `y = W x + b`; `weight` is `[out_features, in_features]`.
+    /// `y = W x + b` on the last axis; `weight` is `[out_features, in_features]`.
     Linear {
         out_features: usize,
         #[serde(default = "yes")]
         bias: bool,
     },
+    /// Square kernels, zeros around the image; `weight` is `[out_channels, in_channels, k, k]`.
+    Conv2d {
+        out_channels: usize,
+        kernel_size: usize,
+        #[serde(default = "one")]
+        stride: usize,
+        #[serde(default)]
+        padding: usize,
+        #[serde(default = "yes")]
+        bias: bool,
+    },
+    /// The largest of each window, the first of equal ones. `stride` is `kernel_size` if not given.
+    MaxPool2d { kernel_size: usize, stride: Option<usize> },
+    /// The mean of each window. `stride` is `kernel_size` if not given.
+    AvgPool2d { kernel_size: usize, stride: Option<usize> },
+    /// The means of `output_size` × `output_size` windows that cover the image.
+    AdaptiveAvgPool2d { output_size: usize },
     /// Makes one axis of all.
     Flatten,
     /// `max(x, 0)`
@@ -38,6 +60,50 @@ pub enum Layer {
     Tanh,
     /// `x Φ(x)`, with the exact Gaussian distribution function.
     Gelu,
+    /// `x + bias`, one number for the whole tensor: `bias` is `[1]`, zero at first (fixup).
+    ScalarBias,
+    /// `scale · x`, one number for the whole tensor: `scale` is `[1]`, one at first (fixup).
+    ScalarScale,
+    /// `body(x) + shortcut(x)`; without a shortcut, `body(x) + x`.
+    Residual {
+        body: Vec<Layer>,
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        shortcut: Vec<Layer>,
+    },
+    /// A row of `weight`, `[num_embeddings, embedding_dim]`, for each token.
+    Embedding { num_embeddings: usize, embedding_dim: usize },
+    /// Adds a vector to each position.
+    PositionalEncoding { kind: PositionalEncoding },
+    /// `torch.nn.TransformerEncoderLayer` without dropout, `batch_first`.
+    TransformerEncoderLayer {
+        num_heads: usize,
+        dim_feedforward: usize,
+        activation: FeedForwardActivation,
+        #[serde(default)]
+        norm_first: bool,
+    },
+    /// `(x − mean) / √(variance + 1e-5) · weight + bias` over the last axis.
+    LayerNorm,
+    /// The mean over the tokens that the mask keeps.
+    MeanPool,
+}
+
+/// What a positional encoding adds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PositionalEncoding {
+    /// `sin(t / 10000^(2i/d))` on coordinate 2i, the cosine on coordinate 2i + 1.
+    Sinusoidal,
+    /// `weight`, `[tokens, features]`.
+    Learned,
+}
+
+/// The activation of a transformer layer's feed-forward part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FeedForwardActivation {
+    Relu,
+    Gelu,
 }
 
 impl Layer {
@@ -45,6 +111,18 @@ impl Layer {
     pub fn name(&self) -> &'static str {
         match self {
             Layer::Linear { .. } => "linear",
+            Layer::Conv2d { .. } => "conv2d",
+            Layer::MaxPool2d { .. } => "max_pool2d",
+            Layer::AvgPool2d { .. } => "avg_pool2d",
+            Layer::AdaptiveAvgPool2d { .. } => "adaptive_avg_pool2d",
+            Layer::ScalarBias => "scalar_bias",
+            Layer::ScalarScale => "scalar_scale",
+            Layer::Residual { .. } => "residual",
+            Layer::Embedding { .. } => "embedding",
+            Layer::PositionalEncoding { .. } => "positional_encoding",
+            Layer::TransformerEncoderLayer { .. } => "transformer_encoder_layer",
+            Layer::LayerNorm => "layer_norm",
+            Layer::MeanPool => "mean_pool",
             Layer::Flatten => "flatten",
             Layer::Relu => "relu",
             Layer::LeakyRelu { .. } => "leaky_relu",
@@ -56,6 +134,10 @@ impl Layer {
 
 fn yes() -> bool {
     true
+}
+
+fn one() -> usize {
+    1
 }
 
 fn leaky_slope() -> f32 {
@@ -93,7 +175,7 @@ impl Model {
                 layers.push(activation.clone());
             }
         }
-        Model { input: vec![widths[0]], layers }
+        Model { input: vec![widths[0]], tokens: None, layers }
     }
 }
 

@@ -63,7 +63,7 @@ fn focus(graph: &Graph, weight: &str) -> Result<Focus> {
     let parameter = graph.parameters.iter().find(|p| p.name == weight).ok_or_else(missing)?;
     for node in &graph.nodes {
         for term in &node.terms {
-            if let Term::Bilinear { map: Bilinear::Dense { rows, ins, outs }, a, b } = *term
+            if let Term::Bilinear { map: Bilinear::Dense { rows, ins, outs }, a, b, .. } = *term
                 && a == parameter.tensor
             {
                 if rows != 1 {
@@ -111,10 +111,10 @@ impl LayerMoments {
         let packed = || gpu.buffer(n * rows_a).map(|buffer| buffer.slice(0, n * rows_a));
         let (hessians, covariances, second) = (packed()?, packed()?, packed()?); // M, δδᵀ, ‖a‖² M²: [n, i ≤ k]
         let mut rec = Recorder::new(gpu);
-        let by_sample = Matrix { view: m, row: n * d_out, batch: d_out };
+        let by_sample = Matrix { view: m, row: n * d_out, batch: d_out, period: 0 };
         let shape = Shape { batch: n, m: d_out, n: d_out, k: d_out };
         let square = Gemm { layout: Layout::TN, shape, alpha: 1.0, add: false };
-        let to = Matrix { view: &squares, row: d_out, batch: d_out * d_out };
+        let to = Matrix { view: &squares, row: d_out, batch: d_out * d_out, period: 0 };
         gemm(&mut rec, square, by_sample, by_sample, None, to)?;
         let row = |view| Rows { view, stride: rows_a };
         pack::matrix(&mut rec, (n, d_out), (m, d_out, n * d_out), None, row(&hessians))?;
@@ -130,9 +130,9 @@ impl LayerMoments {
                 let mut rec = Recorder::new(gpu);
                 let shape = Shape { batch: 1, m: rows_a, n: rows_b, k: n };
                 let product = Gemm { layout: Layout::TN, shape, alpha: 1.0, add: false };
-                let left = Matrix { view: left, row: rows_a, batch: 0 };
-                let right = Matrix { view: &rights, row: rows_b, batch: 0 };
-                gemm(&mut rec, product, left, right, None, Matrix { view: &gram, row: rows_b, batch: 0 })?;
+                let left = Matrix { view: left, row: rows_a, batch: 0, period: 0 };
+                let right = Matrix { view: &rights, row: rows_b, batch: 0, period: 0 };
+                gemm(&mut rec, product, left, right, None, Matrix { view: &gram, row: rows_b, batch: 0, period: 0 })?;
                 rec.finish()
             })
             .collect::<Result<_>>()?;

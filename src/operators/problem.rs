@@ -47,7 +47,7 @@ impl Problem {
     ) -> Result<Problem> {
         let samples = Samples::new(gpu, network, data, loss)?;
         let theta = gpu.zeros(network.all().stride)?;
-        let problem = Problem { gpu: gpu.clone(), network: network.clone(), samples, loss, theta };
+        let mut problem = Problem { gpu: gpu.clone(), network: network.clone(), samples, loss, theta };
         problem.set_parameters(parameters)?;
         Ok(problem)
     }
@@ -56,7 +56,7 @@ impl Problem {
     ///
     /// # Errors
     /// [`Error::Shape`], [`Error::NotFinite`], and the device's errors.
-    pub fn set_parameters(&self, parameters: &[f32]) -> Result<()> {
+    pub fn set_parameters(&mut self, parameters: &[f32]) -> Result<()> {
         let all = self.network.all();
         if parameters.len() != all.dim {
             return Err(Error::shape("parameters", [parameters.len()], [all.dim]));

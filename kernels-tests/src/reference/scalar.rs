@@ -9,11 +9,20 @@ pub trait Scalar:
     fn constant(c: f64) -> Self;
     /// The number without its infinitesimal parts: what branches look at.
     fn real(self) -> f64;
+    /// Whether the number is above `b`, which decides what branches do.
+    fn exceeds(self, b: Self) -> bool {
+        self.real() > b.real()
+    }
     fn exp(self) -> Self;
     fn ln(self) -> Self;
+    fn sqrt(self) -> Self;
     fn tanh(self) -> Self;
     /// `Φ(x) = ½ erfc(−x/√2)`
     fn normal_cdf(self) -> Self;
+    /// `Σ a b` over the pairs.
+    fn dot(pairs: impl IntoIterator<Item = (Self, Self)>) -> Self {
+        sum(pairs.into_iter().map(|(a, b)| a * b))
+    }
 }
 
 /// `Σ terms`
@@ -33,6 +42,9 @@ impl Scalar for f64 {
     }
     fn ln(self) -> f64 {
         f64::ln(self)
+    }
+    fn sqrt(self) -> f64 {
+        f64::sqrt(self)
     }
     fn tanh(self) -> f64 {
         f64::tanh(self)
@@ -55,6 +67,11 @@ impl<S: Scalar> Dual<S> {
     /// The number `x + 1·ε`, whose images carry derivatives with respect to x.
     pub fn variable(x: S) -> Self {
         Dual { value: x, slope: S::constant(1.0) }
+    }
+
+    /// The number x, which does not move.
+    pub fn constant_in(x: S) -> Self {
+        Dual { value: x, slope: S::constant(0.0) }
     }
 }
 
@@ -96,10 +113,13 @@ impl<S: Scalar> Neg for Dual<S> {
 
 impl<S: Scalar> Scalar for Dual<S> {
     fn constant(c: f64) -> Self {
-        Dual { value: S::constant(c), slope: S::constant(0.0) }
+        Dual::constant_in(S::constant(c))
     }
     fn real(self) -> f64 {
         self.value.real()
+    }
+    fn exceeds(self, b: Self) -> bool {
+        self.value.exceeds(b.value)
     }
     fn exp(self) -> Self {
         let value = self.value.exp();
@@ -107,6 +127,10 @@ impl<S: Scalar> Scalar for Dual<S> {
     }
     fn ln(self) -> Self {
         Dual { value: self.value.ln(), slope: self.slope / self.value }
+    }
+    fn sqrt(self) -> Self {
+        let value = self.value.sqrt();
+        Dual { value, slope: S::constant(0.5) * self.slope / value }
     }
     fn tanh(self) -> Self {
         let value = self.value.tanh();
@@ -159,6 +183,7 @@ mod tests {
                 (derivatives(|x| Curve::constant(1.0) / x, x), [1.0 / x, -1.0 / (x * x), 2.0 / x.powi(3)]),
                 (derivatives(|x| -x.exp(), x), [-x.exp(); 3]),
                 (derivatives(|x| (x * x).ln(), x), [(x * x).ln(), 2.0 / x, -2.0 / (x * x)]),
+                (derivatives(|x| (x * x * x * x).sqrt(), x), [x * x, 2.0 * x, 2.0]),
                 (derivatives(Scalar::tanh, x), [t, c, -2.0 * t * c]),
                 (derivatives(Scalar::normal_cdf, x), [cdf, density, -x * density]),
             ];

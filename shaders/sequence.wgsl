@@ -1,0 +1,160 @@
+// What sequences of tokens need beyond matrix products. An input sample is [2, t]: ids, then the mask.
+//
+//   embed          y[k, n, t, e] (+)= c W[k, id(n, t), e]
+//   embed_adjoint  W[k, v, e] (+)= c Σ_{n, t: id(n, t) = v} y[k, n, t, e]       in the order of (n, t)
+//   heads          y[k, n, h, t, d] (+)= c x[k, n, t, part, h, d]              x has `parts` parts
+//   heads_adjoint  x[k, n, t, part, h, d] (+)= c y[k, n, h, t, d], and zero in the other parts
+//   sinusoid       y[n, t, e] (+)= sin(t / 10000^(2i/E)) at e = 2i, the cosine at e = 2i + 1
+//   token_weight   y[n, t] (+)= mask(n, t) / Σ_t mask(n, t)
+//   row_shift      y[n, h, t, s] (+)= −max_{s kept} x[n, h, t, s] where mask(n, s) keeps s, else −∞ (−1e30)
+//
+//   k direction  n sample  t, s token  e feature  v id  h head  d feature of a head;  contiguous, but
+//   W of one direction is `stride` words from the next's
+
+struct Params {
+    directions: u32,
+    samples: u32,
+    tokens: u32,
+    width: u32,    // E; of a head's features for `heads`
+    count: u32,    // ids, or heads
+    parts: u32,
+    part: u32,     // for `embed_adjoint`, 1 where each direction is a sample; for masks, 1 where there is none
+    stride: u32,
+    add: u32,
+    c: f32,
+}
+
+@group(0) @binding(0) var<storage, read> x: array<f32>;
+@group(0) @binding(1) var<storage, read> tokens: array<f32>;
+@group(0) @binding(2) var<storage, read_write> y: array<f32>;
+@group(1) @binding(0) var<uniform> p: Params;
+
+fn store(e: u32, v: f32) {
+    var total = v;
+    if p.add != 0u {
+        total += y[e];
+    }
+    y[e] = total;
+}
+
+fn token(n: u32, t: u32) -> u32 {
+    return min(u32(tokens[n * 2u * p.tokens + t]), p.count - 1u);
+}
+
+fn keeps(n: u32, t: u32) -> bool {
+    if p.part == 1u {
+        return true;
+    }
+    return tokens[(n * 2u + 1u) * p.tokens + t] != 0.0;
+}
+
+@compute @workgroup_size(64)
+fn embed(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
+    let at = linear_index(id, groups, 64u);
+    let len = p.samples * p.tokens * p.width;
+    if at >= len * p.directions {
+        return;
+    }
+    let position = (at % len) / p.width;
+    let v = token(position / p.tokens, position % p.tokens);
+    store(at, p.c * x[(at / len) * p.stride + v * p.width + at % p.width]);
+}
+
+@compute @workgroup_size(64)
+fn embed_adjoint(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
+    let at = linear_index(id, groups, 64u);
+    let len = p.count * p.width;
+    if at >= len * p.directions {
+        return;
+    }
+    let k = at / len;
+    let v = (at % len) / p.width;
+    var sum = 0.0;
+    for (var position = 0u; position < p.samples * p.tokens; position++) {
+        let n = select(position / p.tokens, k, p.part == 1u);
+        if token(n, position % p.tokens) == v {
+            sum += x[(k * p.samples * p.tokens + position) * p.width + at % p.width];
+        }
+    }
+    store(k * p.stride + at % len, p.c * sum);
+}
+
+// The element of x [·, t, part, h, d] that element (·, h, t, d) of y is.
+fn merged(at: u32) -> u32 {
+    let d = at % p.width;
+    let t = (at / p.width) % p.tokens;
+    let h = (at / (p.width * p.tokens)) % p.count;
+    let n = at / (p.width * p.tokens * p.count);
+    return (((n * p.tokens + t) * p.parts + p.part) * p.count + h) * p.width + d;
+}
+
+@compute @workgroup_size(64)
+fn heads(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
+    let at = linear_index(id, groups, 64u);
+    if at < p.directions * p.samples * p.count * p.tokens * p.width {
+        store(at, p.c * x[merged(at)]);
+    }
+}
+
+@compute @workgroup_size(64)
+fn heads_adjoint(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
+    let at = linear_index(id, groups, 64u);
+    if at >= p.directions * p.samples * p.tokens * p.parts * p.count * p.width {
+        return;
+    }
+    let d = at % p.width;
+    let h = (at / p.width) % p.count;
+    let part = (at / (p.width * p.count)) % p.parts;
+    let t = (at / (p.width * p.count * p.parts)) % p.tokens;
+    let n = at / (p.width * p.count * p.parts * p.tokens);
+    var v = 0.0;
+    if part == p.part {
+        v = p.c * x[((n * p.count + h) * p.tokens + t) * p.width + d];
+    }
+    store(at, v);
+}
+
+@compute @workgroup_size(64)
+fn sinusoid(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
+    let at = linear_index(id, groups, 64u);
+    if at >= p.samples * p.tokens * p.width {
+        return;
+    }
+    let e = at % p.width;
+    let t = f32((at / p.width) % p.tokens);
+    let angle = t * exp(-9.21034037 * f32(e - e % 2u) / f32(p.width));
+    store(at, select(sin(angle), cos(angle), e % 2u == 1u));
+}
+
+@compute @workgroup_size(64)
+fn token_weight(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
+    let at = linear_index(id, groups, 64u);
+    if at >= p.samples * p.tokens {
+        return;
+    }
+    let n = at / p.tokens;
+    var kept = 0.0;
+    for (var t = 0u; t < p.tokens; t++) {
+        kept += select(0.0, 1.0, keeps(n, t));
+    }
+    store(at, select(0.0, 1.0 / max(kept, 1.0), keeps(n, at % p.tokens)));
+}
+
+// One invocation per row (n, h, t).
+@compute @workgroup_size(64)
+fn row_shift(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
+    let row = linear_index(id, groups, 64u);
+    if row >= p.samples * p.count * p.tokens {
+        return;
+    }
+    let n = row / (p.count * p.tokens);
+    var top = -1e30;
+    for (var s = 0u; s < p.tokens; s++) {
+        if keeps(n, s) {
+            top = max(top, x[row * p.tokens + s]);
+        }
+    }
+    for (var s = 0u; s < p.tokens; s++) {
+        store(row * p.tokens + s, select(-1e30, -top, keeps(n, s)));
+    }
+}

@@ -1,0 +1,165 @@
+//! What sequences of tokens need beyond matrix products (`shaders/sequence.wgsl`).
+
+use crate::Result;
+use crate::gpu::{Recorder, Shader, View, grid};
+
+pub const SHADER: Shader =
+    Shader { name: "sequence", files: &[super::COMMON, include_str!("../../shaders/sequence.wgsl")] };
+
+#[repr(C)]
+#[derive(Clone, Copy, Default, bytemuck::Pod, bytemuck::Zeroable)]
+struct Params {
+    directions: u32,
+    samples: u32,
+    tokens: u32,
+    width: u32,
+    count: u32,
+    parts: u32,
+    part: u32,
+    stride: u32,
+    add: u32,
+    c: f32,
+    padding: [u32; 2],
+}
+
+/// Sizes that the kernels share.
+#[derive(Clone, Copy, Debug)]
+pub struct Sequences {
+    pub directions: usize,
+    pub samples: usize,
+    pub tokens: usize,
+}
+
+impl Sequences {
+    fn params(self, width: usize, count: usize, c: f32, add: bool) -> Params {
+        Params {
+            directions: self.directions as u32,
+            samples: self.samples as u32,
+            tokens: self.tokens as u32,
+            width: width as u32,
+            count: count as u32,
+            add: add as u32,
+            c,
+            ..Params::default()
+        }
+    }
+
+    fn positions(self) -> usize {
+        self.directions * self.samples * self.tokens
+    }
+}
+
+/// How an embedding is used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Embed {
+    /// `y[k, n, t, e] (+)= c W[k, id(n, t), e]`
+    Value,
+    /// `W[k, v, e] (+)= c Σ y[k, n, t, e]` over the tokens v, in order.
+    Adjoint,
+    /// The same sample by sample: the directions of [`Sequences`] are samples, of one sample each.
+    PerSample,
+}
+
+/// An embedding or its adjoint.
+///
+/// `ids`, `width`, `stride`: W is `[ids, width]` of each direction, `stride` words apart (0: one for all).
+/// `tokens`: `[n, 2, t]`.
+#[allow(clippy::too_many_arguments)]
+pub fn embed(
+    rec: &mut Recorder,
+    s: Sequences,
+    (ids, width, stride): (usize, usize, usize),
+    kind: Embed,
+    x: &View,
+    tokens: &View,
+    y: &View,
+    c: f32,
+    add: bool,
+) -> Result<()> {
+    let bindings = [("x", x), ("tokens", tokens), ("y", y)];
+    let params = Params {
+        stride: stride as u32,
+        part: (kind == Embed::PerSample) as u32,
+        ..s.params(width, ids, c, add)
+    };
+    if kind != Embed::Value {
+        let kernel = rec.gpu().kernel(SHADER, "embed_adjoint", &[])?;
+        let items = s.directions * ids * width;
+        let work = (s.samples * s.tokens) as f64 * items as f64;
+        return rec.dispatch(&kernel, &bindings, &params, grid(items, 64), work);
+    }
+    let kernel = rec.gpu().kernel(SHADER, "embed", &[])?;
+    let items = s.positions() * width;
+    rec.dispatch(&kernel, &bindings, &params, grid(items, 64), 2.0 * items as f64)
+}
+
+/// The heads of one of several parts of the features.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Heads {
+    pub heads: usize,
+    /// Features of one head.
+    pub width: usize,
+    pub parts: usize,
+    pub part: usize,
+}
+
+/// `y[k, n, h, t, d] (+)= c x[k, n, t, part, h, d]`; transposed, the other way, zero in the other parts.
+#[allow(clippy::too_many_arguments)]
+pub fn heads(
+    rec: &mut Recorder,
+    s: Sequences,
+    h: Heads,
+    transposed: bool,
+    x: &View,
+    y: &View,
+    c: f32,
+    add: bool,
+) -> Result<()> {
+    let params = Params { parts: h.parts as u32, part: h.part as u32, ..s.params(h.width, h.heads, c, add) };
+    let entry = if transposed { "heads_adjoint" } else { "heads" };
+    let kernel = rec.gpu().kernel(SHADER, entry, &[])?;
+    let items = s.positions() * h.heads * h.width * if transposed { h.parts } else { 1 };
+    rec.dispatch(&kernel, &[("x", x), ("y", y)], &params, grid(items, 64), 2.0 * items as f64)
+}
+
+/// `y[n, t, e] (+)= ` the sinusoidal encoding of position t.
+pub fn sinusoid(rec: &mut Recorder, s: Sequences, width: usize, y: &View, add: bool) -> Result<()> {
+    let kernel = rec.gpu().kernel(SHADER, "sinusoid", &[])?;
+    let items = s.samples * s.tokens * width;
+    let params = s.params(width, 1, 1.0, add);
+    rec.dispatch(&kernel, &[("y", y)], &params, grid(items, 64), 20.0 * items as f64)
+}
+
+/// `y[n, t] (+)= mask(n, t) / Σ_t mask(n, t)`; without tokens that bear a mask, all are kept.
+pub fn token_weight(
+    rec: &mut Recorder,
+    s: Sequences,
+    tokens: Option<&View>,
+    y: &View,
+    add: bool,
+) -> Result<()> {
+    let kernel = rec.gpu().kernel(SHADER, "token_weight", &[])?;
+    let items = s.samples * s.tokens;
+    let spare = rec.gpu().buffer(1)?.view();
+    let params = Params { part: tokens.is_none() as u32, ..s.params(1, 1, 1.0, add) };
+    let bindings = [("tokens", tokens.unwrap_or(&spare)), ("y", y)];
+    rec.dispatch(&kernel, &bindings, &params, grid(items, 64), (items * s.tokens) as f64)
+}
+
+/// `y[n, h, t, s] (+)= −max x` over the kept s of the row, and −1e30 where s is padding; without tokens that
+/// bear a mask, all are kept.
+pub fn row_shift(
+    rec: &mut Recorder,
+    s: Sequences,
+    heads: usize,
+    x: &View,
+    tokens: Option<&View>,
+    y: &View,
+    add: bool,
+) -> Result<()> {
+    let kernel = rec.gpu().kernel(SHADER, "row_shift", &[])?;
+    let rows = s.samples * heads * s.tokens;
+    let params = Params { part: tokens.is_none() as u32, ..s.params(1, heads, 1.0, add) };
+    let bindings = [("x", x), ("tokens", tokens.unwrap_or(x)), ("y", y)];
+    rec.dispatch(&kernel, &bindings, &params, grid(rows, 64), 3.0 * (rows * s.tokens) as f64)
+}
