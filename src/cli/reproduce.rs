@@ -66,7 +66,11 @@ impl Superlinear {
             ImageSet::Synthetic => synthetic_digits(per_class, 0)?,
             ImageSet::Mnist => mnist(&self.place.data_dir, Split::Train)?,
             ImageSet::Cifar10 => {
-                return Err(Error::argument("--dataset", "cifar10", "mnist or synthetic: there is no reader yet"));
+                return Err(Error::argument(
+                    "--dataset",
+                    "cifar10",
+                    "mnist or synthetic: there is no reader yet",
+                ));
             }
         };
         let classes = Some((0..classes as u32).collect());

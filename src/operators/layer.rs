@@ -132,7 +132,14 @@ impl LayerMoments {
                 let product = Gemm { layout: Layout::TN, shape, alpha: 1.0, add: false };
                 let left = Matrix { view: left, row: rows_a, batch: 0, period: 0 };
                 let right = Matrix { view: &rights, row: rows_b, batch: 0, period: 0 };
-                gemm(&mut rec, product, left, right, None, Matrix { view: &gram, row: rows_b, batch: 0, period: 0 })?;
+                gemm(
+                    &mut rec,
+                    product,
+                    left,
+                    right,
+                    None,
+                    Matrix { view: &gram, row: rows_b, batch: 0, period: 0 },
+                )?;
                 rec.finish()
             })
             .collect::<Result<_>>()?;
@@ -147,17 +154,10 @@ impl LayerMoments {
                 }
             }
         }
-        let [hessian, covariance, second] = [0, 1, 2].map(|which: usize| {
-            unpack(&sums[which], d_out, d_in, 1.0 / samples as f64)
-        });
-        let moments = LayerMoments {
-            d_out,
-            d_in,
-            samples,
-            hessian,
-            covariance,
-            curvature_second_moment: second,
-        };
+        let [hessian, covariance, second] =
+            [0, 1, 2].map(|which: usize| unpack(&sums[which], d_out, d_in, 1.0 / samples as f64));
+        let moments =
+            LayerMoments { d_out, d_in, samples, hessian, covariance, curvature_second_moment: second };
         moments.check()?;
         Ok(moments)
     }

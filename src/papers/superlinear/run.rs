@@ -267,7 +267,8 @@ impl<'a> Case<'a> {
                 let (train_loss, train_accuracy) = (report.loss, report.accuracy);
                 let exponents = diagonals.exponents(self.setting.top)?;
                 let digest = digest_of([bytemuck::cast_slice(&parameters)]);
-                let run = Run { identity, history, train_loss, train_accuracy, exponents, parameters: digest };
+                let run =
+                    Run { identity, history, train_loss, train_accuracy, exponents, parameters: digest };
                 write_parameters(&checkpoint, &self.network.signature(), &parameters, &[])?;
                 records.keep(self.setting, &run)?;
                 run
