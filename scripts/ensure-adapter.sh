@@ -34,9 +34,8 @@ echo "ensure-adapter: found no adapter; installing mesa-vulkan-drivers"
 "${as_root[@]}" apt-get update || echo "ensure-adapter: the package lists were not brought up to date" >&2
 # a newer Mesa is the faster one: from backports, where these are among the system's sources
 backports=$(. /etc/os-release && echo "${VERSION_CODENAME-}-backports")
-if apt-cache madison mesa-vulkan-drivers | grep -q " $backports/"; then
-    install --target-release "$backports" || install || give_up "apt could not install mesa-vulkan-drivers"
-else
-    install || give_up "apt could not install mesa-vulkan-drivers"
-fi
+case $(apt-cache madison mesa-vulkan-drivers) in
+    *" $backports/"*) install --target-release "$backports" || install ;;
+    *) install ;;
+esac || give_up "apt could not install mesa-vulkan-drivers"
 found || give_up "mesa-vulkan-drivers is installed, but there is still no adapter"

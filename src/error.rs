@@ -50,7 +50,9 @@ pub enum Error {
     Model(String),
 
     /// Training left the finite numbers.
-    #[error("training diverged at step {step} (epoch {epoch}): loss is {loss}; lower the learning rate (found {learning_rate:?})")]
+    #[error(
+        "training diverged at step {step} (epoch {epoch}): loss is {loss}; lower the learning rate (found {learning_rate:?})"
+    )]
     Diverged { step: u64, epoch: u64, loss: f64, learning_rate: f64 },
 
     /// A result is not finite although every input was.
@@ -64,7 +66,11 @@ pub enum Error {
 
 impl Error {
     /// [`Error::Shape`] from what is at hand.
-    pub fn shape(tensor: impl Into<String>, found: impl std::fmt::Debug, expected: impl std::fmt::Debug) -> Self {
+    pub fn shape(
+        tensor: impl Into<String>,
+        found: impl std::fmt::Debug,
+        expected: impl std::fmt::Debug,
+    ) -> Self {
         Error::Shape { tensor: tensor.into(), found: format!("{found:?}"), expected: format!("{expected:?}") }
     }
 

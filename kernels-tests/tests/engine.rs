@@ -64,7 +64,13 @@ fn check_to(gpu: &Gpu, case: &Case, how: &str, [loss, gradient, product, third]:
     let gradient = problem.gradient(&all).unwrap();
     assert_close(&what("gradient"), &gradient, &reference.gradient(), gradient_tolerance, SCALE);
     let rows = per_sample_gradient(&problem, &all);
-    assert_close(&what("per-sample gradient"), &rows, &reference.per_sample_gradient(), gradient_tolerance, SCALE);
+    assert_close(
+        &what("per-sample gradient"),
+        &rows,
+        &reference.per_sample_gradient(),
+        gradient_tolerance,
+        SCALE,
+    );
     let v = &case.v;
     for (name, found, expected, tolerance) in [
         ("hvp", HVP(&problem, &all, v), reference.hvp(v), product),
@@ -81,15 +87,18 @@ fn positions() -> Vec<Case> {
     let linear = |out_features, bias| Layer::Linear { out_features, bias };
     let models = [
         Model {
-            input: vec![5, 3], tokens: None,
+            input: vec![5, 3],
+            tokens: None,
             layers: vec![linear(4, true), Layer::Tanh, Layer::Flatten, linear(3, true)],
         },
         Model {
-            input: vec![2, 3, 4], tokens: None,
+            input: vec![2, 3, 4],
+            tokens: None,
             layers: vec![linear(7, true), Layer::Gelu, linear(1, true), Layer::Flatten],
         },
         Model {
-            input: vec![3, 2], tokens: None,
+            input: vec![3, 2],
+            tokens: None,
             layers: vec![Layer::Tanh, linear(5, false), Layer::Relu, Layer::Flatten, Layer::Gelu],
         },
     ];

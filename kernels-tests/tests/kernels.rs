@@ -129,7 +129,12 @@ impl Product {
 
         let [a, b, c] = [a, b, c].map(|x| upload(gpu, &x));
         let bias = bias.map(|bias| upload(gpu, &bias));
-        let matrix = |view, strides: twins::Strides| Matrix { view, row: strides.row, batch: strides.batch, period: 0 };
+        let matrix = |view, strides: twins::Strides| Matrix {
+            view,
+            row: strides.row,
+            batch: strides.batch,
+            period: 0,
+        };
         let product = Gemm { layout, shape: Shape { batch, m, n, k }, alpha: self.alpha, add: self.add };
         run(gpu, |rec| {
             let bias = bias.as_ref().map(|bias| (bias, bias_batch));

@@ -153,10 +153,16 @@ impl Bench {
             return Ok(record::json(&all));
         }
         let info = gpu.info();
-        let mut lines = vec![format!("{} · {} {} · {}", info.name, info.driver, info.driver_info, info.backend)];
+        let mut lines =
+            vec![format!("{} · {} {} · {}", info.name, info.driver, info.driver_info, info.backend)];
         for p in &ceilings.products {
             let family = format!("{:?}", p.family).to_lowercase();
-            lines.push(format!("product {:>5}³ {:?} {family:<10} {:>7.2} GFLOP/s", p.m, p.layout, p.flops / 1e9));
+            lines.push(format!(
+                "product {:>5}³ {:?} {family:<10} {:>7.2} GFLOP/s",
+                p.m,
+                p.layout,
+                p.flops / 1e9
+            ));
         }
         lines.push(format!("copy                    {:>9.2} GB/s", ceilings.bandwidth / 1e9));
         lines.push(format!("dispatch                {:>9.2} µs", ceilings.dispatch * 1e6));
@@ -219,7 +225,9 @@ impl Bench {
 
 /// The rows of a result, a line each.
 fn rows(result: &serde_json::Value) -> Vec<String> {
-    let (Some(rows), Some(p)) = (result["rows"].as_array(), result["parameters"].as_u64()) else { return vec![] };
+    let (Some(rows), Some(p)) = (result["rows"].as_array(), result["parameters"].as_u64()) else {
+        return vec![];
+    };
     let row = |row: &serde_json::Map<String, serde_json::Value>| {
         let cells = row.iter().map(|(name, value)| match value.as_f64() {
             Some(v) if value.is_u64() => format!("{name} {v}"),

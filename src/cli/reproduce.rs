@@ -17,7 +17,7 @@ use crate::{Error, Result};
 
 #[derive(Subcommand)]
 pub enum Paper {
-    /// The noise covariance against the curvature: C ∝ E[h²], C_ii ∝ H_ii^γ.
+    /// The noise covariance against the curvature: C ∝ `E[h²]`, C_ii ∝ H_ii^γ.
     Superlinear(Superlinear),
 }
 
@@ -69,7 +69,11 @@ impl Superlinear {
             ImageSet::Synthetic => synthetic_digits(per_class, 0)?,
             ImageSet::Mnist => mnist(&self.place.data_dir, Split::Train)?,
             ImageSet::Cifar10 => {
-                return Err(Error::argument("--dataset", "cifar10", "mnist or synthetic: there is no reader yet"));
+                return Err(Error::argument(
+                    "--dataset",
+                    "cifar10",
+                    "mnist or synthetic: there is no reader yet",
+                ));
             }
         };
         let classes = Some((0..classes as u32).collect());

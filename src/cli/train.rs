@@ -9,9 +9,7 @@ use serde_json::json;
 use super::Device;
 use super::args::{DataArgs, ModelArgs, bar};
 use super::record::{self, RunRecord};
-use crate::data::{
-    TensorFile, prepare_folder, read_parameters, write_parameters, write_tensors,
-};
+use crate::data::{TensorFile, prepare_folder, read_parameters, write_parameters, write_tensors};
 use crate::net::Network;
 use crate::report::write_csv;
 use crate::train::{EpochRecord, Sampling, Schedule, TrainOptions, TrainState, Trainer};
@@ -157,7 +155,12 @@ impl Train {
                 let folder = self.out.join("checkpoints");
                 std::fs::create_dir_all(&folder).map_err(Error::io(&folder, "create folder"))?;
                 let path = folder.join(format!("epoch-{:06}.safetensors", record.epoch));
-                write_parameters(path, &network.signature(), &trainer.parameters()?, &[("run", &run.value().to_string())])?;
+                write_parameters(
+                    path,
+                    &network.signature(),
+                    &trainer.parameters()?,
+                    &[("run", &run.value().to_string())],
+                )?;
             }
             if kept || saved.elapsed() >= SAVE_EVERY || record.epoch == epochs {
                 files.save(&trainer.state()?, &history, &course)?;
@@ -215,8 +218,11 @@ impl Files<'_> {
         let epoch = file.metadata("epoch").and_then(|epoch| epoch.parse().ok());
         let epoch = epoch.ok_or_else(|| Error::file(&path, "found no epoch, expected a number"))?;
         let p = [self.network.dim()];
-        let state =
-            TrainState { epoch, parameters: file.f32("parameters", &p)?, momentum: file.f32("momentum", &p)? };
+        let state = TrainState {
+            epoch,
+            parameters: file.f32("parameters", &p)?,
+            momentum: file.f32("momentum", &p)?,
+        };
         let path = self.out.join("history.csv");
         let rows = csv::Reader::from_path(&path)
             .and_then(|mut csv| csv.deserialize().collect::<Result<Vec<EpochRecord>, _>>())

@@ -195,10 +195,9 @@ impl Gpu {
                 staging
             })?;
             self.wait_for(None, "reading back")?;
-            let mapped = staging.get_mapped_range(..).map_err(|error| Error::Device {
-                doing: "reading back".into(),
-                reason: error.to_string(),
-            })?;
+            let mapped = staging
+                .get_mapped_range(..)
+                .map_err(|error| Error::Device { doing: "reading back".into(), reason: error.to_string() })?;
             values.extend_from_slice(bytemuck::cast_slice(&mapped));
             at += words;
         }

@@ -24,12 +24,15 @@ pub struct Step {
     pub padding: [u32; 2],
 }
 
+/// A kernel's name, and buffer, byte offset and words of each binding.
+type BindGroupKey = (String, Vec<(wgpu::Buffer, u64, usize)>);
+
 /// Collects dispatches, clears and copies.
 pub struct Recorder<'g> {
     gpu: &'g Gpu,
     commands: Vec<Command>,
     parameters: Vec<u8>,
-    bind_groups: HashMap<(String, Vec<(wgpu::Buffer, u64, usize)>), Arc<wgpu::BindGroup>>,
+    bind_groups: HashMap<BindGroupKey, Arc<wgpu::BindGroup>>,
     flops: f64,
     held: Vec<Buffer>,
 }
@@ -86,7 +89,14 @@ pub fn grid(items: usize, size: usize) -> [u32; 3] {
 
 impl<'g> Recorder<'g> {
     pub fn new(gpu: &'g Gpu) -> Recorder<'g> {
-        Recorder { gpu, commands: Vec::new(), parameters: Vec::new(), bind_groups: HashMap::new(), flops: 0.0, held: Vec::new() }
+        Recorder {
+            gpu,
+            commands: Vec::new(),
+            parameters: Vec::new(),
+            bind_groups: HashMap::new(),
+            flops: 0.0,
+            held: Vec::new(),
+        }
     }
 
     /// Counts floating-point operations of matrix products, by which benchmarks judge a program.
@@ -200,7 +210,13 @@ impl<'g> Recorder<'g> {
             [] => None,
             bytes => Some(uniform_buffer(self.gpu, bytes)?),
         };
-        Ok(Program { gpu: self.gpu.clone(), commands: self.commands, parameters, flops: self.flops, _held: self.held })
+        Ok(Program {
+            gpu: self.gpu.clone(),
+            commands: self.commands,
+            parameters,
+            flops: self.flops,
+            _held: self.held,
+        })
     }
 }
 

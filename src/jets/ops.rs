@@ -225,16 +225,17 @@ pub fn bilinear(
         }
         Bilinear::MatMul { batch, m, n: columns, k: depth, transposed_b } => {
             let matrices = n * batch;
-            let mut run = |layout, [m, n, k]: [usize; 3], a: (&Operand, [usize; 2]), b: (&Operand, [usize; 2])| {
-                // an operand of all directions begins again with each
-                let period = |of: &Operand| if of.stride.is_some() { 0 } else { matrices };
-                let (batch_a, batch_b) = (a.1[0] * a.1[1], b.1[0] * b.1[1]);
-                let to_a = Matrix { view: &a.0.view, row: a.1[1], batch: batch_a, period: period(a.0) };
-                let to_b = Matrix { view: &b.0.view, row: b.1[1], batch: batch_b, period: period(b.0) };
-                let to = Matrix { view: &out.view, row: n, batch: m * n, period: 0 };
-                let shape = Shape { batch: extent.directions(out) * matrices, m, n, k };
-                gemm(rec, Gemm { layout, shape, alpha: c, add }, to_a, to_b, None, to)
-            };
+            let mut run =
+                |layout, [m, n, k]: [usize; 3], a: (&Operand, [usize; 2]), b: (&Operand, [usize; 2])| {
+                    // an operand of all directions begins again with each
+                    let period = |of: &Operand| if of.stride.is_some() { 0 } else { matrices };
+                    let (batch_a, batch_b) = (a.1[0] * a.1[1], b.1[0] * b.1[1]);
+                    let to_a = Matrix { view: &a.0.view, row: a.1[1], batch: batch_a, period: period(a.0) };
+                    let to_b = Matrix { view: &b.0.view, row: b.1[1], batch: batch_b, period: period(b.0) };
+                    let to = Matrix { view: &out.view, row: n, batch: m * n, period: 0 };
+                    let shape = Shape { batch: extent.directions(out) * matrices, m, n, k };
+                    gemm(rec, Gemm { layout, shape, alpha: c, add }, to_a, to_b, None, to)
+                };
             let b_shape = if transposed_b { [columns, depth] } else { [depth, columns] };
             let (a_shape, y_shape) = ([m, depth], [m, columns]);
             match (form, transposed_b) {
@@ -257,8 +258,7 @@ pub fn takes_bias(map: Bilinear, form: Form, x: &Operand, y: &Operand, bias: &Op
     match map {
         // the rows of a stacked product belong to several directions
         Bilinear::Dense { .. } | Bilinear::Conv(_) => {
-            form == Form::Value
-                && (x.stride.is_some() || (y.stride.is_none() && bias.stride.is_none()))
+            form == Form::Value && (x.stride.is_some() || (y.stride.is_none() && bias.stride.is_none()))
         }
         _ => false,
     }

@@ -76,7 +76,14 @@ impl Request {
     /// Losses only.
     pub fn loss() -> Request {
         let tangents = Tangents::None;
-        Request { tangents, order: 0, seeds: Seeds::None, gradients: vec![], per_sample: vec![], keep: vec![] }
+        Request {
+            tangents,
+            order: 0,
+            seeds: Seeds::None,
+            gradients: vec![],
+            per_sample: vec![],
+            keep: vec![],
+        }
     }
 
     /// The gradient with respect to `parameters`.
@@ -133,17 +140,38 @@ pub enum Summand {
 #[derive(Clone, Debug)]
 pub enum Instruction {
     /// The batch's samples.
-    Gather { to: Slot },
+    Gather {
+        to: Slot,
+    },
     /// Tangents that are unit directions.
-    Units { to: Slot },
-    Sum { to: Slot, summands: Vec<Summand> },
+    Units {
+        to: Slot,
+    },
+    Sum {
+        to: Slot,
+        summands: Vec<Summand>,
+    },
     /// `σ` of a jet, to the order of what is there.
-    Jet { sigma: Pointwise, x: [Option<Slot>; 3], y: [Option<Slot>; 3] },
+    Jet {
+        sigma: Pointwise,
+        x: [Option<Slot>; 3],
+        y: [Option<Slot>; 3],
+    },
     /// Losses and, weighted, their gradient.
-    Loss { z: Slot, g: Slot },
+    Loss {
+        z: Slot,
+        g: Slot,
+    },
     /// Slopes and the higher orders of the loss's adjoint.
-    LossTangent { z: [Option<Slot>; 3], g1: Slot, g2: Option<Slot> },
-    NoiseSeed { g: Slot, g1: Slot },
+    LossTangent {
+        z: [Option<Slot>; 3],
+        g1: Slot,
+        g2: Option<Slot>,
+    },
+    NoiseSeed {
+        g: Slot,
+        g1: Slot,
+    },
 }
 
 impl Instruction {
@@ -237,9 +265,8 @@ impl Planner<'_> {
         if let [Term::Pointwise { sigma, x }] = node.terms[..] {
             let jet = self.jet(value, x);
             let first = jet[1].is_some();
-            let second = self.request.order == 2
-                && first
-                && (jet[2].is_some() || !sigma.is_piecewise_linear());
+            let second =
+                self.request.order == 2 && first && (jet[2].is_some() || !sigma.is_piecewise_linear());
             let y = [
                 Some(value(output, 0)),
                 first.then_some(value(output, 1)),
@@ -318,7 +345,8 @@ impl Planner<'_> {
             });
         }
         let graph = self.graph;
-        let parameters = self.request.gradients.iter().map(|&(p, _)| p).chain(self.request.per_sample.iter().copied());
+        let parameters =
+            self.request.gradients.iter().map(|&(p, _)| p).chain(self.request.per_sample.iter().copied());
         let mut sources: Vec<TensorId> = parameters.map(|p| graph.parameters[p].tensor).collect();
         sources.extend(self.request.keep.iter().filter_map(|slot| match slot.var {
             Var::Adjoint(id) => Some(id),

@@ -453,7 +453,11 @@ impl Emitter<'_> {
                         let later = summands.iter().enumerate().skip(at + 1);
                         for (other, summand) in later {
                             if let Summand::Linear {
-                                map: Linear::Broadcast(_), transposed: false, x: b, c: 1.0, ..
+                                map: Linear::Broadcast(_),
+                                transposed: false,
+                                x: b,
+                                c: 1.0,
+                                ..
                             } = *summand
                             {
                                 let operand = self.operand(b);
@@ -491,9 +495,7 @@ impl Emitter<'_> {
         let shape = (x0.len(), self.sweep.extent.k);
         let bent = x1.is_some() && d0.is_some() && !sigma.is_piecewise_linear();
         match (to.order, x1, d0) {
-            (0, _, Some(d0)) => {
-                pointwise::adjoint_block(rec, sigma, (x0.len(), 1), &x0, &d0, &g, add)
-            }
+            (0, _, Some(d0)) => pointwise::adjoint_block(rec, sigma, (x0.len(), 1), &x0, &d0, &g, add),
             (1, Some(x1), Some(d0)) if bent => {
                 pointwise::adjoint1(rec, sigma, shape, (&x0, &x1), (&d0, d1.as_ref()), &g, add)
             }

@@ -49,7 +49,15 @@ struct Params {
     padding: [u32; 2],
 }
 
-fn params(directions: usize, axes: Axes, a: Strided, b: Option<Strided>, y: Strided, c: f32, add: bool) -> Params {
+fn params(
+    directions: usize,
+    axes: Axes,
+    a: Strided,
+    b: Option<Strided>,
+    y: Strided,
+    c: f32,
+    add: bool,
+) -> Params {
     Params {
         directions: directions as u32,
         outer: axes.outer as u32,

@@ -236,13 +236,7 @@ pub fn gemm_with(
     }
     let words = s.batch * parts * s.m * s.n;
     let scratch = rec.gpu().buffer(words)?.slice(0, words);
-    let partial = Params {
-        flags: 0,
-        ldc: s.n as u32,
-        stride_c: (s.m * s.n) as u32,
-        alpha: 1.0,
-        ..whole
-    };
+    let partial = Params { flags: 0, ldc: s.n as u32, stride_c: (s.m * s.n) as u32, alpha: 1.0, ..whole };
     let bindings = [(name_a, a.view), (name_b, b.view), ("c", &scratch), ("bias", a.view)];
     rec.dispatch(&kernel, &bindings, &partial, groups, s.flops())?;
     record_sum(rec, &scratch, bias_view, c.view, &whole, s.batch)
@@ -342,7 +336,8 @@ impl Tuning {
 
     fn measure(gpu: &Gpu) -> Result<Tuning> {
         let faster = |s: Shape, runs: usize| -> Result<Family> {
-            let seconds = [Family::Register, Family::Workgroup].map(|family| rate(gpu, family, Layout::NT, s, runs));
+            let seconds =
+                [Family::Register, Family::Workgroup].map(|family| rate(gpu, family, Layout::NT, s, runs));
             let [register, workgroup] = seconds;
             Ok(if register? >= workgroup? { Family::Register } else { Family::Workgroup })
         };

@@ -28,7 +28,8 @@ pub fn outer(
     (w, sample_stride): (&View, usize),
 ) -> Result<()> {
     let [samples, positions, outs, ins] = shape.map(|n| n as u32);
-    let params = Params { samples, positions, outs, ins, sample_stride: sample_stride as u32, padding: [0; 3] };
+    let params =
+        Params { samples, positions, outs, ins, sample_stride: sample_stride as u32, padding: [0; 3] };
     let kernel = rec.gpu().kernel(SHADER, "outer", &[])?;
     let items = shape[0] * shape[2] * shape[3];
     let work = (items * (1 + 2 * shape[1])) as f64;

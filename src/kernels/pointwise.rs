@@ -12,7 +12,9 @@ pub enum Pointwise {
     /// `max(x, 0)`, with σ′(0) = 0
     Relu,
     /// `max(x, 0) + slope · min(x, 0)`, with σ′(0) = slope
-    LeakyRelu { slope: f32 },
+    LeakyRelu {
+        slope: f32,
+    },
     Tanh,
     /// `x Φ(x)`
     Gelu,
@@ -20,7 +22,9 @@ pub enum Pointwise {
     /// `1 / x`
     Reciprocal,
     /// `1 / √(x + shift)`
-    ReciprocalSqrt { shift: f32 },
+    ReciprocalSqrt {
+        shift: f32,
+    },
 }
 
 impl Pointwise {
@@ -89,8 +93,7 @@ pub fn jet(
     let kernel = |rec: &Recorder, entry| rec.gpu().kernel(SHADER, entry, &sigma.constants());
     match (x1, y1, y2) {
         (Some(x1), Some(y1), Some(y2)) => {
-            let bindings =
-                [("x", x), ("x1", x1), ("x2", x2.unwrap_or(x1)), ("y", y), ("y1", y1), ("y2", y2)];
+            let bindings = [("x", x), ("x1", x1), ("x2", x2.unwrap_or(x1)), ("y", y), ("y1", y1), ("y2", y2)];
             let kernel = kernel(rec, "jet2")?;
             rec.dispatch(&kernel, &bindings, &params, groups, (elements * (2 + 6 * directions)) as f64)
         }

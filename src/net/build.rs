@@ -66,7 +66,14 @@ impl Builder {
                 size(&[rows, out_features]).map_err(|problem| format!("output: {problem}"))?;
                 size(&[out_features, ins]).map_err(|problem| format!("weight: {problem}"))?;
                 let bound = 1.0 / (ins as f32).sqrt();
-                self.dense([&format!("{name}.weight"), &format!("{name}.bias")], rows, ins, out_features, bias, bound);
+                self.dense(
+                    [&format!("{name}.weight"), &format!("{name}.bias")],
+                    rows,
+                    ins,
+                    out_features,
+                    bias,
+                    bound,
+                );
                 *self.shape.last_mut().expect("has an axis") = out_features;
             }
             Layer::Conv2d { out_channels, kernel_size, stride, padding, bias } => {
@@ -129,7 +136,10 @@ impl Builder {
                 let (tokens, width) = self.sequence()?;
                 let x = self.at;
                 self.shape = vec![tokens];
-                let share = self.define(vec![Term::Constant(Constant::TokenWeight { tokens, masked: self.tokens.is_some() })]);
+                let share = self.define(vec![Term::Constant(Constant::TokenWeight {
+                    tokens,
+                    masked: self.tokens.is_some(),
+                })]);
                 self.shape = vec![width];
                 let map = Bilinear::MatMul { batch: 1, m: 1, n: width, k: tokens, transposed_b: false };
                 self.define(vec![Term::bilinear(map, share, x)]);
@@ -174,7 +184,9 @@ impl Builder {
         positive("kernel_size", kernel)?;
         positive("stride", stride)?;
         if h + 2 * padding < kernel || w + 2 * padding < kernel {
-            return Err(format!("kernel_size: found {kernel}, expected at most the padded image's {h} × {w} + 2 · {padding}"));
+            return Err(format!(
+                "kernel_size: found {kernel}, expected at most the padded image's {h} × {w} + 2 · {padding}"
+            ));
         }
         let output = [h, w].map(|side| (side + 2 * padding - kernel) / stride + 1);
         size(&[out, output[0], output[1]]).map_err(|problem| format!("output: {problem}"))?;
@@ -201,7 +213,9 @@ impl Builder {
                 positive("stride", stride)?;
                 if input.iter().any(|&side| side < kernel) {
                     let [h, w] = input;
-                    return Err(format!("kernel_size: found {kernel}, expected at most the image's {h} × {w}"));
+                    return Err(format!(
+                        "kernel_size: found {kernel}, expected at most the image's {h} × {w}"
+                    ));
                 }
                 input.map(|side| (side - kernel) / stride + 1)
             }
@@ -236,7 +250,8 @@ impl Builder {
         self.pointwise(Pointwise::ReciprocalSqrt { shift: LAYER_NORM_EPSILON });
         let scale = self.at;
         self.shape = shape;
-        let normal = self.define(vec![Term::bilinear(Bilinear::Scale { m: rows, inner: width }, scale, centred)]);
+        let normal =
+            self.define(vec![Term::bilinear(Bilinear::Scale { m: rows, inner: width }, scale, centred)]);
         let axes = Axes { outer: rows, m: width, inner: 1 };
         let a = self.parameter(weight, &[width], 0.0);
         let b = self.parameter(bias, &[width], 0.0);
@@ -337,7 +352,15 @@ impl Builder {
         self.apply(out_proj, tokens, width, width);
     }
 
-    fn dense(&mut self, [weight, bias]: [&str; 2], rows: usize, ins: usize, outs: usize, with_bias: bool, bound: f32) {
+    fn dense(
+        &mut self,
+        [weight, bias]: [&str; 2],
+        rows: usize,
+        ins: usize,
+        outs: usize,
+        with_bias: bool,
+        bound: f32,
+    ) {
         let a = self.parameter(weight.into(), &[outs, ins], bound);
         let mut terms = vec![Term::bilinear(Bilinear::Dense { rows, ins, outs }, a, self.at)];
         if with_bias {

@@ -96,12 +96,25 @@ pub enum Constant {
 #[derive(Clone, Copy, Debug)]
 pub enum Term {
     /// `c A x`, or `c Aᵀ x`
-    Linear { map: Linear, transposed: bool, x: TensorId, c: f32 },
+    Linear {
+        map: Linear,
+        transposed: bool,
+        x: TensorId,
+        c: f32,
+    },
     /// `c β(a, b)`
-    Bilinear { map: Bilinear, a: TensorId, b: TensorId, c: f32 },
+    Bilinear {
+        map: Bilinear,
+        a: TensorId,
+        b: TensorId,
+        c: f32,
+    },
     Constant(Constant),
     /// Always the only term of its node.
-    Pointwise { sigma: Pointwise, x: TensorId },
+    Pointwise {
+        sigma: Pointwise,
+        x: TensorId,
+    },
 }
 
 impl Term {
@@ -190,4 +203,3 @@ impl Graph {
         depends
     }
 }
-

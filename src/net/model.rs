@@ -43,11 +43,19 @@ pub enum Layer {
         bias: bool,
     },
     /// The largest of each window, the first of equal ones. `stride` is `kernel_size` if not given.
-    MaxPool2d { kernel_size: usize, stride: Option<usize> },
+    MaxPool2d {
+        kernel_size: usize,
+        stride: Option<usize>,
+    },
     /// The mean of each window. `stride` is `kernel_size` if not given.
-    AvgPool2d { kernel_size: usize, stride: Option<usize> },
+    AvgPool2d {
+        kernel_size: usize,
+        stride: Option<usize>,
+    },
     /// The means of `output_size` × `output_size` windows that cover the image.
-    AdaptiveAvgPool2d { output_size: usize },
+    AdaptiveAvgPool2d {
+        output_size: usize,
+    },
     /// Makes one axis of all.
     Flatten,
     /// `max(x, 0)`
@@ -71,9 +79,14 @@ pub enum Layer {
         shortcut: Vec<Layer>,
     },
     /// A row of `weight`, `[num_embeddings, embedding_dim]`, for each token.
-    Embedding { num_embeddings: usize, embedding_dim: usize },
+    Embedding {
+        num_embeddings: usize,
+        embedding_dim: usize,
+    },
     /// Adds a vector to each position.
-    PositionalEncoding { kind: PositionalEncoding },
+    PositionalEncoding {
+        kind: PositionalEncoding,
+    },
     /// `torch.nn.TransformerEncoderLayer` without dropout, `batch_first`.
     TransformerEncoderLayer {
         num_heads: usize,

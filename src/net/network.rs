@@ -86,7 +86,11 @@ impl Network {
                 }
                 Some(at) => chosen.push(at),
                 None => {
-                    return Err(Error::argument("--parameters", format!("“{name}”"), format!("one of {}", known())));
+                    return Err(Error::argument(
+                        "--parameters",
+                        format!("“{name}”"),
+                        format!("one of {}", known()),
+                    ));
                 }
             }
         }
@@ -145,7 +149,8 @@ impl Subspace {
         let mut padded = vec![0.0; flat.len() / self.dim * self.stride];
         for (from, to) in flat.chunks_exact(self.dim).zip(padded.chunks_exact_mut(self.stride)) {
             for part in &self.parts {
-                to[part.padded..part.padded + part.len].copy_from_slice(&from[part.flat..part.flat + part.len]);
+                to[part.padded..part.padded + part.len]
+                    .copy_from_slice(&from[part.flat..part.flat + part.len]);
             }
         }
         padded

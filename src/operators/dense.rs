@@ -76,7 +76,8 @@ impl SymmetricOperator for DenseMatrix {
             for (i, (row, rows)) in self.shards.iter().enumerate() {
                 let held = self.rows_per_shard.min(self.dim - row);
                 let from = Matrix { view: &xs.slice(*row, xs.len() - row), row: stride, batch: 0, period: 0 };
-                let matrix = Matrix { view: &rows.slice(0, held * self.dim), row: self.dim, batch: 0, period: 0 };
+                let matrix =
+                    Matrix { view: &rows.slice(0, held * self.dim), row: self.dim, batch: 0, period: 0 };
                 let to = Matrix { view: &ys, row: stride, batch: 0, period: 0 };
                 let shape = Shape { batch: 1, m: k, n: self.dim, k: held };
                 let product = Gemm { layout: Layout::NN, shape, alpha: 1.0, add: i > 0 };

@@ -9,7 +9,7 @@ use crate::jets::{Sweep, ops::Extent};
 use crate::net::Subspace;
 
 /// The most samples of one batch: longer sums over samples in single precision lose too much.
-const LONGEST_BATCH: usize = 4096;
+pub(super) const LONGEST_BATCH: usize = 4096;
 
 /// A sweep recorded for batches that cover the data set, and their steps.
 pub(super) struct Pass {

@@ -192,7 +192,13 @@ impl Problem {
             let k = block.len() / space.dim;
             let current = match pass.take() {
                 Some(pass) if pass.sweep.extent.k == k => pass,
-                _ => Pass::new(self, &request, space, crate::jets::ops::Extent { k, ..extent }, self.mean_weight())?,
+                _ => Pass::new(
+                    self,
+                    &request,
+                    space,
+                    crate::jets::ops::Extent { k, ..extent },
+                    self.mean_weight(),
+                )?,
             };
             let (sweep, view) = (&current.sweep, |v: &Option<View>| v.clone().expect("there are directions"));
             self.gpu.write(&view(&sweep.directions), &space.pad(block))?;

@@ -23,7 +23,9 @@ pub enum Sampling {
 pub enum Schedule {
     Constant,
     /// Multiplied by `gamma` after each epoch.
-    Exponential { gamma: f64 },
+    Exponential {
+        gamma: f64,
+    },
 }
 
 /// The hyper-parameters of a run.
@@ -73,7 +75,11 @@ impl TrainOptions {
             ranged("--gamma", gamma, gamma.is_finite() && gamma > 0.0, "a positive number")?;
         }
         if self.batch_size == 0 || self.batch_size > samples {
-            return Err(Error::argument("--batch-size", self.batch_size, format!("1 to the {samples} samples")));
+            return Err(Error::argument(
+                "--batch-size",
+                self.batch_size,
+                format!("1 to the {samples} samples"),
+            ));
         }
         if self.epochs == 0 {
             return Err(Error::argument("--epochs", 0, "at least 1"));

@@ -202,8 +202,10 @@ impl Trainer {
             Stepper::Parts { sweep, update } => {
                 let n = sweep.extent.n as u32;
                 for step in &steps {
-                    let part = |start: u32| {
-                        Step { first: step.first + start, count: n.min(step.count - start), ..*step }
+                    let part = |start: u32| Step {
+                        first: step.first + start,
+                        count: n.min(step.count - start),
+                        ..*step
                     };
                     let parts: Vec<Step> = (0..step.count).step_by(n as usize).map(part).collect();
                     sweep.run(&parts)?;

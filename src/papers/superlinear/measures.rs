@@ -1,7 +1,7 @@
-//! What is measured on H, C and E[h_p²] of one layer: the exponents and the alignment.
+//! What is measured on H, C and `E[h_p²]` of one layer: the exponents and the alignment.
 //!
 //! All matrices are `[D, D]`, symmetric, in f64. H is the layer's Hessian, C the uncentred second
-//! moment of per-sample gradients (eq. 2 without 1/B), E[h_p²] the second moment of per-sample
+//! moment of per-sample gradients (eq. 2 without 1/B), `E[h_p²]` the second moment of per-sample
 //! Hessians (eqs. 15 and 71 without σ_w²/2B). V holds H's eigenvectors in descending order of
 //! eigenvalue. Any other estimate of C, in whatever basis order, can stand in C's place.
 
@@ -66,7 +66,7 @@ impl Eigenbasis {
     }
 }
 
-/// The diagonals of H, C and E[h_p²] in H's eigenbasis, each `[D]`, in descending order of H_ii.
+/// The diagonals of H, C and `E[h_p²]` in H's eigenbasis, each `[D]`, in descending order of H_ii.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Diagonals {
     /// H_ii (eq. 16)

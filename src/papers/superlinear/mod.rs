@@ -13,8 +13,8 @@
 //! | measure | definition | in the paper |
 //! |---|---|---|
 //! | C | `(1/N) Σ ∇ℓ_p ∇ℓ_pᵀ`, uncentred; a batch's is that over B | eq. 2 |
-//! | E[h²] | `E_p[Σ_m κ_m² u_m u_mᵀ]`, eq. 15 without its prefactor | eqs. 15, 17, 71 |
-//! | γ_emp, γ_AWD | slope of log C_ii, log E[h²]_ii against log H_ii over the top 𝒩 | eq. 18, Table 1 |
+//! | `E[h²]` | `E_p[Σ_m κ_m² u_m u_mᵀ]`, eq. 15 without its prefactor | eqs. 15, 17, 71 |
+//! | γ_emp, γ_AWD | slope of log C_ii, log `E[h²]_ii` against log H_ii over the top 𝒩 | eq. 18, Table 1 |
 //! | R | `C_ij / √\|C_ii C_jj\|` in H's eigenbasis, beside a Haar-rotated C | eq. 6, Figs. 1, 7–9 |
 //! | μ, σ² | mean and variance of the off-diagonal \|R_ij\| | eq. 7 |
 //! | M | effective number of spikes, the participation ratio of C's spectrum | App. C |

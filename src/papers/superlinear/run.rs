@@ -94,7 +94,7 @@ pub enum Progress<'a> {
     Kept { run: &'a str },
     /// An epoch of `epochs` has ended.
     Trained { run: &'a str, epoch: Epoch, epochs: u64 },
-    /// H, C and E[h²] are being computed, then diagonalised.
+    /// H, C and `E[h²]` are being computed, then diagonalised.
     Measuring { run: &'a str },
     /// The figures are being made.
     Drawing { run: &'a str },

@@ -1,4 +1,4 @@
-//! Figures 2 and 10–12: the diagonals of C and E[h_p²] against those of H, on logarithmic axes.
+//! Figures 2 and 10–12: the diagonals of C and `E[h_p²]` against those of H, on logarithmic axes.
 
 use std::path::Path;
 
