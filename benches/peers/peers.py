@@ -49,37 +49,40 @@ def hvp_problem(k):
 
 
 def seconds(work, sync, hopeless=float("inf")):
-    """Seconds of one `work`, timed as `curvkit bench` times its own: the best of 3 to 50 runs over 2 s.
+    """Seconds of one `work`, timed as `curvkit bench` times its own (the best of 3 to 50 runs over 2 s), and
+    the processor time it took, all cores together, which other programs on the machine hardly change.
 
     A first run longer than `hopeless` is the last.
     """
     work()
     sync()
-    best, start, runs = float("inf"), time.perf_counter(), 0
+    best, cores, start, runs = float("inf"), float("inf"), time.perf_counter(), 0
     while runs < 3 or (time.perf_counter() - start < 2 and runs < 50):
-        run = time.perf_counter()
+        run, busy = time.perf_counter(), time.process_time()
         work()
         sync()
         best = min(best, time.perf_counter() - run)
+        cores = min(cores, time.process_time() - busy)
         runs += 1
         if best > hopeless:
             break
-    return best
+    return best, cores
 
 
 def fastest(ways, sync, repeat=1):
     """Times every way of doing the work: the best, its name, and what the others took or why they failed."""
-    took, failed = {}, {}
+    took, cores, failed = {}, {}, {}
     for name, make in ways.items():
         try:
-            took[name] = seconds(make(), sync, 2 * min(took.values(), default=float("inf")))
+            took[name], cores[name] = seconds(make(), sync, 2 * min(took.values(), default=float("inf")))
         except Exception as error:  # a way that a framework's version or device has not
             failed[name] = f"{type(error).__name__}: {error}".splitlines()[0][:200]
     if not took:
         sys.exit(f"every way failed: {failed}")
     took = {name: s / repeat for name, s in took.items()}
     best = min(took, key=took.get)
-    return {"seconds": took[best], "way": best, "others": {k: v for k, v in took.items() if k != best} | failed}
+    others = {k: v for k, v in took.items() if k != best} | failed
+    return {"seconds": took[best], "core_seconds": cores[best] / repeat, "way": best, "others": others}
 
 
 # ------------------------------------------------------------------------------------------- PyTorch
