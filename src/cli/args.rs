@@ -94,8 +94,8 @@ impl DataArgs {
 /// A network and what it is compared by.
 #[derive(Args, Clone, Debug)]
 pub struct ModelArgs {
-    /// A model file.
-    #[arg(long, value_name = "TOML")]
+    /// A model file, or a name that `curvkit models` lists.
+    #[arg(long, value_name = "TOML|NAME")]
     pub model: PathBuf,
     /// The loss: cross-entropy, mse, softmax-mse or squared-error.
     #[arg(long)]
@@ -104,7 +104,7 @@ pub struct ModelArgs {
 
 impl ModelArgs {
     pub fn network(&self) -> Result<Network> {
-        let model = Model::read(&self.model)?;
+        let model = Model::open(&self.model)?;
         Network::new(&model).map_err(|error| match error {
             Error::Model(problem) => Error::file(&self.model, problem),
             other => other,

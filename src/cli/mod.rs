@@ -3,6 +3,7 @@
 mod args;
 mod bench;
 mod eval;
+mod models;
 mod record;
 mod reproduce;
 mod train;
@@ -66,6 +67,8 @@ enum Command {
     },
     /// Measure this adapter.
     Bench(bench::Bench),
+    /// List the papers' networks, or print one's model file.
+    Models(models::Models),
     /// Manage data sets.
     Data {
         #[command(subcommand)]
@@ -82,6 +85,7 @@ pub fn main() -> ExitCode {
         Command::Train(train) => train.run(&cli.device),
         Command::Reproduce { paper } => paper.run(&cli.device),
         Command::Bench(bench) => bench.run(&cli.device),
+        Command::Models(models) => models.run().map(|text| println!("{}", text.trim_end())),
         Command::Data { action } => action.run(cli.device.quiet),
     };
     match done {
