@@ -2,7 +2,7 @@
 
 use crate::data::{Dataset, Targets};
 use crate::gpu::{Buffer, Gpu, View};
-use crate::net::{Loss, Network};
+use crate::net::{Layer, Loss, Network};
 use crate::{Error, Result};
 
 /// A data set's inputs and targets in device memory; the inputs are cut over buffers where one binding is
@@ -25,7 +25,10 @@ impl Samples {
     pub fn new(gpu: &Gpu, network: &Network, data: &Dataset, loss: Loss) -> Result<Samples> {
         let (width, outputs) = (network.input_len(), network.outputs());
         if data.sample_len() != width {
-            return Err(Error::shape("inputs: one sample", &data.shape, &network.model().input));
+            return Err(Error::shape("inputs: one sample", &data.shape, network.model().sample_shape()));
+        }
+        if let Some(Layer::Embedding { num_embeddings, .. }) = network.model().layers.first() {
+            data.check_tokens(*num_embeddings)?;
         }
         let per_shard = gpu.max_binding_len() / width;
         if per_shard == 0 {

@@ -172,6 +172,11 @@ impl Model {
         Model::read(path)
     }
 
+    /// The shape of one sample; of a token model `[2, tokens]`, the ids and the mask.
+    pub fn sample_shape(&self) -> Vec<usize> {
+        self.tokens.map_or_else(|| self.input.clone(), |tokens| vec![2, tokens])
+    }
+
     /// The model file's text.
     pub fn to_toml(&self) -> String {
         toml::to_string(self).expect("a model is plain data")
