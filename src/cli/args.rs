@@ -6,7 +6,9 @@ use clap::{Args, Subcommand, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::data::fetch::{Progress, Source};
-use crate::data::{Dataset, Selection, Split, mnist, synthetic_digits};
+use crate::data::{
+    Dataset, Selection, Split, Standardization, Vocabulary, cifar10, mnist, sst2, synthetic_digits,
+};
 use crate::net::{Loss, Model, Network};
 use crate::{Error, Result};
 
@@ -33,6 +35,9 @@ pub fn size(text: &str) -> Result<u64, String> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Named {
     Mnist,
+    Cifar10,
+    /// Sentences as token ids and mask.
+    Sst2,
     /// The built-in drawn digits: no files needed.
     Synthetic,
 }
@@ -57,9 +62,19 @@ pub struct DataArgs {
     /// The first N samples.
     #[arg(long, value_name = "N")]
     pub limit: Option<usize>,
-    /// The test images in the place of the training images.
+    /// The test samples in the place of the training samples.
     #[arg(long)]
     pub test: bool,
+    /// Tokens of a sample of sst2; longer sentences are cut.
+    #[arg(long, default_value_t = 64, value_name = "T")]
+    pub max_length: usize,
+    /// Shift and scale each channel to mean 0 and variance 1.
+    #[arg(long)]
+    pub standardize: bool,
+    /// Take the vocabulary and the means and variances from the first N training samples (of --classes), in
+    /// the place of the samples that are used; --test needs it where either is taken.
+    #[arg(long, value_name = "N")]
+    pub fit_on: Option<usize>,
 }
 
 /// Where data sets lie.
@@ -73,13 +88,54 @@ pub struct DataPlace {
 impl DataArgs {
     pub fn read(&self) -> Result<Dataset> {
         let split = if self.test { Split::Test } else { Split::Train };
-        let data = match (&self.data, self.dataset) {
-            (Some(path), _) => Dataset::read(path)?,
-            (None, Some(Named::Synthetic)) => synthetic_digits(2000, self.test as u64)?,
-            (None, _) => mnist(&self.place.data_dir, split)?,
-        };
-        let (classes, per_class, limit) = (self.classes.clone(), self.per_class, self.limit);
-        data.selected(&Selection { classes, per_class, limit })
+        let used =
+            Selection { classes: self.classes.clone(), per_class: self.per_class, limit: self.limit };
+        if self.data.is_none() && self.dataset == Some(Named::Sst2) {
+            let rows = sst2(&self.place.data_dir, split)?.selected(&used)?;
+            let vocabulary = match self.fitted()? {
+                None => Vocabulary::of(&rows.sentences),
+                Some(fitted) => {
+                    Vocabulary::of(&sst2(&self.place.data_dir, Split::Train)?.selected(&fitted)?.sentences)
+                }
+            };
+            if self.standardize {
+                return Err(Error::argument("--standardize", "sst2", "a data set of images"));
+            }
+            return rows.encode(&vocabulary, self.max_length);
+        }
+        let mut data = self.images(split)?.selected(&used)?;
+        if self.standardize {
+            let standardization = match self.fitted()? {
+                None => Standardization::of(&data)?,
+                Some(fitted) => Standardization::of(&self.images(Split::Train)?.selected(&fitted)?)?,
+            };
+            standardization.apply(&mut data)?;
+        }
+        Ok(data)
+    }
+
+    /// All samples of the file or of one half of a data set of images.
+    fn images(&self, split: Split) -> Result<Dataset> {
+        let dir = &self.place.data_dir;
+        match (&self.data, self.dataset) {
+            (Some(path), _) => Dataset::read(path),
+            (None, Some(Named::Synthetic)) => synthetic_digits(2000, (split == Split::Test) as u64),
+            (None, Some(Named::Cifar10)) => cifar10(dir, split),
+            (None, _) => mnist(dir, split),
+        }
+    }
+
+    /// The training samples that vocabulary, means and variances are taken from, if not from those used.
+    fn fitted(&self) -> Result<Option<Selection>> {
+        match (self.fit_on, self.test) {
+            (Some(_), _) => {
+                Ok(Some(Selection { classes: self.classes.clone(), per_class: None, limit: self.fit_on }))
+            }
+            (None, true) => {
+                Err(Error::argument("--fit-on", "none with --test", "the number of training samples to fit to"))
+            }
+            (None, false) => Ok(None),
+        }
     }
 
     /// What it was, for `run.json`.
@@ -87,6 +143,7 @@ impl DataArgs {
         serde_json::json!({
             "data": self.data, "dataset": self.dataset.map(|d| format!("{d:?}").to_lowercase()),
             "test": self.test, "classes": self.classes, "per_class": self.per_class, "limit": self.limit,
+            "max_length": self.max_length, "standardize": self.standardize, "fit_on": self.fit_on,
         })
     }
 }
@@ -116,7 +173,7 @@ impl ModelArgs {
 pub enum DataAction {
     /// Download a data set, check its SHA-256 sums and unpack it.
     Fetch {
-        /// mnist
+        /// mnist, cifar10 or sst2
         name: String,
         /// The folder for data sets.
         #[arg(long, value_name = "DIR")]

@@ -24,21 +24,28 @@ pub fn cifar10(dir: impl AsRef<Path>, split: Split) -> Result<Dataset> {
     const FOLDER: &str = "cifar-10-batches-bin";
     let dir = dir.as_ref();
     let (names, wanted): (Vec<String>, _) = match split {
-        Split::Train => {
-            ((1..=5).map(|i| format!("data_batch_{i}.bin")).collect(), "any of data_batch_1.bin to data_batch_5.bin")
-        }
+        Split::Train => (
+            (1..=5).map(|i| format!("data_batch_{i}.bin")).collect(),
+            "any of data_batch_1.bin to data_batch_5.bin",
+        ),
         Split::Test => (vec!["test_batch.bin".into()], "test_batch.bin"),
     };
     let paths: Vec<PathBuf> = names.iter().filter_map(|name| find(dir, FOLDER, &[name.as_str()])).collect();
     if paths.is_empty() {
-        return Err(Error::file(dir, format!("found no file, expected {wanted}, here or in the folder {FOLDER}")));
+        return Err(Error::file(
+            dir,
+            format!("found no file, expected {wanted}, here or in the folder {FOLDER}"),
+        ));
     }
     let (mut inputs, mut classes) = (Vec::new(), Vec::new());
     for path in paths {
         let bytes = std::fs::read(&path).map_err(Error::io(&path, "read"))?;
         if bytes.is_empty() || !bytes.len().is_multiple_of(RECORD) {
             let found = bytes.len();
-            return Err(Error::file(path, format!("truncated: found {found} bytes, expected records of {RECORD}")));
+            return Err(Error::file(
+                path,
+                format!("truncated: found {found} bytes, expected records of {RECORD}"),
+            ));
         }
         inputs.reserve(bytes.len());
         for (at, record) in bytes.chunks_exact(RECORD).enumerate() {

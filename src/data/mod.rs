@@ -202,9 +202,7 @@ fn of_classes(targets: &Targets, classes: Option<&[u32]>, per_class: Option<usiz
         return Err(Error::argument("--classes", found, format!("some of {}", there.join(","))));
     }
     let expected = per_class.unwrap_or(0);
-    if let Some((class, found)) =
-        counts.iter().find(|&(&class, &count)| wanted(class) && count < expected)
-    {
+    if let Some((class, found)) = counts.iter().find(|&(&class, &count)| wanted(class) && count < expected) {
         let found = format!("{found} samples of class {class}");
         return Err(Error::argument("--per-class", found, format!("at least {expected}")));
     }

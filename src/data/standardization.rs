@@ -42,7 +42,9 @@ impl Standardization {
         if channels != self.channels.len() {
             return Err(Error::shape("inputs: channels", [channels], [self.channels.len()]));
         }
-        for (plane, [mean, deviation]) in data.inputs.chunks_exact_mut(pixels).zip(self.channels.iter().cycle()) {
+        for (plane, [mean, deviation]) in
+            data.inputs.chunks_exact_mut(pixels).zip(self.channels.iter().cycle())
+        {
             plane.iter_mut().for_each(|x| *x = ((f64::from(*x) - mean) / deviation) as f32);
         }
         Ok(())

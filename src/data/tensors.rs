@@ -139,7 +139,8 @@ impl TensorFile {
             Some(_) => self.f32("mask", &[n, length])?,
         };
         let samples = ids.chunks_exact(length).zip(mask.chunks_exact(length));
-        let values = samples.flat_map(|(ids, mask)| ids.iter().map(|&id| id as f32).chain(mask.iter().copied()));
+        let values =
+            samples.flat_map(|(ids, mask)| ids.iter().map(|&id| id as f32).chain(mask.iter().copied()));
         Ok((values.collect(), vec![2, length]))
     }
 
@@ -330,7 +331,11 @@ impl Dataset {
         };
         let (values, shape) = match inputs.dtype {
             Dtype::I32 | Dtype::I64 => file.tokens(n, &shape)?,
-            _ => (file.f32("inputs", &inputs.shape)?, shape),
+            Dtype::F32 | Dtype::F64 => (file.f32("inputs", &inputs.shape)?, shape),
+            found => {
+                let problem = format!("found {found}, expected F32 or F64, or I32 or I64 for token ids");
+                return Err(file.problem("inputs", problem));
+            }
         };
         let targets = file.info("targets")?;
         let targets = match (targets.dtype, &targets.shape[..]) {
@@ -346,7 +351,8 @@ impl Dataset {
         let data = Dataset::new(values, shape, targets)?;
         if matches!(inputs.dtype, Dtype::I32 | Dtype::I64) {
             // every integer up to here is an f32
-            data.check_tokens((1 << f32::MANTISSA_DIGITS) + 1).map_err(|error| Error::file(path, error.to_string()))?;
+            data.check_tokens((1 << f32::MANTISSA_DIGITS) + 1)
+                .map_err(|error| Error::file(path, error.to_string()))?;
         }
         Ok(data)
     }
