@@ -1044,10 +1044,13 @@ fn fetch_without_a_server() {
     assert_eq!(names(dir.path()), [""; 0]);
 }
 
+/// [`Archive::unpack`]
+type Unpack = fn(&fs::File, &Path, &[Member]) -> Result<()>;
+
 /// A published archive of `members` (path below the folder of data sets, content), made on the spot.
 fn published(
     name: &'static str,
-    unpack: fn(&fs::File, &Path, &[Member]) -> Result<()>,
+    unpack: Unpack,
     archive: &[u8],
     members: &[(&'static str, &[u8])],
 ) -> Source {
@@ -1087,8 +1090,7 @@ fn fetch_unpacks_tar_and_zip() {
     }
     let zip = zip.finish().unwrap().into_inner();
 
-    let cases: [(_, fn(&fs::File, &Path, &[Member]) -> Result<()>, _); 2] =
-        [("made.tar.gz", untar, tar_gz), ("made.zip", unzip, zip)];
+    let cases: [(_, Unpack, _); 2] = [("made.tar.gz", untar, tar_gz), ("made.zip", unzip, zip)];
     for (name, unpack, archive) in cases {
         let dir = folder();
         let source = published(name, unpack, &archive, &members);

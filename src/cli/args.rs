@@ -88,8 +88,7 @@ pub struct DataPlace {
 impl DataArgs {
     pub fn read(&self) -> Result<Dataset> {
         let split = if self.test { Split::Test } else { Split::Train };
-        let used =
-            Selection { classes: self.classes.clone(), per_class: self.per_class, limit: self.limit };
+        let used = Selection { classes: self.classes.clone(), per_class: self.per_class, limit: self.limit };
         if self.data.is_none() && self.dataset == Some(Named::Sst2) {
             let rows = sst2(&self.place.data_dir, split)?.selected(&used)?;
             let vocabulary = match self.fitted()? {
@@ -131,9 +130,11 @@ impl DataArgs {
             (Some(_), _) => {
                 Ok(Some(Selection { classes: self.classes.clone(), per_class: None, limit: self.fit_on }))
             }
-            (None, true) => {
-                Err(Error::argument("--fit-on", "none with --test", "the number of training samples to fit to"))
-            }
+            (None, true) => Err(Error::argument(
+                "--fit-on",
+                "none with --test",
+                "the number of training samples to fit to",
+            )),
             (None, false) => Ok(None),
         }
     }

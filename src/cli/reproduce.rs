@@ -9,11 +9,11 @@ use serde_json::json;
 use super::Device;
 use super::args::{DataPlace, bar, prepare_folder};
 use super::record;
+use crate::Result;
 use crate::data::{Dataset, Selection, Split, cifar10, mnist, synthetic_digits};
 use crate::net::Loss;
 use crate::papers::superlinear::run::{Progress, Request, Target, run};
 use crate::papers::superlinear::settings::{Architecture, ImageSet, Preset};
-use crate::Result;
 
 #[derive(Subcommand)]
 pub enum Paper {

@@ -66,7 +66,8 @@ impl Builder {
             Layer::Linear { out_features, bias } => {
                 let (rows, ins) = self.last_axis()?;
                 positive("out_features", out_features)?;
-                self.dense([&format!("{name}.weight"), &format!("{name}.bias")], rows, ins, out_features, bias);
+                let names = [format!("{name}.weight"), format!("{name}.bias")];
+                self.dense(names, rows, ins, out_features, bias);
                 *self.shape.last_mut().expect("has an axis") = out_features;
             }
             Layer::Conv2d { out_channels, kernel_size, stride, padding, bias } => {
@@ -82,7 +83,9 @@ impl Builder {
             Layer::PadChannels { channels } => {
                 let (ins, [h, w]) = self.image()?;
                 if channels == 0 || !channels.is_multiple_of(ins) {
-                    return Err(format!("channels: found {channels}, expected a multiple of the image's {ins}"));
+                    return Err(format!(
+                        "channels: found {channels}, expected a multiple of the image's {ins}"
+                    ));
                 }
                 // the image is the first of equal parts, the others are zero
                 let first = Heads { heads: 1, width: ins * h * w, parts: channels / ins, part: 0 };
@@ -350,12 +353,12 @@ impl Builder {
         self.apply(out_proj, tokens, width, width);
     }
 
-    fn dense(&mut self, [weight, bias]: [&str; 2], rows: usize, ins: usize, outs: usize, with_bias: bool) {
+    fn dense(&mut self, [weight, bias]: [String; 2], rows: usize, ins: usize, outs: usize, with_bias: bool) {
         let initial = Initialisation::fan_in(ins);
-        let a = self.parameter(weight.into(), &[outs, ins], initial);
+        let a = self.parameter(weight, &[outs, ins], initial);
         let mut terms = vec![Term::bilinear(Bilinear::Dense { rows, ins, outs }, a, self.at)];
         if with_bias {
-            let x = self.parameter(bias.into(), &[outs], initial);
+            let x = self.parameter(bias, &[outs], initial);
             terms.push(Term::linear(Linear::Broadcast(Axes { outer: rows, m: outs, inner: 1 }), x));
         }
         self.define_len(terms, rows * outs);
