@@ -11,14 +11,15 @@ use std::{
 use curvkit::{
     Result,
     data::{
-        Dataset, Selection, Split, Targets, TensorFile,
-        fetch::{Archive, Member, Source, gunzip},
-        mnist, read_directions, read_parameters, synthetic_digits, write_atomically, write_parameters,
+        Dataset, Selection, Sentences, Split, Standardization, Targets, TensorFile, Vocabulary, cifar10,
+        fetch::{Archive, Member, Source, gunzip, untar, unzip},
+        mnist, read_directions, read_parameters, sst2, synthetic_digits, write_atomically, write_parameters,
         write_tensors,
     },
 };
 use flate2::{Compression, write::GzEncoder};
 use safetensors::{Dtype, tensor::TensorView};
+use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
 /// The error's message, with the folder's path written DIR.
@@ -210,6 +211,180 @@ fn mnist_as_published() {
         }
         assert_eq!(classes.len(), 2400);
     }
+}
+
+// ---------------------------------------------------------------------------------- CIFAR-10's files
+
+/// Records of one colour a channel.
+fn batch(records: &[(u8, [u8; 3])]) -> Vec<u8> {
+    let record = |&(label, colours): &(u8, [u8; 3])| {
+        let pixels = colours.into_iter().flat_map(|colour| vec![colour; 1024]);
+        std::iter::once(label).chain(pixels).collect::<Vec<_>>()
+    };
+    records.iter().flat_map(record).collect()
+}
+
+#[test]
+fn cifar_batches_follow_one_another() {
+    let dir = folder();
+    let batches = dir.path().join("cifar-10-batches-bin");
+    fs::create_dir(&batches).unwrap();
+    fs::write(batches.join("data_batch_4.bin"), batch(&[(9, [51, 0, 255])])).unwrap();
+    fs::write(batches.join("data_batch_2.bin"), batch(&[(3, [0, 1, 2]), (0, [255, 102, 0])])).unwrap();
+    fs::write(batches.join("test_batch.bin"), batch(&[(7, [5, 5, 5])])).unwrap();
+    let data = cifar10(dir.path(), Split::Train).unwrap();
+    assert_eq!(data.shape, [3, 32, 32]);
+    assert_eq!(data.targets, Targets::Classes(vec![3, 0, 9]));
+    let channels: Vec<f32> = data.inputs.chunks(1024).map(|plane| plane[1023]).collect();
+    assert_eq!(channels, [0.0, 1.0 / 255.0, 2.0 / 255.0, 1.0, 0.4, 0.0, 0.2, 0.0, 1.0]);
+    assert_eq!(cifar10(&batches, Split::Test).unwrap().targets, Targets::Classes(vec![7]));
+}
+
+#[test]
+fn cifar_errors() {
+    let dir = folder();
+    assert_eq!(
+        message(&dir, cifar10(dir.path(), Split::Train)),
+        "DIR: found no file, expected any of data_batch_1.bin to data_batch_5.bin, here or in the folder cifar-10-batches-bin"
+    );
+    assert_eq!(
+        message(&dir, cifar10(dir.path(), Split::Test)),
+        "DIR: found no file, expected test_batch.bin, here or in the folder cifar-10-batches-bin"
+    );
+    let whole = batch(&[(1, [0; 3]), (10, [0; 3])]);
+    for (bytes, expected) in [
+        (&whole[..], "found label 10 for record 1, expected 0 to 9"),
+        (&whole[..6145], "truncated: found 6145 bytes, expected records of 3073"),
+        (&[], "truncated: found 0 bytes, expected records of 3073"),
+    ] {
+        fs::write(dir.path().join("data_batch_1.bin"), bytes).unwrap();
+        let found = message(&dir, cifar10(dir.path(), Split::Train));
+        assert_eq!(found, format!("DIR/data_batch_1.bin: {expected}"));
+    }
+}
+
+#[test]
+fn cifar_as_published() {
+    let Some(dir) = std::env::var_os("CURVKIT_DATA") else {
+        println!("skipped: CURVKIT_DATA is not set");
+        return;
+    };
+    let data = cifar10(&dir, Split::Test).unwrap();
+    let Targets::Classes(classes) = &data.targets else { panic!("no classes") };
+    assert_eq!((data.len(), classes[..5].to_vec()), (10_000, vec![3, 8, 8, 0, 6]));
+    assert!((0..10).all(|class| classes.iter().filter(|&&c| c == class).count() == 1000));
+
+    let train = cifar10(&dir, Split::Train).unwrap();
+    assert!(train.len().is_multiple_of(10_000));
+    let Targets::Classes(classes) = &train.targets else { panic!("no classes") };
+    assert_eq!(classes[..5], [6, 9, 9, 4, 1]);
+    // of all five batches: 0.4914, 0.4822, 0.4465 and 0.2470, 0.2435, 0.2616
+    let published = [[0.4914, 0.2470], [0.4822, 0.2435], [0.4465, 0.2616]];
+    for (found, published) in Standardization::of(&train).unwrap().channels.iter().zip(published) {
+        assert!((0..2).all(|i| (found[i] - published[i]).abs() < 2e-3), "{found:?}, expected {published:?}");
+    }
+}
+
+// -------------------------------------------------------------------------------------- SST-2's files
+
+fn tsv(dir: &TempDir, content: &[u8]) -> Result<Sentences> {
+    fs::write(dir.path().join("train.tsv"), content).unwrap();
+    sst2(dir.path(), Split::Train)
+}
+
+#[test]
+fn sentences_become_ids_and_mask() {
+    let dir = folder();
+    let rows = tsv(&dir, b"sentence\tlabel\nA good film \t1\nnot a Good one , a bore\t0\n").unwrap();
+    assert_eq!(rows.sentences, ["A good film ", "not a Good one , a bore"]);
+    assert_eq!(rows.classes, [1, 0]);
+
+    // a: 3 times, good: twice, then , bore film not one
+    let vocabulary = Vocabulary::of(&rows.sentences);
+    assert_eq!(vocabulary.ids(), 9);
+    let ids = ["a", "good", ",", "bore", "film", "not", "one", "unheard", ""].map(|word| vocabulary.id(word));
+    assert_eq!(ids, [2, 3, 4, 5, 6, 7, 8, 1, 1]);
+    let reversed: Vec<String> = rows.sentences.iter().rev().cloned().collect();
+    assert_eq!(Vocabulary::of(&reversed), vocabulary);
+
+    let data = rows.encode(&vocabulary, 4).unwrap();
+    assert_eq!((&data.shape[..], &data.targets), (&[2, 4][..], &Targets::Classes(vec![1, 0])));
+    assert_eq!(data.inputs[..8], [2.0, 3.0, 6.0, 0.0, 1.0, 1.0, 1.0, 0.0]);
+    assert_eq!(data.inputs[8..], [7.0, 2.0, 3.0, 8.0, 1.0, 1.0, 1.0, 1.0]);
+    let first = rows.selected(&take(Some(&[0]), None, None)).unwrap();
+    assert_eq!(first.sentences, ["not a Good one , a bore"]);
+    assert_eq!(
+        rows.encode(&vocabulary, 0).unwrap_err().to_string(),
+        "--max-length: found 0, expected at least 1"
+    );
+    data.check_tokens(9).unwrap();
+    assert_eq!(
+        data.check_tokens(8).unwrap_err().to_string(),
+        "tokens: found id 8 for token 3 of sample 1, expected 0 to 7"
+    );
+}
+
+#[test]
+fn sentences_errors() {
+    let dir = folder();
+    assert_eq!(
+        message(&dir, sst2(dir.path(), Split::Test)),
+        "DIR: found no dev.tsv, here or in the folder sst2"
+    );
+    let cases: &[(&[u8], &str)] = &[
+        (b"", r#"line 1: found header "", expected "sentence\tlabel""#),
+        (b"index\tsentence\na\t1\n", r#"line 1: found header "index\tsentence", expected "sentence\tlabel""#),
+        (b"sentence\tlabel\n", "line 2: found the end of the file, expected at least one sentence"),
+        (b"sentence\tlabel\na\t1\nb\n", "line 3: found 1 columns, expected sentence and label"),
+        (b"sentence\tlabel\na\tb\t1\n", "line 2: found 3 columns, expected sentence and label"),
+        (b"sentence\tlabel\n \t1\n", "line 2: found no word, expected a sentence"),
+        (b"sentence\tlabel\na\t1\nb\t2\n", r#"line 3: found label "2", expected 0 or 1"#),
+        (b"sentence\tlabel\na\t1\n\xff\t1\n", "line 3: found bytes that are not UTF-8, expected text"),
+    ];
+    for (content, expected) in cases {
+        assert_eq!(message(&dir, tsv(&dir, content)), format!("DIR/train.tsv: {expected}"));
+    }
+}
+
+#[test]
+fn sentences_as_published() {
+    let Some(dir) = std::env::var_os("CURVKIT_DATA") else {
+        println!("skipped: CURVKIT_DATA is not set");
+        return;
+    };
+    let train = sst2(&dir, Split::Train).unwrap();
+    assert_eq!((train.classes.len(), sst2(&dir, Split::Test).unwrap().classes.len()), (67_349, 872));
+    // what transformer-sst2 of the zoo counts on
+    let first = train.selected(&take(None, None, Some(1000))).unwrap();
+    assert_eq!(Vocabulary::of(&first.sentences).ids(), 2970);
+    let data = train.encode(&Vocabulary::of(&train.sentences), 64).unwrap();
+    let longest = data.inputs.chunks(128).map(|sample| sample[64..].iter().sum::<f32>()).fold(0.0, f32::max);
+    assert_eq!(longest, 52.0);
+}
+
+// ----------------------------------------------------------------------------------- standardisation
+
+#[test]
+fn standardised_channels() {
+    let inputs = vec![1.0, 3.0, 10.0, 10.0, 5.0, 7.0, 10.0, 10.0];
+    let mut data = Dataset::new(inputs, vec![2, 1, 2], Targets::Classes(vec![0, 1])).unwrap();
+    let standardization = Standardization::of(&data).unwrap();
+    assert_eq!(standardization.channels, [[4.0, 5.0f64.sqrt()], [10.0, 1.0]]);
+    standardization.apply(&mut data).unwrap();
+    let root = 5.0f64.sqrt();
+    let expected = [-3.0, -1.0, 0.0, 0.0, 1.0, 3.0, 0.0, 0.0].map(|x| (x / root) as f32);
+    assert_eq!(data.inputs, expected);
+
+    let mut other = classes(&[0]);
+    assert_eq!(
+        standardization.apply(&mut other).unwrap_err().to_string(),
+        "inputs: channels: found shape [1], expected [2]"
+    );
+    other.shape = vec![1, 1];
+    assert_eq!(
+        Standardization::of(&other).unwrap_err().to_string(),
+        "--standardize: one sample: found shape [1, 1], expected [channels, height, width] or [values]"
+    );
 }
 
 // ---------------------------------------------------------------------------------------- selection
@@ -509,8 +684,8 @@ fn data_sets_from_tensors() {
             "tensor inputs: found shape [0, 4], expected [N, …] without an axis of length 0",
         ),
         (
-            vec![foreign("inputs", Dtype::I64, &[3, 1], &[1i64, 2, 3]), good()],
-            "tensor inputs: found I64, expected F32 or F64",
+            vec![foreign("inputs", Dtype::U8, &[3, 1], &[1u8, 2, 3]), good()],
+            "tensor inputs: found U8, expected F32 or F64, or I32 or I64 for token ids",
         ),
         (
             vec![foreign("inputs", Dtype::F32, &[3, 1], &[0.0, 1.0, f32::NEG_INFINITY]), good()],
@@ -588,6 +763,60 @@ fn directions() {
         message(&dir, read_directions(&path, 3)),
         "DIR/v.safetensors: tensor v: found NaN at [0, 1], expected a finite f32"
     );
+}
+
+#[test]
+fn token_files() {
+    let dir = folder();
+    let path = dir.path().join("d.safetensors");
+    let ids = foreign("inputs", Dtype::I64, &[2, 3], &[4i64, 1, 0, 7, 0, 0]);
+    let targets = foreign("targets", Dtype::I32, &[2], &[0i32, 1]);
+    let masks = [
+        foreign("mask", Dtype::BOOL, &[2, 3], &[1u8, 1, 0, 1, 0, 0]),
+        foreign("mask", Dtype::F32, &[2, 3], &[1.0f32, 1.0, 0.0, 1.0, 0.0, 0.0]),
+        foreign("mask", Dtype::I32, &[2, 3], &[1i32, 1, 0, 1, 0, 0]),
+    ];
+    for mask in masks {
+        write_foreign(&path, &[ids.clone(), mask, targets.clone()]);
+        let data = Dataset::read(&path).unwrap();
+        assert_eq!((&data.shape[..], &data.targets), (&[2, 3][..], &Targets::Classes(vec![0, 1])));
+        assert_eq!(data.inputs, [4.0, 1.0, 0.0, 1.0, 1.0, 0.0, 7.0, 0.0, 0.0, 1.0, 0.0, 0.0]);
+    }
+    write_foreign(&path, &[ids.clone(), targets.clone()]);
+    assert_eq!(Dataset::read(&path).unwrap().inputs[9..], [1.0, 1.0, 1.0]);
+
+    let cases = [
+        (
+            foreign("mask", Dtype::F32, &[2, 3], &[1.0f32, 0.5, 0.0, 1.0, 0.0, 0.0]),
+            "mask: found 0.5 for token 1 of sample 0, expected 0 or 1",
+        ),
+        (
+            foreign("mask", Dtype::BOOL, &[2, 3], &[1u8, 0, 0, 0, 0, 0]),
+            "mask: found no token kept of sample 1, expected at least one",
+        ),
+        (
+            foreign("mask", Dtype::BOOL, &[3, 2], &[1u8; 6]),
+            "tensor mask: found shape [3, 2], expected [2, 3]",
+        ),
+        (foreign("mask", Dtype::I8, &[2, 3], &[1u8; 6]), "tensor mask: found I8, expected F32 or F64"),
+        (
+            foreign("inputs", Dtype::I32, &[2, 3], &[1i32, 2, 3, 4, -5, 6]),
+            "tensor inputs: found -5 at [1, 1], expected 0 to 4294967295",
+        ),
+        (
+            foreign("inputs", Dtype::I32, &[2, 3], &[1i32, 2, 3, 4, 16_777_218, 6]),
+            "tokens: found id 16777218 for token 1 of sample 1, expected 0 to 16777216",
+        ),
+        (
+            foreign("inputs", Dtype::I32, &[2, 3, 1], &[1i32; 6]),
+            "tensor inputs: found shape [2, 3, 1], expected [N, T] for token ids",
+        ),
+    ];
+    for (tensor, expected) in cases {
+        let others = [&ids, &targets].into_iter().filter(|other| other.0 != tensor.0);
+        write_foreign(&path, &others.chain([&tensor]).cloned().collect::<Vec<_>>());
+        assert_eq!(message(&dir, Dataset::read(&path)), format!("DIR/d.safetensors: {expected}"));
+    }
 }
 
 // ------------------------------------------------------------------------------------ atomic writing
@@ -815,8 +1044,94 @@ fn fetch_without_a_server() {
     assert_eq!(names(dir.path()), [""; 0]);
 }
 
+/// [`Archive::unpack`]
+type Unpack = fn(&fs::File, &Path, &[Member]) -> Result<()>;
+
+/// A published archive of `members` (path below the folder of data sets, content), made on the spot.
+fn published(
+    name: &'static str,
+    unpack: Unpack,
+    archive: &[u8],
+    members: &[(&'static str, &[u8])],
+) -> Source {
+    let sum = |bytes: &[u8]| -> &'static str {
+        let sum: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+        sum.leak()
+    };
+    let members = members.iter().map(|&(path, content)| Member { path, sha256: sum(content) });
+    let members: &'static [Member] = members.collect::<Vec<_>>().leak();
+    let archive = Archive { name, sha256: sum(archive), unpack, members };
+    Source { name: "made", base_url: "http://localhost:9/", archives: vec![archive].leak() }
+}
+
+#[test]
+fn fetch_unpacks_tar_and_zip() {
+    let contents: [(&str, &[u8]); 3] =
+        [("upstream/readme.html", b"<p>"), ("upstream/b.bin", b"second"), ("upstream/a.bin", b"first")];
+    let members: [(&str, &[u8]); 2] = [("made/a.bin", b"first"), ("made/b.bin", b"second")];
+
+    let mut tar = tar::Builder::new(Vec::new());
+    // a folder may bear a member's name
+    let mut header = tar::Header::new_gnu();
+    header.set_entry_type(tar::EntryType::Directory);
+    header.set_size(0);
+    tar.append_data(&mut header, "upstream/a.bin/", io::empty()).unwrap();
+    for (name, content) in contents {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(content.len() as u64);
+        tar.append_data(&mut header, name, content).unwrap();
+    }
+    let tar_gz = gzip(&tar.into_inner().unwrap());
+
+    let mut zip = zip::ZipWriter::new(io::Cursor::new(Vec::new()));
+    for (name, content) in contents {
+        zip.start_file(name, zip::write::SimpleFileOptions::default()).unwrap();
+        zip.write_all(content).unwrap();
+    }
+    let zip = zip.finish().unwrap().into_inner();
+
+    let cases: [(_, Unpack, _); 2] = [("made.tar.gz", untar, tar_gz), ("made.zip", unzip, zip)];
+    for (name, unpack, archive) in cases {
+        let dir = folder();
+        let source = published(name, unpack, &archive, &members);
+        let (url, server) = serve(vec![whole(&archive)]);
+        assert_eq!(source.fetch(dir.path(), Some(&url), &mut |_| {}).unwrap(), [name]);
+        server.join().unwrap();
+        assert_eq!(names(dir.path()), ["made"]);
+        assert_eq!(names(&dir.path().join("made")), ["a.bin", "b.bin"]);
+        assert_eq!(fs::read(dir.path().join("made/b.bin")).unwrap(), b"second");
+        assert_eq!(source.fetch(dir.path(), Some("http://localhost:9"), &mut |_| {}).unwrap(), [""; 0]);
+
+        // an archive that lacks a member, and one that is none
+        let dir = folder();
+        let more = [&members[..], &[("made/c.bin", b"third")]].concat();
+        let (url, server) = serve(vec![whole(&archive)]);
+        let lacking = published(name, unpack, &archive, &more);
+        assert_eq!(
+            message(&dir, lacking.fetch(dir.path(), Some(&url), &mut |_| {})),
+            "DIR/made/c.bin: found no such file in the archive, expected one"
+        );
+        server.join().unwrap();
+        assert_eq!(names(dir.path()), ["made"]);
+        let dir = folder();
+        let (url, server) = serve(vec![whole(b"something else")]);
+        let none = published(name, unpack, b"something else", &members);
+        let found = message(&dir, none.fetch(dir.path(), Some(&url), &mut |_| {}));
+        assert!(found.starts_with("DIR: corrupt archive: "), "{found}");
+        server.join().unwrap();
+        assert_eq!(names(dir.path()), [""; 0]);
+    }
+}
+
 #[test]
 fn data_sets_that_can_be_fetched() {
-    assert_eq!(Source::named("mnist").unwrap().archives.len(), 4);
-    assert_eq!(Source::named("mnits").err().unwrap().to_string(), "data set: found “mnits”, expected mnist");
+    let archives = ["mnist", "cifar10", "sst2"].map(|name| Source::named(name).unwrap().archives);
+    assert_eq!(archives.map(<[Archive]>::len), [4, 1, 1]);
+    for member in archives.iter().copied().flatten().flat_map(|archive| archive.members) {
+        assert!(member.sha256.len() == 64 && !member.path.contains(".."), "{}", member.path);
+    }
+    assert_eq!(
+        Source::named("mnits").err().unwrap().to_string(),
+        "data set: found “mnits”, expected mnist, cifar10, sst2"
+    );
 }

@@ -6,7 +6,10 @@ use clap::{Args, Subcommand, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::data::fetch::{Progress, Source};
-use crate::data::{Dataset, Selection, Split, mnist, prepare_folder, synthetic_digits};
+use crate::data::{
+    Dataset, Selection, Split, Standardization, Vocabulary, cifar10, mnist, prepare_folder, sst2,
+    synthetic_digits,
+};
 use crate::jets::samples::check;
 use crate::net::{Loss, Model, Network};
 use crate::{Error, Result};
@@ -37,6 +40,9 @@ pub fn size(text: &str) -> Result<u64> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Named {
     Mnist,
+    Cifar10,
+    /// Sentences as token ids and mask.
+    Sst2,
     /// The built-in drawn digits: no files needed.
     Synthetic,
 }
@@ -61,9 +67,19 @@ pub struct DataArgs {
     /// The first N samples.
     #[arg(long, value_name = "N")]
     pub limit: Option<usize>,
-    /// The test images in the place of the training images.
+    /// The test samples in the place of the training samples.
     #[arg(long)]
     pub test: bool,
+    /// Tokens of a sample of sst2; longer sentences are cut.
+    #[arg(long, default_value_t = 64, value_name = "T")]
+    pub max_length: usize,
+    /// Shift and scale each channel to mean 0 and variance 1.
+    #[arg(long)]
+    pub standardize: bool,
+    /// Take the vocabulary and the means and variances from the first N training samples (of --classes), in
+    /// the place of the samples that are used; --test needs it where either is taken.
+    #[arg(long, value_name = "N")]
+    pub fit_on: Option<usize>,
 }
 
 /// Where data sets lie.
@@ -77,14 +93,7 @@ pub struct DataPlace {
 impl DataArgs {
     /// The samples, which `network` and `loss` can take.
     pub fn read(&self, network: &Network, loss: Loss) -> Result<Dataset> {
-        let split = if self.test { Split::Test } else { Split::Train };
-        let data = match (&self.data, self.dataset) {
-            (Some(path), _) => Dataset::read(path)?,
-            (None, Some(Named::Synthetic)) => synthetic_digits(2000, self.test as u64)?,
-            (None, _) => mnist(&self.place.data_dir, split)?,
-        };
-        let (classes, per_class, limit) = (self.classes.clone(), self.per_class, self.limit);
-        let data = data.selected(&Selection { classes, per_class, limit })?;
+        let data = self.samples()?;
         check(network, &data, loss).map_err(|error| match (&self.data, self.dataset) {
             (Some(path), _) => Error::file(path, error.to_string()),
             (None, name) => Error::file(named(name).unwrap_or_default(), error.to_string()),
@@ -92,11 +101,65 @@ impl DataArgs {
         Ok(data)
     }
 
+    fn samples(&self) -> Result<Dataset> {
+        let split = if self.test { Split::Test } else { Split::Train };
+        let used = Selection { classes: self.classes.clone(), per_class: self.per_class, limit: self.limit };
+        if self.data.is_none() && self.dataset == Some(Named::Sst2) {
+            let rows = sst2(&self.place.data_dir, split)?.selected(&used)?;
+            let vocabulary = match self.fitted()? {
+                None => Vocabulary::of(&rows.sentences),
+                Some(fitted) => {
+                    Vocabulary::of(&sst2(&self.place.data_dir, Split::Train)?.selected(&fitted)?.sentences)
+                }
+            };
+            if self.standardize {
+                return Err(Error::argument("--standardize", "sst2", "a data set of images"));
+            }
+            return rows.encode(&vocabulary, self.max_length);
+        }
+        let mut data = self.images(split)?.selected(&used)?;
+        if self.standardize {
+            let standardization = match self.fitted()? {
+                None => Standardization::of(&data)?,
+                Some(fitted) => Standardization::of(&self.images(Split::Train)?.selected(&fitted)?)?,
+            };
+            standardization.apply(&mut data)?;
+        }
+        Ok(data)
+    }
+
+    /// All samples of the file or of one half of a data set of images.
+    fn images(&self, split: Split) -> Result<Dataset> {
+        let dir = &self.place.data_dir;
+        match (&self.data, self.dataset) {
+            (Some(path), _) => Dataset::read(path),
+            (None, Some(Named::Synthetic)) => synthetic_digits(2000, (split == Split::Test) as u64),
+            (None, Some(Named::Cifar10)) => cifar10(dir, split),
+            (None, _) => mnist(dir, split),
+        }
+    }
+
+    /// The training samples that vocabulary, means and variances are taken from, if not from those used.
+    fn fitted(&self) -> Result<Option<Selection>> {
+        match (self.fit_on, self.test) {
+            (Some(_), _) => {
+                Ok(Some(Selection { classes: self.classes.clone(), per_class: None, limit: self.fit_on }))
+            }
+            (None, true) => Err(Error::argument(
+                "--fit-on",
+                "none with --test",
+                "the number of training samples to fit to",
+            )),
+            (None, false) => Ok(None),
+        }
+    }
+
     /// What it was, for `run.json`.
     pub fn describe(&self) -> serde_json::Value {
         serde_json::json!({
             "data": self.data, "dataset": named(self.dataset),
             "test": self.test, "classes": self.classes, "per_class": self.per_class, "limit": self.limit,
+            "max_length": self.max_length, "standardize": self.standardize, "fit_on": self.fit_on,
         })
     }
 }
@@ -109,8 +172,8 @@ fn named(dataset: Option<Named>) -> Option<String> {
 /// A network and what it is compared by.
 #[derive(Args, Clone, Debug)]
 pub struct ModelArgs {
-    /// A model file.
-    #[arg(long, value_name = "TOML")]
+    /// A model file, or a name that `curvkit models` lists.
+    #[arg(long, value_name = "TOML|NAME")]
     pub model: PathBuf,
     /// The loss: cross-entropy, mse, softmax-mse or squared-error.
     #[arg(long)]
@@ -119,7 +182,7 @@ pub struct ModelArgs {
 
 impl ModelArgs {
     pub fn network(&self) -> Result<Network> {
-        let model = Model::read(&self.model)?;
+        let model = Model::open(&self.model)?;
         Network::new(&model).map_err(|error| match error {
             Error::Model(problem) => Error::file(&self.model, problem),
             other => other,
@@ -131,7 +194,7 @@ impl ModelArgs {
 pub enum DataAction {
     /// Download a data set, check its SHA-256 sums and unpack it.
     Fetch {
-        /// mnist
+        /// mnist, cifar10 or sst2
         name: String,
         /// The folder for data sets.
         #[arg(long, value_name = "DIR")]

@@ -3,6 +3,7 @@
 mod args;
 mod bench;
 mod eval;
+mod models;
 mod record;
 mod reproduce;
 mod train;
@@ -68,6 +69,8 @@ enum Command {
     },
     /// Measure this adapter.
     Bench(bench::Bench),
+    /// List the papers' networks, or print one's model file.
+    Models(models::Models),
     /// Manage data sets.
     Data {
         #[command(subcommand)]
@@ -129,6 +132,7 @@ impl Cli {
             Command::Train(train) => train.run(&self.device),
             Command::Reproduce { paper } => paper.run(&self.device),
             Command::Bench(bench) => bench.run(&self.device),
+            Command::Models(models) => models.run(),
             Command::Data { action } => action.run(self.device.quiet),
         }
     }

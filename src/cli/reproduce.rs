@@ -9,11 +9,11 @@ use serde_json::json;
 use super::Device;
 use super::args::{DataPlace, bar};
 use super::record;
-use crate::data::{Dataset, Selection, Split, mnist, synthetic_digits};
+use crate::Result;
+use crate::data::{Dataset, Selection, Split, cifar10, mnist, synthetic_digits};
 use crate::net::Loss;
 use crate::papers::superlinear::run::{Progress, Request, Target, run};
 use crate::papers::superlinear::settings::{Architecture, ImageSet, Preset};
-use crate::{Error, Result};
 
 #[derive(Subcommand)]
 pub enum Paper {
@@ -32,7 +32,7 @@ impl Paper {
 pub struct Superlinear {
     /// table1, scaling, alignment or all.
     target: Target,
-    /// The images: mnist, or synthetic (drawn digits, no files needed).
+    /// The images: mnist, cifar10, or synthetic (drawn digits, no files needed).
     #[arg(long, default_value = "mnist")]
     dataset: ImageSet,
     #[command(flatten)]
@@ -68,13 +68,7 @@ impl Superlinear {
         let all = match self.dataset {
             ImageSet::Synthetic => synthetic_digits(per_class, 0)?,
             ImageSet::Mnist => mnist(&self.place.data_dir, Split::Train)?,
-            ImageSet::Cifar10 => {
-                return Err(Error::argument(
-                    "--dataset",
-                    "cifar10",
-                    "mnist or synthetic: there is no reader yet",
-                ));
-            }
+            ImageSet::Cifar10 => cifar10(&self.place.data_dir, Split::Train)?,
         };
         let classes = Some((0..classes as u32).collect());
         all.selected(&Selection { classes, per_class: Some(per_class), limit: None })

@@ -53,7 +53,9 @@ pub struct Progress<'a> {
 }
 
 /// The data sets that can be fetched.
-pub const SOURCES: &[Source] = &[Source {
+pub const SOURCES: &[Source] = &[MNIST, CIFAR10, SST2];
+
+const MNIST: Source = Source {
     name: "mnist",
     base_url: "https://ossci-datasets.s3.amazonaws.com/mnist/",
     archives: &[
@@ -94,7 +96,65 @@ pub const SOURCES: &[Source] = &[Source {
             }],
         },
     ],
-}];
+};
+
+// The sums of the archives and of the batches 4 and 5 are those that other projects' downloaders pin, several
+// of them the same; those of the other files were taken of the files themselves.
+const CIFAR10: Source = Source {
+    name: "cifar10",
+    base_url: "https://www.cs.toronto.edu/~kriz/",
+    archives: &[Archive {
+        name: "cifar-10-binary.tar.gz",
+        sha256: "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
+        unpack: untar,
+        members: &[
+            Member {
+                path: "cifar-10-batches-bin/data_batch_1.bin",
+                sha256: "cee916563c9f80d84e3cc88e17fdc0941787f1244f00a67874d45b261883ada5",
+            },
+            Member {
+                path: "cifar-10-batches-bin/data_batch_2.bin",
+                sha256: "a591ca11fa1708a91ee40f54b3da4784ccd871ecf2137de63f51ada8b3fa57ed",
+            },
+            Member {
+                path: "cifar-10-batches-bin/data_batch_3.bin",
+                sha256: "bbe8596564c0f86427f876058170b84dac6670ddf06d79402899d93ceea26f67",
+            },
+            Member {
+                path: "cifar-10-batches-bin/data_batch_4.bin",
+                sha256: "014e562d6e23c72197cc727519169a60359f5eccd8945ad5a09d710285ff4e48",
+            },
+            Member {
+                path: "cifar-10-batches-bin/data_batch_5.bin",
+                sha256: "755304fc0b379caeae8c14f0dac912fbc7d6cd469eb67a1029a08a39453a9add",
+            },
+            Member {
+                path: "cifar-10-batches-bin/test_batch.bin",
+                sha256: "8e2eb146ae340b09e24670f29cabc6326dba54da8789dab6768acf480273f65b",
+            },
+        ],
+    }],
+};
+
+const SST2: Source = Source {
+    name: "sst2",
+    base_url: "https://dl.fbaipublicfiles.com/glue/data/",
+    archives: &[Archive {
+        name: "SST-2.zip",
+        sha256: "d67e16fb55739c1b32cdce9877596db1c127dc322d93c082281f64057c16deaa",
+        unpack: unzip,
+        members: &[
+            Member {
+                path: "sst2/train.tsv",
+                sha256: "48eac26399f8456935f81dd9e3a745c1430adb6c62e233ccfe22db4a0d15d1d1",
+            },
+            Member {
+                path: "sst2/dev.tsv",
+                sha256: "54a9c12c77e402fc14d6a66a506f24d999f596b0176eb777c972cccc2f9cc4b0",
+            },
+        ],
+    }],
+};
 
 impl Source {
     /// The data set of that name.
@@ -171,10 +231,68 @@ impl Archive {
 /// # Errors
 /// [`Error::Io`] where it is no gzip file or the member cannot be written.
 pub fn gunzip(archive: &File, dir: &Path, members: &[Member]) -> Result<()> {
-    let path = dir.join(members[0].path);
+    write_member(&mut MultiGzDecoder::new(archive), dir, &members[0])
+}
+
+/// [`Archive::unpack`] for a compressed tar file, whose files are known by their last names.
+///
+/// # Errors
+/// [`Error::File`] where it is no such file or lacks a member, and those of [`write_atomically`].
+pub fn untar(archive: &File, dir: &Path, members: &[Member]) -> Result<()> {
+    let corrupt = |error: io::Error| Error::file(dir, format!("corrupt archive: {error}"));
+    let mut missing: Vec<&Member> = members.iter().collect();
+    let mut tar = tar::Archive::new(MultiGzDecoder::new(archive));
+    for entry in tar.entries().map_err(corrupt)? {
+        let mut entry = entry.map_err(corrupt)?;
+        let name = entry.path().map_err(corrupt)?.into_owned();
+        let found =
+            missing.iter().position(|member| entry.header().entry_type().is_file() && is(&name, member));
+        if let Some(at) = found {
+            write_member(&mut entry, dir, missing.remove(at))?;
+        }
+    }
+    all_found(dir, &missing)
+}
+
+/// [`Archive::unpack`] for a zip file, whose files are known by their last names.
+///
+/// # Errors
+/// Those of [`untar`].
+pub fn unzip(archive: &File, dir: &Path, members: &[Member]) -> Result<()> {
+    let corrupt = |error: zip::result::ZipError| Error::file(dir, format!("corrupt archive: {error}"));
+    let mut missing: Vec<&Member> = members.iter().collect();
+    let mut zip = zip::ZipArchive::new(archive).map_err(corrupt)?;
+    for index in 0..zip.len() {
+        let mut entry = zip.by_index(index).map_err(corrupt)?;
+        let name = entry.name().map_err(corrupt)?.into_owned();
+        let found = missing.iter().position(|member| entry.is_file() && is(Path::new(&name), member));
+        if let Some(at) = found {
+            write_member(&mut entry, dir, missing.remove(at))?;
+        }
+    }
+    all_found(dir, &missing)
+}
+
+/// Whether an archive's file is that member.
+fn is(name: &Path, member: &Member) -> bool {
+    name.file_name() == Path::new(member.path).file_name()
+}
+
+/// Writes a member's content, folders and all.
+fn write_member(content: &mut dyn Read, dir: &Path, member: &Member) -> Result<()> {
+    let path = dir.join(member.path);
     let folder = path.parent().unwrap_or(dir);
     std::fs::create_dir_all(folder).map_err(Error::io(folder, "create folder"))?;
-    write_atomically(&path, |file| io::copy(&mut MultiGzDecoder::new(archive), file).map(|_| ()))
+    write_atomically(&path, |file| io::copy(content, file).map(|_| ()))
+}
+
+fn all_found(dir: &Path, missing: &[&Member]) -> Result<()> {
+    match missing.first() {
+        Some(member) => {
+            Err(Error::file(dir.join(member.path), "found no such file in the archive, expected one"))
+        }
+        None => Ok(()),
+    }
 }
 
 /// How long to wait for a name, a connection, or the next bytes.

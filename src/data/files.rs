@@ -42,6 +42,12 @@ pub fn prepare_folder(path: impl AsRef<Path>) -> Result<()> {
     }
 }
 
+/// The first file that there is of `names` in `dir`, then in the folder `folder` below it.
+pub(super) fn find(dir: &Path, folder: &str, names: &[&str]) -> Option<PathBuf> {
+    let places = [dir.to_path_buf(), dir.join(folder)];
+    places.iter().flat_map(|place| names.iter().map(|name| place.join(name))).find(|path| path.is_file())
+}
+
 /// A file that is still being written, beside the one that it may become; dropped, it is gone.
 pub(super) struct Part {
     pub(super) file: File,

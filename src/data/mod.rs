@@ -1,15 +1,21 @@
 //! Data sets in host memory, and the files they come from.
 
+mod cifar;
 mod files;
 mod idx;
+mod sst2;
+mod standardization;
 mod synthetic;
 mod tensors;
 
 #[cfg(feature = "cli")]
 pub mod fetch;
 
+pub use cifar::cifar10;
 pub use files::{prepare_folder, write_atomically};
 pub use idx::{Split, mnist};
+pub use sst2::{PADDING, Sentences, UNKNOWN, Vocabulary, sst2};
+pub use standardization::Standardization;
 pub use synthetic::synthetic_digits;
 pub use tensors::{TensorFile, read_directions, read_parameters, write_parameters, write_tensors};
 
@@ -123,45 +129,82 @@ impl Dataset {
     /// [`Error::Argument`] where a class does not occur or has fewer samples than `per_class`, where the
     /// targets are no classes although either is given, or where no sample is left.
     pub fn selected(&self, selection: &Selection) -> Result<Dataset> {
-        let mut taken = match (&selection.classes, selection.per_class) {
-            (None, None) => (0..self.len()).collect(),
-            (classes, per_class) => self.of_classes(classes.as_deref(), per_class)?,
+        Ok(self.select(&selection.indices(&self.targets, self.len())?))
+    }
+
+    /// Sees to it that samples are tokens: ids below `ids`, and a mask of zeros and ones that keeps at least
+    /// one token of each sample.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] where samples are not `[2, T]`, [`Error::Argument`] naming the first token that is
+    /// not so.
+    pub fn check_tokens(&self, ids: usize) -> Result<()> {
+        let [2, tokens] = self.shape[..] else {
+            let (tensor, found) = ("inputs: one sample".into(), format!("{:?}", self.shape));
+            return Err(Error::Shape { tensor, found, expected: "[2, tokens]".into() });
         };
-        taken.truncate(selection.limit.unwrap_or(usize::MAX));
+        for (n, sample) in self.inputs.chunks_exact(2 * tokens).enumerate() {
+            let (words, mask) = sample.split_at(tokens);
+            let place = |t: usize| format!("for token {t} of sample {n}");
+            let known = |&id: &f32| id >= 0.0 && id < ids as f32 && id.fract() == 0.0;
+            if let Some(t) = words.iter().position(|id| !known(id)) {
+                let found = format!("id {} {}", words[t], place(t));
+                return Err(Error::argument("tokens", found, format!("0 to {}", ids - 1)));
+            }
+            if let Some(t) = mask.iter().position(|&keep| keep != 0.0 && keep != 1.0) {
+                return Err(Error::argument("mask", format!("{} {}", mask[t], place(t)), "0 or 1"));
+            }
+            if !mask.contains(&1.0) {
+                return Err(Error::argument("mask", format!("no token kept of sample {n}"), "at least one"));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Selection {
+    /// The positions of the samples that are taken, of `len` with these targets.
+    ///
+    /// # Errors
+    /// Those of [`Dataset::selected`].
+    pub fn indices(&self, targets: &Targets, len: usize) -> Result<Vec<usize>> {
+        let mut taken = match (&self.classes, self.per_class) {
+            (None, None) => (0..len).collect(),
+            (classes, per_class) => of_classes(targets, classes.as_deref(), per_class)?,
+        };
+        taken.truncate(self.limit.unwrap_or(usize::MAX));
         if taken.is_empty() {
             return Err(Error::argument("data set", "no samples", "at least one sample"));
         }
-        Ok(self.select(&taken))
-    }
-
-    /// The first `per_class` samples of each of `classes`.
-    fn of_classes(&self, classes: Option<&[u32]>, per_class: Option<usize>) -> Result<Vec<usize>> {
-        let Targets::Classes(targets) = &self.targets else {
-            let option = if classes.is_some() { "--classes" } else { "--per-class" };
-            return Err(Error::argument(option, "targets that are values", "targets that are classes"));
-        };
-        let wanted = |class| classes.is_none_or(|classes| classes.contains(&class));
-        let mut counts = BTreeMap::new();
-        let mut taken = Vec::new();
-        for (i, &class) in targets.iter().enumerate() {
-            let count = counts.entry(class).or_insert(0);
-            if wanted(class) && *count < per_class.unwrap_or(usize::MAX) {
-                taken.push(i);
-            }
-            *count += 1;
-        }
-        if let Some(class) = classes.unwrap_or_default().iter().find(|class| !counts.contains_key(class)) {
-            let there: Vec<String> = counts.keys().map(u32::to_string).collect();
-            let found = format!("class {class}, of which there is no sample");
-            return Err(Error::argument("--classes", found, format!("some of {}", there.join(","))));
-        }
-        let expected = per_class.unwrap_or(0);
-        if let Some((class, found)) =
-            counts.iter().find(|&(&class, &count)| wanted(class) && count < expected)
-        {
-            let found = format!("{found} samples of class {class}");
-            return Err(Error::argument("--per-class", found, format!("at least {expected}")));
-        }
         Ok(taken)
     }
+}
+
+/// The first `per_class` samples of each of `classes`.
+fn of_classes(targets: &Targets, classes: Option<&[u32]>, per_class: Option<usize>) -> Result<Vec<usize>> {
+    let Targets::Classes(targets) = targets else {
+        let option = if classes.is_some() { "--classes" } else { "--per-class" };
+        return Err(Error::argument(option, "targets that are values", "targets that are classes"));
+    };
+    let wanted = |class| classes.is_none_or(|classes| classes.contains(&class));
+    let mut counts = BTreeMap::new();
+    let mut taken = Vec::new();
+    for (i, &class) in targets.iter().enumerate() {
+        let count = counts.entry(class).or_insert(0);
+        if wanted(class) && *count < per_class.unwrap_or(usize::MAX) {
+            taken.push(i);
+        }
+        *count += 1;
+    }
+    if let Some(class) = classes.unwrap_or_default().iter().find(|class| !counts.contains_key(class)) {
+        let there: Vec<String> = counts.keys().map(u32::to_string).collect();
+        let found = format!("class {class}, of which there is no sample");
+        return Err(Error::argument("--classes", found, format!("some of {}", there.join(","))));
+    }
+    let expected = per_class.unwrap_or(0);
+    if let Some((class, found)) = counts.iter().find(|&(&class, &count)| wanted(class) && count < expected) {
+        let found = format!("{found} samples of class {class}");
+        return Err(Error::argument("--per-class", found, format!("at least {expected}")));
+    }
+    Ok(taken)
 }

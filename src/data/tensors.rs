@@ -120,6 +120,30 @@ impl TensorFile {
         values.into_iter().enumerate().map(index).collect()
     }
 
+    /// `inputs` `[N, T]` and `mask` `[N, T]` as samples `[2, T]`.
+    fn tokens(&self, n: usize, shape: &[usize]) -> Result<(Vec<f32>, Vec<usize>)> {
+        let &[length] = shape else {
+            let problem = format!("found shape {:?}, expected [N, T] for token ids", self.shape("inputs")?);
+            return Err(self.problem("inputs", problem));
+        };
+        let ids = self.indices("inputs", &[n, length])?;
+        let mask = match self.header.info("mask").map(|info| info.dtype) {
+            None => vec![1.0; n * length],
+            Some(Dtype::I32 | Dtype::I64) => {
+                self.indices("mask", &[n, length])?.into_iter().map(|keep| keep as f32).collect()
+            }
+            Some(Dtype::BOOL | Dtype::U8) => {
+                let bytes = self.bytes(self.shaped("mask", &[n, length])?);
+                bytes.iter().map(|&keep| f32::from(keep)).collect()
+            }
+            Some(_) => self.f32("mask", &[n, length])?,
+        };
+        let samples = ids.chunks_exact(length).zip(mask.chunks_exact(length));
+        let values =
+            samples.flat_map(|(ids, mask)| ids.iter().map(|&id| id as f32).chain(mask.iter().copied()));
+        Ok((values.collect(), vec![2, length]))
+    }
+
     fn info(&self, name: &str) -> Result<&TensorInfo> {
         self.header.info(name).ok_or_else(|| {
             let there = match self.names() {
@@ -286,13 +310,16 @@ pub fn read_directions(path: impl AsRef<Path>, p: usize) -> Result<(usize, Vec<f
 }
 
 impl Dataset {
-    /// Reads a data set: `inputs` `[N, …]` F32 or F64; `targets` `[N]` I32 or I64 (classes), or `[N, L]`
-    /// F32 or F64.
+    /// Reads a data set: `inputs` `[N, …]` F32 or F64, or token ids `[N, T]` I32 or I64 with `mask` `[N, T]`
+    /// (numbers 0 and 1, or BOOL; all 1 where there is none); `targets` `[N]` I32 or I64 (classes), or
+    /// `[N, L]` F32 or F64.
     ///
     /// # Errors
     /// Those of [`TensorFile::read`], [`TensorFile::f32`] and [`TensorFile::indices`]; [`Error::File`]
-    /// where there is no sample, or a target for each.
+    /// where there is no sample, or a target for each, where an id is above 16,777,216, or where the mask
+    /// keeps no token of a sample.
     pub fn read(path: impl AsRef<Path>) -> Result<Dataset> {
+        let path = path.as_ref();
         let file = TensorFile::read(path)?;
         let inputs = file.info("inputs")?;
         let (n, shape) = match *inputs.shape {
@@ -302,7 +329,14 @@ impl Dataset {
                 return Err(file.problem("inputs", problem));
             }
         };
-        let values = file.f32("inputs", &inputs.shape)?;
+        let (values, shape) = match inputs.dtype {
+            Dtype::I32 | Dtype::I64 => file.tokens(n, &shape)?,
+            Dtype::F32 | Dtype::F64 => (file.f32("inputs", &inputs.shape)?, shape),
+            found => {
+                let problem = format!("found {found}, expected F32 or F64, or I32 or I64 for token ids");
+                return Err(file.problem("inputs", problem));
+            }
+        };
         let targets = file.info("targets")?;
         let targets = match (targets.dtype, &targets.shape[..]) {
             (Dtype::I32 | Dtype::I64, _) => Targets::Classes(file.indices("targets", &[n])?),
@@ -314,6 +348,12 @@ impl Dataset {
                 return Err(file.problem("targets", format!("found {dtype} {shape:?}, expected {expected}")));
             }
         };
-        Dataset::new(values, shape, targets)
+        let data = Dataset::new(values, shape, targets)?;
+        if matches!(inputs.dtype, Dtype::I32 | Dtype::I64) {
+            // every integer up to here is an f32
+            data.check_tokens((1 << f32::MANTISSA_DIGITS) + 1)
+                .map_err(|error| Error::file(path, error.to_string()))?;
+        }
+        Ok(data)
     }
 }

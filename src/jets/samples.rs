@@ -2,7 +2,7 @@
 
 use crate::data::{Dataset, Targets};
 use crate::gpu::{Buffer, Gpu, View};
-use crate::net::{Loss, Network};
+use crate::net::{Layer, Loss, Network};
 use crate::{Error, Result};
 
 /// A data set's inputs and targets in device memory; the inputs are cut over buffers where one binding is
@@ -23,7 +23,10 @@ pub struct Samples {
 /// not below the number of outputs or the loss cannot take the targets.
 pub fn check(network: &Network, data: &Dataset, loss: Loss) -> Result<()> {
     if data.sample_len() != network.input_len() {
-        return Err(Error::shape("inputs: one sample", &data.shape, &network.model().input));
+        return Err(Error::shape("inputs: one sample", &data.shape, network.model().sample_shape()));
+    }
+    if let Some(Layer::Embedding { num_embeddings, .. }) = network.model().layers.first() {
+        data.check_tokens(*num_embeddings)?;
     }
     let outputs = network.outputs();
     match &data.targets {

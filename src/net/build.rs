@@ -1,6 +1,7 @@
 //! Layers to graph: each is a linear, bilinear or pointwise op, or a composition of them.
 
 use super::graph::{Bilinear, Constant, Graph, Kind, Linear, Node, Parameter, Tensor, TensorId, Term};
+use super::initialisation::Initialisation;
 use super::model::{FeedForwardActivation, Layer, Model, PositionalEncoding};
 use crate::kernels::broadcast::Axes;
 use crate::kernels::conv::Conv;
@@ -65,15 +66,8 @@ impl Builder {
                 let (rows, ins) = self.last_axis()?;
                 size(&[rows, out_features]).map_err(|problem| format!("output: {problem}"))?;
                 size(&[out_features, ins]).map_err(|problem| format!("weight: {problem}"))?;
-                let bound = 1.0 / (ins as f32).sqrt();
-                self.dense(
-                    [&format!("{name}.weight"), &format!("{name}.bias")],
-                    rows,
-                    ins,
-                    out_features,
-                    bias,
-                    bound,
-                );
+                let names = [format!("{name}.weight"), format!("{name}.bias")];
+                self.dense(names, rows, ins, out_features, bias);
                 *self.shape.last_mut().expect("has an axis") = out_features;
             }
             Layer::Conv2d { out_channels, kernel_size, stride, padding, bias } => {
@@ -86,6 +80,19 @@ impl Builder {
                 self.pool(Some((kernel_size, stride.unwrap_or(kernel_size))), 0, false)?;
             }
             Layer::AdaptiveAvgPool2d { output_size } => self.pool(None, output_size, false)?,
+            Layer::PadChannels { channels } => {
+                let (ins, [h, w]) = self.image()?;
+                if channels == 0 || !channels.is_multiple_of(ins) {
+                    return Err(format!(
+                        "channels: found {channels}, expected a multiple of the image's {ins}"
+                    ));
+                }
+                // the image is the first of equal parts, the others are zero
+                let first = Heads { heads: 1, width: ins * h * w, parts: channels / ins, part: 0 };
+                let map = Linear::Heads { tokens: 1, heads: first };
+                self.shape = vec![channels, h, w];
+                self.define(vec![Term::Linear { map, transposed: true, x: self.at, c: 1.0 }]);
+            }
             Layer::Flatten => self.shape = vec![self.len()],
             Layer::Relu => self.pointwise(Pointwise::Relu),
             Layer::LeakyRelu { negative_slope } => {
@@ -94,13 +101,13 @@ impl Builder {
             Layer::Tanh => self.pointwise(Pointwise::Tanh),
             Layer::Gelu => self.pointwise(Pointwise::Gelu),
             Layer::ScalarBias => {
-                let x = self.parameter(format!("{name}.bias"), &[1], 0.0);
+                let x = self.parameter(format!("{name}.bias"), &[1], Initialisation::Constant(0.0));
                 let axes = Axes { outer: 1, m: 1, inner: self.len() };
                 let all = Term::linear(Linear::identity(self.len()), self.at);
                 self.define(vec![all, Term::linear(Linear::Broadcast(axes), x)]);
             }
             Layer::ScalarScale => {
-                let a = self.parameter(format!("{name}.scale"), &[1], 0.0);
+                let a = self.parameter(format!("{name}.scale"), &[1], Initialisation::Constant(1.0));
                 let axes = Axes { outer: 1, m: 1, inner: self.len() };
                 self.define(vec![Term::bilinear(Bilinear::ScaleByParameter(axes), a, self.at)]);
             }
@@ -108,7 +115,8 @@ impl Builder {
                 let tokens = self.tokens.expect("an embedding layer is met in token models only");
                 size(&[tokens, embedding_dim]).map_err(|problem| format!("output: {problem}"))?;
                 size(&[num_embeddings, embedding_dim]).map_err(|problem| format!("weight: {problem}"))?;
-                let x = self.parameter(format!("{name}.weight"), &[num_embeddings, embedding_dim], 1.0);
+                let initial = Initialisation::Normal(1.0);
+                let x = self.parameter(format!("{name}.weight"), &[num_embeddings, embedding_dim], initial);
                 self.shape = vec![tokens, embedding_dim];
                 let map = Linear::Embed { ids: num_embeddings, width: embedding_dim, tokens };
                 self.define(vec![Term::linear(map, x)]);
@@ -119,7 +127,8 @@ impl Builder {
                 let encoding = match kind {
                     PositionalEncoding::Sinusoidal => Term::Constant(Constant::Sinusoid { tokens, width }),
                     PositionalEncoding::Learned => {
-                        let x = self.parameter(format!("{name}.weight"), &[tokens, width], 1.0);
+                        let initial = Initialisation::Normal(1.0);
+                        let x = self.parameter(format!("{name}.weight"), &[tokens, width], initial);
                         Term::linear(Linear::Broadcast(Axes { outer: 1, m: tokens * width, inner: 1 }), x)
                     }
                 };
@@ -192,11 +201,11 @@ impl Builder {
         size(&[out, output[0], output[1]]).map_err(|problem| format!("output: {problem}"))?;
         size(&[out, channels, kernel, kernel]).map_err(|problem| format!("weight: {problem}"))?;
         let conv = Conv { channels: [channels, out], input: [h, w], output, kernel, stride, padding };
-        let bound = 1.0 / ((channels * kernel * kernel) as f32).sqrt();
-        let a = self.parameter(format!("{name}.weight"), &[out, channels, kernel, kernel], bound);
+        let initial = Initialisation::fan_in(channels * kernel * kernel);
+        let a = self.parameter(format!("{name}.weight"), &[out, channels, kernel, kernel], initial);
         let mut terms = vec![Term::bilinear(Bilinear::Conv(conv), a, self.at)];
         if bias {
-            let x = self.parameter(format!("{name}.bias"), &[out], bound);
+            let x = self.parameter(format!("{name}.bias"), &[out], initial);
             let axes = Axes { outer: 1, m: out, inner: output[0] * output[1] };
             terms.push(Term::linear(Linear::Broadcast(axes), x));
         }
@@ -253,8 +262,8 @@ impl Builder {
         let normal =
             self.define(vec![Term::bilinear(Bilinear::Scale { m: rows, inner: width }, scale, centred)]);
         let axes = Axes { outer: rows, m: width, inner: 1 };
-        let a = self.parameter(weight, &[width], 0.0);
-        let b = self.parameter(bias, &[width], 0.0);
+        let a = self.parameter(weight, &[width], Initialisation::Constant(1.0));
+        let b = self.parameter(bias, &[width], Initialisation::Constant(0.0));
         self.define(vec![
             Term::bilinear(Bilinear::ScaleByParameter(axes), a, normal),
             Term::linear(Linear::Broadcast(axes), b),
@@ -277,15 +286,16 @@ impl Builder {
         }
         // parameters in the order of PyTorch's state_dict, though not all are used in that order
         let of = |part: &str| format!("{name}.{part}");
-        let linear = |builder: &mut Builder, part: &str, ins: usize, outs: usize| {
-            let bound = 1.0 / (ins as f32).sqrt();
-            let weight = builder.parameter(of(&format!("{part}weight")), &[outs, ins], bound);
-            (weight, builder.parameter(of(&format!("{part}bias")), &[outs], bound))
+        let mut linear = |part: &str, ins, outs, weight, bias| {
+            let weight = self.parameter(of(&format!("{part}weight")), &[outs, ins], weight);
+            (weight, self.parameter(of(&format!("{part}bias")), &[outs], bias))
         };
-        let in_proj = linear(self, "self_attn.in_proj_", width, 3 * width);
-        let out_proj = linear(self, "self_attn.out_proj.", width, width);
-        let linear1 = linear(self, "linear1.", width, hidden);
-        let linear2 = linear(self, "linear2.", hidden, width);
+        let (zero, usual) = (Initialisation::Constant(0.0), Initialisation::fan_in);
+        let xavier = Initialisation::xavier(width, 3 * width);
+        let in_proj = linear("self_attn.in_proj_", width, 3 * width, xavier, zero);
+        let out_proj = linear("self_attn.out_proj.", width, width, usual(width), zero);
+        let linear1 = linear("linear1.", width, hidden, usual(width), usual(width));
+        let linear2 = linear("linear2.", hidden, width, usual(hidden), usual(hidden));
         let norm = |n: usize| [of(&format!("norm{n}.weight")), of(&format!("norm{n}.bias"))];
 
         let x = self.at;
@@ -352,19 +362,12 @@ impl Builder {
         self.apply(out_proj, tokens, width, width);
     }
 
-    fn dense(
-        &mut self,
-        [weight, bias]: [&str; 2],
-        rows: usize,
-        ins: usize,
-        outs: usize,
-        with_bias: bool,
-        bound: f32,
-    ) {
-        let a = self.parameter(weight.into(), &[outs, ins], bound);
+    fn dense(&mut self, [weight, bias]: [String; 2], rows: usize, ins: usize, outs: usize, with_bias: bool) {
+        let initial = Initialisation::fan_in(ins);
+        let a = self.parameter(weight, &[outs, ins], initial);
         let mut terms = vec![Term::bilinear(Bilinear::Dense { rows, ins, outs }, a, self.at)];
         if with_bias {
-            let x = self.parameter(bias.into(), &[outs], bound);
+            let x = self.parameter(bias, &[outs], initial);
             terms.push(Term::linear(Linear::Broadcast(Axes { outer: rows, m: outs, inner: 1 }), x));
         }
         self.define_len(terms, rows * outs);
@@ -403,13 +406,13 @@ impl Builder {
         output
     }
 
-    fn parameter(&mut self, name: String, shape: &[usize], initial_bound: f32) -> TensorId {
+    fn parameter(&mut self, name: String, shape: &[usize], initial: Initialisation) -> TensorId {
         let graph = &mut self.graph;
         let (tensor, len) = (graph.tensors.len(), shape.iter().product());
         let offset = graph.parameters.last().map_or(0, |last| last.offset + last.len);
         let kind = Kind::Parameter(graph.parameters.len());
         graph.tensors.push(Tensor { kind, len });
-        graph.parameters.push(Parameter { name, shape: shape.to_vec(), offset, len, initial_bound, tensor });
+        graph.parameters.push(Parameter { name, shape: shape.to_vec(), offset, len, initial, tensor });
         tensor
     }
 

@@ -1,6 +1,7 @@
 //! The graph: tensors, each defined as a sum of linear, bilinear and pointwise terms.
 
 use super::build::Builder;
+use super::initialisation::Initialisation;
 use super::model::Model;
 use crate::kernels::broadcast::Axes;
 use crate::kernels::conv::Conv;
@@ -153,8 +154,8 @@ pub struct Parameter {
     /// Where it starts in the flat vector of all parameters.
     pub offset: usize,
     pub len: usize,
-    /// Half the width of PyTorch's default uniform initialisation.
-    pub initial_bound: f32,
+    /// What its first values are drawn from.
+    pub initial: Initialisation,
     pub tensor: TensorId,
 }
 
@@ -184,11 +185,12 @@ impl Graph {
                 "the last layer's output has shape {shape:?}, expected one axis: add a flatten layer"
             )));
         };
-        let Builder { graph, at, .. } = builder;
+        let Builder { mut graph, at, .. } = builder;
         if graph.nodes.is_empty() {
             return Err(Error::Model("found no layers that compute anything, expected at least one".into()));
         }
         debug_assert_eq!(graph.tensors[at].len, outputs);
+        model.initialisation.apply(model, &mut graph.parameters);
         Ok(Graph { output: at, ..graph })
     }
 

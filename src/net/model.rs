@@ -4,10 +4,12 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use super::initialisation::Scheme;
+use super::zoo::ZOO;
 use crate::{Error, Result};
 
 /// A sequence of layers, as `torch.nn.Sequential` has them.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Model {
     /// The shape of one sample; empty for a token model.
@@ -16,6 +18,9 @@ pub struct Model {
     /// Of a token model, the number of tokens in one sample, padding included.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tokens: Option<usize>,
+    /// How parameters are drawn before training: `"pytorch"` or `"fixup"`.
+    #[serde(default, skip_serializing_if = "Scheme::is_default")]
+    pub initialisation: Scheme,
     pub layers: Vec<Layer>,
 }
 
@@ -55,6 +60,11 @@ pub enum Layer {
     /// The means of `output_size` × `output_size` windows that cover the image.
     AdaptiveAvgPool2d {
         output_size: usize,
+    },
+    /// Appends channels of zeros to an image until it has `channels`, a multiple of those that it has: a
+    /// residual layer's shortcut without weights where the channels grow.
+    PadChannels {
+        channels: usize,
     },
     /// Makes one axis of all.
     Flatten,
@@ -128,6 +138,7 @@ impl Layer {
             Layer::MaxPool2d { .. } => "max_pool2d",
             Layer::AvgPool2d { .. } => "avg_pool2d",
             Layer::AdaptiveAvgPool2d { .. } => "adaptive_avg_pool2d",
+            Layer::PadChannels { .. } => "pad_channels",
             Layer::ScalarBias => "scalar_bias",
             Layer::ScalarScale => "scalar_scale",
             Layer::Residual { .. } => "residual",
@@ -158,6 +169,34 @@ fn leaky_slope() -> f32 {
 }
 
 impl Model {
+    /// The model of that name in the [`ZOO`], or the one in the file at that path.
+    ///
+    /// # Errors
+    /// Those of [`Model::read`]; [`Error::File`] where it can only be a misspelt name.
+    pub fn open(name_or_path: impl AsRef<Path>) -> Result<Model> {
+        let path = name_or_path.as_ref();
+        if let Some(entry) = ZOO.iter().find(|entry| path.as_os_str() == entry.name) {
+            return Ok(entry.model());
+        }
+        let bare = path.extension().is_none() && path.components().count() == 1;
+        if bare && !path.exists() {
+            let names: Vec<&str> = ZOO.iter().map(|entry| entry.name).collect();
+            let problem = format!("found no such model, expected a file or one of {}", names.join(", "));
+            return Err(Error::file(path, problem));
+        }
+        Model::read(path)
+    }
+
+    /// The shape of one sample; of a token model `[2, tokens]`, the ids and the mask.
+    pub fn sample_shape(&self) -> Vec<usize> {
+        self.tokens.map_or_else(|| self.input.clone(), |tokens| vec![2, tokens])
+    }
+
+    /// The model file's text.
+    pub fn to_toml(&self) -> String {
+        toml::to_string(self).expect("a model is plain data")
+    }
+
     /// Reads a model file.
     ///
     /// # Errors
@@ -188,7 +227,7 @@ impl Model {
                 layers.push(activation.clone());
             }
         }
-        Model { input: vec![widths[0]], tokens: None, layers }
+        Model { input: vec![widths[0]], layers, ..Model::default() }
     }
 }
 

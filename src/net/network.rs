@@ -1,6 +1,6 @@
 //! A network: a model's graph, its named parameters, and where they lie in vectors on the device.
 
-use rand::{RngExt, SeedableRng};
+use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
 use super::graph::{Graph, Parameter};
@@ -55,13 +55,12 @@ impl Network {
         self.parameters().iter().map(|p| (p.name.clone(), p.shape.clone())).collect()
     }
 
-    /// PyTorch's default initialisation, `U(−1/√fan_in, 1/√fan_in)` for weights and biases: `[P]`.
+    /// Parameters drawn by the model's [`Scheme`](super::Scheme), PyTorch's defaults if it names none: `[P]`.
     pub fn initial_parameters(&self, seed: u64) -> Vec<f32> {
         let mut random = ChaCha8Rng::seed_from_u64(seed);
         let mut values = Vec::with_capacity(self.dim());
         for parameter in self.parameters() {
-            let bound = parameter.initial_bound;
-            values.extend((0..parameter.len).map(|_| random.random_range(-bound..=bound)));
+            parameter.initial.draw(parameter.len, &mut random, &mut values);
         }
         values
     }

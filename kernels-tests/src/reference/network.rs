@@ -212,6 +212,12 @@ impl<P> Walk<'_, P> {
             Layer::AdaptiveAvgPool2d { output_size } => {
                 pool(&x, |len| adaptive_ranges(output_size, len), layers::mean)
             }
+            Layer::PadChannels { channels } => {
+                let [_, height, width] = x.image();
+                let mut values = x.values;
+                values.resize(channels * height * width, S::constant(0.0));
+                Tensor { shape: vec![channels, height, width], values }
+            }
             Layer::Flatten => Tensor { shape: vec![x.values.len()], ..x },
             Layer::ScalarBias => {
                 let b = next("bias", &[1])[0];

@@ -55,13 +55,13 @@ fn derivatives_are_central_differences() {
 fn linear_acts_on_the_last_axis() {
     let model = Model {
         input: vec![3, 2],
-        tokens: None,
         layers: vec![
             Layer::Linear { out_features: 4, bias: true },
             Layer::Tanh,
             Layer::Flatten,
             Layer::Linear { out_features: 2, bias: true },
         ],
+        ..Model::default()
     };
     let (samples, parameters) = (5, 4 * 3 + 2 * 13);
     let targets = Targets::Classes(vec![0, 1, 1, 0, 1]);
