@@ -50,7 +50,8 @@ def hvp_problem(k):
 
 def seconds(work, sync, hopeless=float("inf")):
     """Seconds of one `work`, timed as `curvkit bench` times its own (the best of 3 to 50 runs over 2 s), and
-    the processor time it took, all cores together, which other programs on the machine hardly change.
+    the processor time it took, all cores together, which other programs on the machine hardly change (good to
+    a scheduler's tick a core, some 4 ms).
 
     A first run longer than `hopeless` is the last.
     """

@@ -32,7 +32,7 @@ pub struct LayerCurvature<'p> {
     focus: Focus,
 }
 
-/// H, C and E[h²] of a fully connected layer's weights `W [d_out, d_in]`, each D × D with D = d_out · d_in
+/// `H`, `C` and `E[h²]` of a fully connected layer's weights `W [d_out, d_in]`, each D × D with D = d_out · d_in
 /// and W[o, i] at o · d_in + i.
 #[derive(Clone, Debug)]
 pub struct LayerMoments {
@@ -195,7 +195,7 @@ impl LayerCurvature<'_> {
         }
     }
 
-    /// H, C and E[h²] in one pass over the data set.
+    /// `H`, `C` and `E[h²]` in one pass over the data set.
     ///
     /// Products are summed in single precision over batches and in double precision over the batches.
     ///
