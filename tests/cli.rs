@@ -376,7 +376,7 @@ fn bad_arguments() {
         ("evaluate", "unrecognized subcommand 'evaluate' tip: a similar subcommand exists: 'eval'"),
         (
             "eval",
-            "the following required arguments were not provided: --model <TOML> --loss <LOSS> --weights <FILE> --compute <QUANTITY,…> --out <FILE> --data <FILE>",
+            "the following required arguments were not provided: --model <TOML|NAME> --loss <LOSS> --weights <FILE> --compute <QUANTITY,…> --out <FILE> --data <FILE>",
         ),
         (
             &format!("{EVAL} --compute loss --loss crossentropy"),
@@ -410,7 +410,7 @@ fn bad_arguments() {
             &format!("{eval} --compute loss --limit 0"),
             "data set: found no samples, expected at least one sample",
         ),
-        ("data fetch mnits --dir data", "data set: found “mnits”, expected mnist"),
+        ("data fetch mnits --dir data", "data set: found “mnits”, expected mnist, cifar10, sst2"),
         (
             "reproduce superlinear table2 --out run",
             "superlinear: found “table2”, expected table1, scaling, alignment or all",
@@ -485,7 +485,7 @@ fn bad_models() {
         (
             "input = [7]\n\n[[layers]]\ntype = \"conv9d\"\n".to_string(),
             "line 4: unknown variant `conv9d`, expected one of `linear`, `conv2d`, `max_pool2d`, `avg_pool2d`, \
-             `adaptive_avg_pool2d`, `flatten`, `relu`, `leaky_relu`, `tanh`, `gelu`, `scalar_bias`, `scalar_scale`, \
+             `adaptive_avg_pool2d`, `pad_channels`, `flatten`, `relu`, `leaky_relu`, `tanh`, `gelu`, `scalar_bias`, `scalar_scale`, \
              `residual`, `embedding`, `positional_encoding`, `transformer_encoder_layer`, `layer_norm`, `mean_pool`",
         ),
         ("input = [7]\n[[layers]]\ntype = \"linear\"\n".to_string(), "line 2: missing field `out_features`"),

@@ -88,18 +88,18 @@ fn positions() -> Vec<Case> {
     let models = [
         Model {
             input: vec![5, 3],
-            tokens: None,
             layers: vec![linear(4, true), Layer::Tanh, Layer::Flatten, linear(3, true)],
+            ..Model::default()
         },
         Model {
             input: vec![2, 3, 4],
-            tokens: None,
             layers: vec![linear(7, true), Layer::Gelu, linear(1, true), Layer::Flatten],
+            ..Model::default()
         },
         Model {
             input: vec![3, 2],
-            tokens: None,
             layers: vec![Layer::Tanh, linear(5, false), Layer::Relu, Layer::Flatten, Layer::Gelu],
+            ..Model::default()
         },
     ];
     let case = |(i, model): (usize, Model)| {

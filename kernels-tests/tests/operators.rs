@@ -318,7 +318,7 @@ fn layers_that_cannot_be_measured() {
         assert_eq!(message, expected);
     }
     let layers = vec![Layer::Linear { out_features: 2, bias: false }, Layer::Flatten];
-    let network = Network::new(&Model { input: vec![3, 4], tokens: None, layers }).unwrap();
+    let network = Network::new(&Model { input: vec![3, 4], layers, ..Model::default() }).unwrap();
     let data = Dataset::new(random(1, 12), vec![3, 4], Targets::Classes(vec![1])).unwrap();
     let problem = Problem::new(gpu(), &network, &random(2, 8), &data, Loss::CrossEntropy).unwrap();
     assert_eq!(

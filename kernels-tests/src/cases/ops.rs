@@ -649,7 +649,12 @@ fn case(seed: u64, (name, input, mut layers, loss, target, samples, directions):
             (vec![2, tokens], Some(tokens), inputs)
         }
     };
-    let model = Model { input: if tokens.is_some() { Vec::new() } else { shape.clone() }, tokens, layers };
+    let model = Model {
+        input: if tokens.is_some() { Vec::new() } else { shape.clone() },
+        tokens,
+        layers,
+        ..Model::default()
+    };
     let network = Network::new(&model);
     let mut uniform = |count: usize| (0..count).map(|_| rng.random_range(-1.0..1.0)).collect::<Vec<f32>>();
     let mut parameters = Vec::new();
