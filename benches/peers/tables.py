@@ -122,11 +122,11 @@ def tables(out, version):
     families = {}
     for r in ours:
         for p in r["ceilings"]["products"]:
-            families.setdefault((p["m"], p["family"]), []).append(p["flops"])
+            families.setdefault((p["m"], p.get("layout", "NT"), p["family"]), []).append(p["flops"])
     text.append("### Ceilings\n")
     body = [
-        [f"product {m}³, {family} tiles", f"{max(v) / 1e9:.2f} GFLOP/s", f"{max(v) / min(v):.2f}×"]
-        for (m, family), v in sorted(families.items())
+        [f"product {m}³ {layout}, {family} tiles", f"{max(v) / 1e9:.2f} GFLOP/s", f"{max(v) / min(v):.2f}×"]
+        for (m, layout, family), v in sorted(families.items())
     ]
     each = lambda what: [r["ceilings"][what] for r in ours]
     body.append(["copy, read and written", f"{bandwidth / 1e9:.2f} GB/s", f"{max(each('bandwidth')) / min(each('bandwidth')):.2f}×"])
