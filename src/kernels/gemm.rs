@@ -235,7 +235,7 @@ pub fn gemm_with(
         return rec.dispatch(&kernel, &bindings, &whole, groups, s.flops());
     }
     let words = s.batch * parts * s.m * s.n;
-    let scratch = rec.gpu().buffer(words)?.slice(0, words);
+    let scratch = rec.scratch(words)?;
     let partial = Params { flags: 0, ldc: s.n as u32, stride_c: (s.m * s.n) as u32, alpha: 1.0, ..whole };
     let bindings = [(name_a, a.view), (name_b, b.view), ("c", &scratch), ("bias", a.view)];
     rec.dispatch(&kernel, &bindings, &partial, groups, s.flops())?;

@@ -56,8 +56,7 @@ impl Bench {
 
 fn lines(gpu: &Gpu, ceilings: &Ceilings, result: &Value) -> String {
     let info = gpu.info();
-    let mut lines =
-        vec![format!("{} · {} {} · {}", info.name, info.driver, info.driver_info, info.backend)];
+    let mut lines = vec![format!("{} · {} {} · {}", info.name, info.driver, info.driver_info, info.backend)];
     for p in &ceilings.products {
         let family = format!("{:?}", p.family).to_lowercase();
         let (layout, rate) = (p.layout, p.flops / 1e9);

@@ -67,7 +67,6 @@ fn made_up(network: &Network, samples: usize) -> Result<Dataset> {
     Dataset::new(inputs, model.sample_shape(), Targets::Classes(classes))
 }
 
-
 /// `size`, which an option gave and which has to be at least 1.
 fn positive(option: &str, size: usize) -> Result<usize> {
     if size == 0 { Err(Error::argument(option, size, "at least 1")) } else { Ok(size) }
