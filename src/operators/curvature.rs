@@ -160,6 +160,14 @@ impl SymmetricOperator for CurvatureOperator<'_> {
         }
         Ok(())
     }
+
+    fn pad(&self, flat: &[f32]) -> Vec<f32> {
+        self.space.pad(flat)
+    }
+
+    fn unpad(&self, padded: &[f32]) -> Vec<f32> {
+        self.space.unpad(padded)
+    }
 }
 
 /// Whether `x` and `y` are blocks of as many of the operator's vectors.
