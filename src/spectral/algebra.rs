@@ -15,12 +15,15 @@ use crate::gpu::{Gpu, Recorder, View};
 use crate::kernels::gemm::{Gemm, Layout, Matrix, Shape, gemm};
 use crate::operators::{Block, SymmetricOperator};
 
-/// Coordinates that are summed in single precision; the sums are added in double precision on the host. A long
-/// sum in single precision costs orthogonality.
-const CHUNK: usize = 4096;
-
 /// The most partial inner products that are read back at a time.
 const PARTIAL_PRODUCTS: usize = 4 << 20;
+
+/// Coordinates that are summed in single precision; the sums are added in double precision on the host, because
+/// a long sum in single precision costs orthogonality. The fewer products there are, the shorter they can be.
+fn chunk(stride: usize, products: usize) -> usize {
+    let fits = |chunk: &usize| stride / chunk <= 1 << 14 && stride / chunk * products <= 1 << 20;
+    [64, 128, 256, 512, 1024, 2048].into_iter().find(fits).unwrap_or(4096)
+}
 
 /// Some neighbouring vectors of a block: all of it (`(&block).into()`) or a range (`(&block, 2..5).into()`).
 #[derive(Clone, Copy)]
@@ -76,7 +79,7 @@ fn at_once(gpu: &Gpu, stride: usize, others: usize) -> usize {
 
 /// `XᵀY`: `[k_x, k_y]`, inner products of vectors with vectors.
 ///
-/// Summed in single precision over 4,096 coordinates, from there on in double precision, in a fixed order.
+/// Summed in single precision over 64 to 4,096 coordinates, from there on in double precision, in a fixed order.
 ///
 /// # Errors
 /// The device's.
@@ -89,7 +92,8 @@ pub fn gram<'a>(x: impl Into<Vectors<'a>>, y: impl Into<Vectors<'a>>) -> Result<
     let stride = x.block.stride();
     assert_eq!(stride, y.block.stride(), "the strides of X and Y");
     let gpu = x.block.gpu();
-    let (whole, rest) = (stride / CHUNK, stride % CHUNK);
+    let chunk = chunk(stride, x.len * y.len);
+    let (whole, rest) = (stride / chunk, stride % chunk);
     for (columns, y) in y.pieces((PARTIAL_PRODUCTS / (whole + 1)).max(1)) {
         let ky = columns.len();
         let fits = (PARTIAL_PRODUCTS / ((whole + 1) * ky)).clamp(1, at_once(gpu, stride, ky));
@@ -99,7 +103,7 @@ pub fn gram<'a>(x: impl Into<Vectors<'a>>, y: impl Into<Vectors<'a>>) -> Result<
             let after = (whole * kx * ky).next_multiple_of(crate::gpu::ALIGN);
             let partial = gpu.buffer((after + kx * ky).next_power_of_two())?;
             let mut rec = Recorder::new(gpu);
-            for (start, batch, k) in [(0, whole, CHUNK), (whole * CHUNK, 1, rest)] {
+            for (start, batch, k) in [(0, whole, chunk), (whole * chunk, 1, rest)] {
                 if batch * k == 0 {
                     continue;
                 }
@@ -107,14 +111,14 @@ pub fn gram<'a>(x: impl Into<Vectors<'a>>, y: impl Into<Vectors<'a>>) -> Result<
                 let c = partial.slice(if start == 0 && whole > 0 { 0 } else { after }, batch * kx * ky);
                 let shape = Shape { batch, m: kx, n: ky, k };
                 let product = Gemm { layout: Layout::NT, shape, alpha: 1.0, add: false };
-                let operand = |view| Matrix { view, row: stride, batch: CHUNK, period: 0 };
+                let operand = |view| Matrix { view, row: stride, batch: chunk, period: 0 };
                 let c = Matrix { view: &c, row: ky, batch: kx * ky, period: 0 };
                 gemm(&mut rec, product, operand(&a), operand(&b), None, c)?;
             }
             rec.finish()?.run()?;
             let partial: Vec<f32> = gpu.read(&partial.slice(0, after + kx * ky))?;
-            let mut add = |chunk: &[f32]| {
-                for (i, row) in chunk.chunks_exact(ky).enumerate() {
+            let mut add = |part: &[f32]| {
+                for (i, row) in part.chunks_exact(ky).enumerate() {
                     for (j, &product) in row.iter().enumerate() {
                         products[(rows.start + i, columns.start + j)] += product as f64;
                     }

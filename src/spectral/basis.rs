@@ -121,6 +121,23 @@ impl Basis {
         }
     }
 
+    /// All vectors, `[len, stride]`.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn download(&self) -> Result<Vec<f32>> {
+        match &self.vectors {
+            Device(block) => {
+                let mut values = Vec::with_capacity(self.len * self.stride);
+                for (_, run) in block.runs(0, self.len) {
+                    values.extend(self.gpu.read::<f32>(&run)?);
+                }
+                Ok(values)
+            }
+            Host { values, .. } => Ok(values.clone()),
+        }
+    }
+
     /// Hands the vectors to `each` in their order, as many at a time as the device has room for.
     fn windows(&self, mut each: impl FnMut(Range<usize>, Vectors) -> Result<()>) -> Result<()> {
         match &self.vectors {
@@ -203,6 +220,24 @@ impl Basis {
         }
         self.truncate(k);
         Ok(())
+    }
+
+    /// Makes vectors that are orthonormal but for what rounding summed up over many rotations orthonormal to
+    /// rounding, each by as little as can be: `V (VᵀV)^(−1/2)`, to first order.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn reorthonormalise(&mut self) -> Result<()> {
+        const BLOCK: usize = 64;
+        let mut g = Mat::zeros(self.len, self.len);
+        for first in (0..self.len).step_by(BLOCK) {
+            let count = BLOCK.min(self.len - first);
+            g.subcols_mut(first, count).copy_from(&self.project(&self.block(first..first + count)?)?);
+        }
+        let root = Mat::from_fn(self.len, self.len, |i, j| {
+            (if i == j { 1.5 } else { 0.0 }) - 0.25 * (g[(i, j)] + g[(j, i)])
+        });
+        self.rotate(root.as_ref())
     }
 
     /// `(V Q)[coordinates]` into `to`: `[k, coordinates]`.
