@@ -1,6 +1,7 @@
 //! Block Lanczos against prescribed spectra and against dense eigendecompositions of networks' curvature.
 
 use curvkit::Error;
+use curvkit::data::TensorFile;
 use curvkit::gpu::Gpu;
 use curvkit::net::Network;
 use curvkit::operators::{Block, Curvature, DenseMatrix, Problem, SymmetricOperator};
@@ -12,6 +13,11 @@ use kernels_tests::prescribed::Prescribed;
 use nalgebra::{DMatrix, DVector};
 
 const ALL: [Which; 3] = [Which::Largest, Which::Smallest, Which::Magnitude];
+
+/// A device whose memory budget leaves a basis of 700 coordinates 150 vectors, so that it is restarted.
+fn tight() -> Gpu {
+    own_device(wgpu::Limits::default(), Some(2 * 150 * 704 * 4))
+}
 
 /// The K wanted ones.
 fn wanted(eigenvalues: &[f64], which: Which, count: usize) -> Vec<f64> {
@@ -111,7 +117,7 @@ fn wide_bulk(dim: usize) -> Vec<f64> {
 
 #[test]
 fn prescribed_spectra_are_found() {
-    let dim = 700;
+    let (gpu, dim) = (tight(), 700);
     let spectra = [
         ("clusters of 20", clusters_of_20(dim), 25),
         ("a large negative end", spectrum(dim, (0..10).map(|i| -20.0 + i as f64), bulk(2, dim, 5.0)), 10),
@@ -120,7 +126,7 @@ fn prescribed_spectra_are_found() {
     ];
     for (name, eigenvalues, count) in spectra {
         for (reflections, which) in ALL.into_iter().flat_map(|which| [(0, which), (2, which)]) {
-            let operator = Prescribed::new(gpu(), eigenvalues.clone(), reflections);
+            let operator = Prescribed::new(&gpu, eigenvalues.clone(), reflections);
             let options =
                 LanczosOptions { which, tolerance: 1e-5, block: Some(4), ..LanczosOptions::new(count) };
             find(&format!("{name}, {reflections} reflections, {which:?}"), &operator, options);
@@ -164,14 +170,14 @@ fn four_thousand_dimensions() {
     find("4,000 dimensions", &operator, LanczosOptions { which: Which::Smallest, count: 20, ..options });
 }
 
-/// Whichever of the multiple eigenvalues the start block has no part in, they are found: rounding does not bring
-/// them in, because on a diagonal matrix it does not mix coordinates.
+/// Whichever of the multiple eigenvalues the start block has no part in, they are found: rounding does not
+/// bring them in, because on a diagonal matrix it does not mix coordinates.
 #[test]
 fn no_copy_is_missed() {
-    let dim = 600;
+    let (gpu, dim) = (tight(), 600);
     for (multiplicity, block) in [(20, 1), (20, 4), (7, 4), (33, 16)] {
         let values = spectrum(dim, std::iter::repeat_n(2.0, multiplicity), bulk(5, dim, 1.0));
-        let operator = Prescribed::new(gpu(), values, 0);
+        let operator = Prescribed::new(&gpu, values, 0);
         for count in [5, multiplicity, multiplicity + 5] {
             let what = format!("{count}, multiplicity {multiplicity}, block {block}");
             let options =
@@ -183,26 +189,25 @@ fn no_copy_is_missed() {
 
 #[test]
 fn what_the_start_block_is_orthogonal_to_is_found() {
-    let dim = 500;
-    let values = spectrum(dim, [9.0, -8.0, 7.0, 6.0, 5.0], bulk(6, dim, 1.0));
-    let operator = Prescribed::new(gpu(), values, 0);
-    for which in ALL {
-        for block in [1, 3] {
-            // no part of the two outermost eigenvectors, nor of most of the others
-            let mut start = vec![0.0; block * dim];
-            for k in 0..block {
-                for i in [2, 3, 4, 20 + k, 30 + k, 40 + k] {
-                    start[k * dim + i] = 1.0 + (i * k) as f32;
-                }
+    for (dim, block) in [(500, 1), (500, 3), (30_000, 2)] {
+        let values = spectrum(dim, [9.0, -8.0, 7.0, 6.0, 5.0], bulk(6, dim, 1.0));
+        let operator = Prescribed::new(gpu(), values, 0);
+        // no part of the two outermost eigenvectors, nor of most of the others
+        let mut start = vec![0.0; block * dim];
+        for k in 0..block {
+            for i in [2, 3, 4, 20 + k, 30 + k, 40 + k] {
+                start[k * dim + i] = 1.0 + (i * k) as f32;
             }
+        }
+        for (which, count) in [(Which::Largest, 4), (Which::Smallest, 1), (Which::Magnitude, 4)] {
             let options = LanczosOptions {
                 which,
                 tolerance: 1e-5,
                 block: Some(block),
-                start: Some(start),
-                ..LanczosOptions::new(4)
+                start: Some(start.clone()),
+                ..LanczosOptions::new(count)
             };
-            find(&format!("an unlucky start of {block}, {which:?}"), &operator, options);
+            find(&format!("an unlucky start of {block} in {dim}, {which:?}"), &operator, options);
         }
     }
 }
@@ -272,10 +277,10 @@ fn bits(pairs: &Eigenpairs) -> (Vec<u32>, Vec<u64>, Vec<u64>, usize) {
 
 #[test]
 fn a_resumed_run_is_an_uninterrupted_one() {
-    let dim = 900;
+    let (gpu, dim) = (tight(), 900);
     // with missed copies, so that there is a sequence to be resumed within, and restarts
-    let values = spectrum(dim, [3.0; 9], bulk(5, dim, 1.0));
-    let operator = Prescribed::new(gpu(), values, 0);
+    let values = spectrum(dim, [1.1; 9], bulk(5, dim, 1.0));
+    let operator = Prescribed::new(&gpu, values, 0);
     let options = LanczosOptions { block: Some(4), tolerance: 1e-5, seed: 3, ..LanczosOptions::new(12) };
     let whole = bits(&eigenpairs(&operator, options.clone()).unwrap());
     assert_eq!(bits(&eigenpairs(&operator, options.clone()).unwrap()), whole, "the same seed twice");
@@ -322,13 +327,53 @@ fn a_resumed_run_is_an_uninterrupted_one() {
         "FILE: which: found a state of Largest, expected Smallest"
     );
     assert_eq!(other(&|o| o.tolerance = 1e-4), "FILE: tolerance: found a state of 0.00001, expected 0.0001");
-    let shorter = Prescribed::new(gpu(), operator.eigenvalues[..800].to_vec(), 0);
+    let shorter = Prescribed::new(&gpu, operator.eigenvalues[..800].to_vec(), 0);
     assert_eq!(refused(&shorter, options.clone()), "FILE: dimension: found a state of 900, expected 800");
-    let scaled = Prescribed::new(gpu(), operator.eigenvalues.iter().map(|x| 1.01 * x).collect(), 0);
+    let scaled = Prescribed::new(&gpu, operator.eigenvalues.iter().map(|x| 1.01 * x).collect(), 0);
     let error = refused(&scaled, options.clone());
-    assert!(error.starts_with("FILE: a state of another operator: vᵀAv is 3.0"), "{error}");
+    assert!(error.starts_with("FILE: a state of another operator: vᵀAv is 1.1"), "{error}");
     curvkit::data::write_tensors(&path, &[("x", &[1], &[1.0])], &[]).unwrap();
     assert_eq!(refused(&operator, options.clone()), "FILE: not the state of a Lanczos iteration");
+}
+
+/// `A V = V T + P S` with `T = VᵀAV` and `[V P]` orthonormal, before the first restart and after several.
+#[test]
+fn the_recurrence_holds() {
+    let dim = 700;
+    let operator = Prescribed::new(&tight(), bulk(7, dim, 1.0), 2);
+    let options = LanczosOptions { block: Some(5), tolerance: 1e-6, ..LanczosOptions::new(20) };
+    let mut lanczos = Lanczos::new(&operator, options).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("state.safetensors");
+    let mut restarts = 0;
+    let mut before = 0;
+    for step in 1..=70 {
+        assert!(lanczos.step().unwrap());
+        let now = lanczos.progress().basis;
+        restarts += usize::from(now < before);
+        before = now;
+        if ![1, 20, 45, 70].contains(&step) {
+            continue;
+        }
+        lanczos.save(&path).unwrap();
+        let file = TensorFile::read(&path).unwrap();
+        let (vectors, n) = (file.shape("basis").unwrap()[0], file.shape("t").unwrap()[0]);
+        let stride = operator.stride();
+        let flat = f64s(&operator.unpad(&file.f32("basis", &[vectors, stride]).unwrap()));
+        let basis = DMatrix::from_column_slice(dim, vectors, &flat);
+        let t = DMatrix::from_row_slice(n, n, &file.f64("t", &[n, n]).unwrap());
+        let s = DMatrix::from_row_slice(vectors - n, n, &file.f64("s", &[vectors - n, n]).unwrap());
+        let (v, p) = (basis.columns(0, n), basis.columns(n, vectors - n));
+        let products: Vec<f64> = v.column_iter().flat_map(|v| operator.times(v.as_slice())).collect();
+        let av = DMatrix::from_column_slice(dim, n, &products);
+        let orthonormal = (basis.transpose() * &basis - DMatrix::<f64>::identity(vectors, vectors)).amax();
+        assert!(orthonormal < 3e-6, "step {step}: [V P] is off by {orthonormal:e}");
+        let rest = (&av - v * &t - p * &s).amax();
+        assert!(rest < 1e-6, "step {step}: A V − V T − P S is {rest:e}");
+        let projected = (v.transpose() * &av - &t).amax();
+        assert!(projected < 2e-6, "step {step}: VᵀAV − T is {projected:e}");
+    }
+    assert!(restarts >= 3, "{restarts} restarts");
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! What was measured of an adapter once, kept for later runs: they choose alike, and with that make the same bits.
+//! What was measured of an adapter once, kept for later runs: they choose alike, and with that make the same
+//! bits.
 
 use std::path::{Path, PathBuf};
 
@@ -8,10 +9,11 @@ use serde::de::DeserializeOwned;
 use crate::gpu::Gpu;
 use crate::{Error, Result};
 
-/// What an earlier run measured as `name` on this adapter, driver and version, or else `measure`'s result, kept.
+/// What an earlier run measured as `name` on this adapter, driver and version, or else `measure`'s result,
+/// kept.
 ///
-/// It is kept in `$CURVKIT_CACHE`, or in the user's cache folder under `curvkit/`. `None` where it cannot be kept or
-/// measured: a choice that the next run may make otherwise is none.
+/// It is kept in `$CURVKIT_CACHE`, or in the user's cache folder under `curvkit/`. `None` where it cannot be
+/// kept or measured: a choice that the next run may make otherwise is none.
 pub(crate) fn kept_or_measured<T: Serialize + DeserializeOwned>(
     gpu: &Gpu,
     name: &str,

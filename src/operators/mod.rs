@@ -54,14 +54,14 @@ pub trait SymmetricOperator {
     /// the device's errors.
     fn apply(&self, x: &Block, y: &Block) -> Result<()>;
 
-    /// What tells it from operators whose products take another time; `None` where it cannot say. Eigensolvers keep
-    /// measured times by it.
+    /// What tells it from operators whose products take another time; `None` where it cannot say.
+    /// Eigensolvers keep measured times by it.
     fn description(&self) -> Option<String> {
         None
     }
 
-    /// Flat vectors `[K, dim]` as they lie on the device, `[K, stride]`. Unless an operator says otherwise, the
-    /// coordinates stand first and zeros after them.
+    /// Flat vectors `[K, dim]` as they lie on the device, `[K, stride]`. Unless an operator says otherwise,
+    /// the coordinates stand first and zeros after them.
     fn pad(&self, flat: &[f32]) -> Vec<f32> {
         let (dim, stride) = (self.dim(), self.stride());
         let mut padded = vec![0.0; flat.len() / dim * stride];

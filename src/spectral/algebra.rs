@@ -1,7 +1,7 @@
 //! Block linear algebra: inner products, combinations and random vectors.
 //!
-//! Vectors are columns. A block X of k vectors stands for a D × k matrix, so that `XᵀY` are inner products and
-//! `X S` combinations, S being a small f64 matrix of the host. Padding is zero and stays zero.
+//! Vectors are columns. A block X of k vectors stands for a D × k matrix, so that `XᵀY` are inner products
+//! and `X S` combinations, S being a small f64 matrix of the host. Padding is zero and stays zero.
 
 use std::ops::Range;
 
@@ -18,8 +18,9 @@ use crate::operators::{Block, SymmetricOperator};
 /// The most partial inner products that are read back at a time.
 const PARTIAL_PRODUCTS: usize = 4 << 20;
 
-/// Coordinates that are summed in single precision; the sums are added in double precision on the host, because
-/// a long sum in single precision costs orthogonality. The fewer products there are, the shorter they can be.
+/// Coordinates that are summed in single precision; the sums are added in double precision on the host,
+/// because a long sum in single precision costs orthogonality. The fewer products there are, the shorter they
+/// can be.
 fn chunk(stride: usize, products: usize) -> usize {
     let fits = |chunk: &usize| stride / chunk <= 1 << 14 && stride / chunk * products <= 1 << 20;
     [64, 128, 256, 512, 1024, 2048].into_iter().find(fits).unwrap_or(4096)
@@ -79,7 +80,8 @@ fn at_once(gpu: &Gpu, stride: usize, others: usize) -> usize {
 
 /// `XᵀY`: `[k_x, k_y]`, inner products of vectors with vectors.
 ///
-/// Summed in single precision over 64 to 4,096 coordinates, from there on in double precision, in a fixed order.
+/// Summed in single precision over 64 to 4,096 coordinates, from there on in double precision, in a fixed
+/// order.
 ///
 /// # Errors
 /// The device's.

@@ -13,8 +13,8 @@ use crate::operators::Block;
 /// Up to `capacity` vectors V, columns of a D × len matrix.
 ///
 /// They lie on the device if `capacity` vectors take at most half of the memory budget. Otherwise they lie in
-/// the host's memory and go through the device in windows of an eighth of the budget, with the same results up
-/// to rounding.
+/// the host's memory and go through the device in windows of an eighth of the budget, with the same results
+/// up to rounding.
 pub struct Basis {
     gpu: Gpu,
     stride: usize,
@@ -176,8 +176,8 @@ impl Basis {
         self.windows(|range, v| combine(s.subrows(range.start, range.len()), v, y, add || range.start > 0))
     }
 
-    /// `Y −= V C` with `C = VᵀY`, window after window, and C: `[len, k]`. What one pass leaves of V in Y is rounding,
-    /// measured against Y's size before it.
+    /// `Y −= V C` with `C = VᵀY`, window after window, and C: `[len, k]`. What one pass leaves of V in Y is
+    /// rounding, measured against Y's size before it.
     ///
     /// # Errors
     /// The device's.
@@ -194,7 +194,8 @@ impl Basis {
 
     /// `V = V Q`, in place, with Q `[len, k]` and k ≤ `len`; the basis has k vectors then.
     ///
-    /// Made for a run of coordinates at a time: V is read whole along all its vectors before they are written.
+    /// Made for a run of coordinates at a time: V is read whole along all its vectors before they are
+    /// written.
     ///
     /// # Errors
     /// The device's.

@@ -5,18 +5,18 @@
 //! ```
 //!
 //! A step multiplies the pending block P, takes the basis out of the products and makes what remains the next
-//! pending block. When the basis is full, the best Ritz vectors are kept in its place, and P goes on (Wu & Simon
-//! 2000); converged ones stay among them, so that none comes up twice and all go on being improved.
+//! pending block. When the basis is full, the best Ritz vectors are kept in its place, and P goes on (Wu &
+//! Simon 2000); converged ones stay among them, so that none comes up twice and all go on being improved.
 //!
-//! A Krylov space holds one copy of an eigenvalue for each vector that it starts from, and none to which these are
-//! orthogonal. Once the wanted pairs have converged, the Krylov sequence of a fresh random vector orthogonal to
-//! the basis therefore has to show that nothing beyond the last of them is left; if it finds something, it is taken in with
-//! a fresh block, and the iteration goes on.
+//! A Krylov space holds one copy of an eigenvalue for each vector that it starts from, and none to which
+//! these are orthogonal. Once the wanted pairs have converged, the Krylov sequence of a fresh random vector
+//! orthogonal to the basis therefore has to show that nothing beyond the last of them is left; if it finds
+//! something, it is taken in with a fresh block, and the iteration goes on.
 
 use faer::Mat;
 
 use super::algebra::{Distribution, RandomVectors, combine, gram};
-use super::projection::{Projection, Verdict, judge};
+use super::projection::{Projection, Ritz, Verdict, judge};
 use super::{Basis, Eigenpairs, LanczosOptions, Progress, orthonormalise, width};
 use crate::operators::{Block, SymmetricOperator};
 use crate::{Error, Result};
@@ -53,8 +53,8 @@ impl<'a> Lanczos<'a> {
     /// Prepares the start block; no product is made.
     ///
     /// # Errors
-    /// [`Error::Argument`], [`Error::Shape`] or [`Error::NotFinite`] naming the option that cannot be used, and the
-    /// device's errors.
+    /// [`Error::Argument`], [`Error::Shape`] or [`Error::NotFinite`] naming the option that cannot be used,
+    /// and the device's errors.
     pub fn new(operator: &'a dyn SymmetricOperator, options: LanczosOptions) -> Result<Lanczos<'a>> {
         let started = options.check(operator.dim())?;
         let width = options.block.unwrap_or_else(|| width::cheapest(operator, options.count).max(started));
@@ -91,8 +91,8 @@ impl<'a> Lanczos<'a> {
         })
     }
 
-    /// One block of products, with the restart or the look at the Ritz pairs that is due then. Returns whether there is
-    /// more to do.
+    /// One block of products, with the restart or the look at the Ritz pairs that is due then. Returns
+    /// whether there is more to do.
     ///
     /// # Errors
     /// [`Error::NotFinite`] naming the step where a product is not finite, and the device's errors.
@@ -248,8 +248,9 @@ impl<'a> Lanczos<'a> {
         Ok(())
     }
 
-    /// Keeps the wanted Ritz vectors, and some of the next: theirs is what the wanted ones are to be told from.
-    fn restart(&mut self, ritz: &super::projection::Ritz) -> Result<()> {
+    /// Keeps the wanted Ritz vectors, and some of the next: theirs is what the wanted ones are to be told
+    /// from.
+    fn restart(&mut self, ritz: &Ritz) -> Result<()> {
         let (count, capacity) = (self.options.count, self.basis.capacity());
         // a basis with room for the whole space never has to make any
         let whole = capacity == self.operator.dim();
@@ -292,8 +293,9 @@ impl<'a> Lanczos<'a> {
         Ok(())
     }
 
-    /// Keeps the wanted pairs alone. The others did not converge, and what they leave outside of the basis was
-    /// forgotten when the sequence began: beside them, S would say too little of pairs that are still to come.
+    /// Keeps the wanted pairs alone. The others did not converge, and what they leave outside of the basis
+    /// was forgotten when the sequence began: beside them, S would say too little of pairs that are still to
+    /// come.
     fn leave_sequence(&mut self) {
         self.truncate(self.options.count);
         self.examined = self.options.count;
@@ -310,8 +312,8 @@ impl<'a> Lanczos<'a> {
     }
 }
 
-/// Vectors of the basis: as many again as are wanted or eight blocks more, and two blocks that are pending; more,
-/// which saves products, where 512 take no more than half of the memory budget.
+/// Vectors of the basis: as many again as are wanted or eight blocks more, and two blocks that are pending;
+/// more, which saves products, where 512 take no more than half of the memory budget.
 fn capacity(operator: &dyn SymmetricOperator, count: usize, width: usize) -> usize {
     const ROOMY: usize = 512;
     let fits = operator.gpu().memory_budget() / 2 / (4 * operator.stride() as u64);

@@ -54,8 +54,8 @@
 //! # }
 //! ```
 //!
-//! [`Lanczos`] does the same step by step, tells how far it is, and can be saved and resumed. Other solvers build on the
-//! same ground: [`gram`] and [`combine`], [`RandomVectors`], [`Basis`] and [`orthonormalise`].
+//! [`Lanczos`] does the same step by step, tells how far it is, and can be saved and resumed. Other solvers
+//! build on the same ground: [`gram`] and [`combine`], [`RandomVectors`], [`Basis`] and [`orthonormalise`].
 
 mod algebra;
 mod basis;

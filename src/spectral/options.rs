@@ -34,12 +34,14 @@ pub struct LanczosOptions {
     /// K, the number of eigenpairs.
     pub count: usize,
     pub which: Which,
-    /// A pair has converged when `‖A v − λ v‖ ≤ tolerance · |λ₁|`, λ₁ being the eigenvalue of largest magnitude seen.
+    /// A pair has converged when `‖A v − λ v‖ ≤ tolerance · |λ₁|`, λ₁ being the eigenvalue of largest
+    /// magnitude seen.
     pub tolerance: f64,
-    /// b, the vectors that A is applied to at a time; `None` takes the width that was measured to be cheapest.
+    /// b, the vectors that A is applied to at a time; `None` takes the width that was measured to be
+    /// cheapest.
     pub block: Option<usize>,
-    /// The most products that are spent, those that measure the residuals at the end included; `None` stands for
-    /// `20 K + 2,000`.
+    /// The most products that are spent, those that measure the residuals at the end included; `None` stands
+    /// for `20 K + 2,000`.
     pub max_products: Option<usize>,
     pub seed: u64,
     /// Flat vectors `[k, dim]` to start from, at most b; random ones complete the block.
@@ -67,8 +69,8 @@ impl LanczosOptions {
     /// The number of vectors to start from.
     ///
     /// # Errors
-    /// [`Error::Argument`] or [`Error::Shape`] naming the first option that cannot be used in a space of `dim`
-    /// coordinates.
+    /// [`Error::Argument`] or [`Error::Shape`] naming the first option that cannot be used in a space of
+    /// `dim` coordinates.
     pub(super) fn check(&self, dim: usize) -> Result<usize> {
         if !(1..=dim).contains(&self.count) {
             return Err(Error::argument("count", self.count, format!("1 to {dim}, the dimension")));

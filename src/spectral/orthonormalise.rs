@@ -17,8 +17,8 @@ pub struct Orthonormal {
     pub r: Mat<f64>,
 }
 
-/// Passes that a block gets at the most; two are the rule, a third where columns are nearly dependent, and two
-/// more for each time that random vectors come in.
+/// Passes that a block gets at the most; two are the rule, a third where columns are nearly dependent, and
+/// two more for each time that random vectors come in.
 const MOST_PASSES: usize = 12;
 
 /// How far a block may be from orthonormal for one more pass to make it so to rounding.
@@ -26,12 +26,12 @@ const NEARLY: f64 = 1e-3;
 
 /// Orthonormalises Y against V and within itself: `Y = V C + Q R`.
 ///
-/// Q has `width` vectors, or as many as V leaves of the space. Where Y has fewer independent ones, random ones
-/// complete it; a vector of Y of which V leaves no more than the length `floor` counts as nothing.
+/// Q has `width` vectors, or as many as V leaves of the space. Where Y has fewer independent ones, random
+/// ones complete it; a vector of Y of which V leaves no more than the length `floor` counts as nothing.
 ///
 /// Each pass removes V by block Gram–Schmidt and then whitens the block by its Gram matrix's eigenvectors
-/// (Stathopoulos & Wu 2002, SVQB). Passes go on until one finds the block nearly orthonormal: it leaves it so to
-/// single precision.
+/// (Stathopoulos & Wu 2002, SVQB). Passes go on until one finds the block nearly orthonormal: it leaves it so
+/// to single precision.
 ///
 /// # Errors
 /// [`Error::NotFinite`] where Y is not finite, and the device's errors.
@@ -88,8 +88,8 @@ pub fn orthonormalise(
 /// S with `SᵀGS = I`, `[k, rank]`, and its left inverse `[rank, k]`, for at most `width` of the directions in
 /// which the columns of Gram matrix G have length.
 ///
-/// Columns shorter than their floor are dropped. The others are brought to length 1 before the eigenvectors are
-/// taken, so that a short column is not lost in a long one's rounding.
+/// Columns shorter than their floor are dropped. The others are brought to length 1 before the eigenvectors
+/// are taken, so that a short column is not lost in a long one's rounding.
 fn whiten(g: MatRef<'_, f64>, floors: &[f64], width: usize) -> Result<(Mat<f64>, Mat<f64>)> {
     // eigenvalues of a Gram matrix of unit vectors below this are the rounding of its entries: the next pass
     // tells what there is of them

@@ -1,4 +1,5 @@
-//! The projected matrix of a Krylov space, its Ritz pairs, and what a fresh Krylov sequence says of missed ones.
+//! The projected matrix of a Krylov space, its Ritz pairs, and what a fresh Krylov sequence says of missed
+//! ones.
 
 use faer::{Mat, MatRef, Side};
 
@@ -7,8 +8,8 @@ use crate::{Error, Result};
 
 /// `A V = V T + P S`: V are the vectors that A was applied to, P the *pending* ones behind them in the basis.
 ///
-/// All of `T = VᵀAV` is kept, because orthogonalising A's products makes all of it: a restart needs no special shape,
-/// and converged vectors go on being improved by what the later ones couple to them.
+/// All of `T = VᵀAV` is kept, because orthogonalising A's products makes all of it: a restart needs no
+/// special shape, and converged vectors go on being improved by what the later ones couple to them.
 #[derive(Clone, Debug)]
 pub(super) struct Projection {
     /// `[n, n]`
@@ -78,8 +79,8 @@ impl Projection {
         Ok(Ritz { values: order.iter().map(|&m| values[m]).collect(), vectors, residuals })
     }
 
-    /// Keeps the first `keep` Ritz vectors of the whole space in V's place; returns Q, by which the basis is to be
-    /// rotated, the pending vectors as they are: `[n + pending, keep + pending]`.
+    /// Keeps the first `keep` Ritz vectors of the whole space in V's place; returns Q, by which the basis is
+    /// to be rotated, the pending vectors as they are: `[n + pending, keep + pending]`.
     pub fn restart(&mut self, ritz: &Ritz, keep: usize) -> Mat<f64> {
         let n = self.len();
         let q = Mat::from_fn(n + self.pending(), keep + self.pending(), |i, j| match (i < n, j < keep) {
@@ -116,12 +117,12 @@ pub(super) enum Verdict {
     Open,
 }
 
-/// Judges by the Ritz pairs of `sequence` whether its operator, of dimension `dim`, has eigenvalues beyond `limit` by
-/// more than `slack`, at the end (or the ends) of the spectrum that is wanted.
+/// Judges by the Ritz pairs of `sequence` whether its operator, of dimension `dim`, has eigenvalues beyond
+/// `limit` by more than `slack`, at the end (or the ends) of the spectrum that is wanted.
 ///
-/// After j steps from a random vector, the largest Ritz value θ is short of the largest eigenvalue λ by more than a
-/// share ε of the spectrum's width with probability at most `1.648 √dim exp(−√ε (2j − 1))` (Kuczyński & Woźniakowski
-/// 1992, theorem 3). An eigenvalue beyond the limit with θ still below it is such a case.
+/// After j steps from a random vector, the largest Ritz value θ is short of the largest eigenvalue λ by more
+/// than a share ε of the spectrum's width with probability at most `1.648 √dim exp(−√ε (2j − 1))` (Kuczyński
+/// & Woźniakowski 1992, theorem 3). An eigenvalue beyond the limit with θ still below it is such a case.
 pub(super) fn judge(sequence: &Ritz, dim: usize, which: Which, limit: f64, slack: f64) -> Verdict {
     const DOUBT: f64 = 1e-3;
     let steps = sequence.values.len() as f64;

@@ -37,8 +37,8 @@ struct Scalars {
 }
 
 impl<'a> Lanczos<'a> {
-    /// Writes the state between two steps: `basis` `[vectors, stride]` F32, `t` and `s` F64, the rest in the file's
-    /// metadata.
+    /// Writes the state between two steps: `basis` `[vectors, stride]` F32, `t` and `s` F64, the rest in the
+    /// file's metadata.
     ///
     /// # Errors
     /// [`Error::Io`], and the device's errors.
@@ -75,15 +75,15 @@ impl<'a> Lanczos<'a> {
         )
     }
 
-    /// Takes up a saved iteration where it was; it goes on to the bits of one that was never interrupted, on the same
-    /// adapter and memory budget. `options` are those it began with, except that `max_products` may have
-    /// changed, `block` may be `None`, and `start` plays no part any more.
+    /// Takes up a saved iteration where it was; it goes on to the bits of one that was never interrupted, on
+    /// the same adapter and memory budget. `options` are those it began with, except that `max_products` may
+    /// have changed, `block` may be `None`, and `start` plays no part any more.
     ///
     /// One product, which does not count, shows that the operator is the one of the state.
     ///
     /// # Errors
-    /// [`Error::File`] where the file is no such state, or one of another operator or other options; [`Error::Io`],
-    /// and those of [`Lanczos::new`].
+    /// [`Error::File`] where the file is no such state, or one of another operator or other options;
+    /// [`Error::Io`], and those of [`Lanczos::new`].
     pub fn resume(
         operator: &'a dyn SymmetricOperator,
         options: LanczosOptions,

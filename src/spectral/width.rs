@@ -13,19 +13,19 @@ const DEFAULT: usize = 8;
 /// The widths that are measured.
 const WIDTHS: [usize; 4] = [1, 4, 16, 32];
 
-/// The block width with which `count` eigenpairs cost least: the measured seconds of a product, times how many more
-/// products a wider block takes.
+/// The block width with which `count` eigenpairs cost least: the measured seconds of a product, times how
+/// many more products a wider block takes.
 ///
-/// Times vary from run to run and results may not: they are measured once for each operator's description, and kept
-/// like the tuning of matrix products.
+/// Times vary from run to run and results may not: they are measured once for each operator's description,
+/// and kept like the tuning of matrix products.
 pub(super) fn cheapest(operator: &dyn SymmetricOperator, count: usize) -> usize {
     let Some(description) = operator.description() else { return DEFAULT };
     let name = format!("width-{:016x}", fnv1a(description.as_bytes()));
     let Some(measured) = kept_or_measured(operator.gpu(), &name, || measure(operator)) else {
         return DEFAULT;
     };
-    // Lanczos with b = 1, 4, 8, 16, 32 took 58, 76, 96, 112, 160 products for 20 pairs of a spectrum like a Hessian's, and
-    // 243, 252, 280, 304, 384 for 100
+    // Lanczos with b = 1, 4, 8, 16, 32 took 58, 76, 96, 112, 160 products for 20 pairs of a spectrum like a
+    // Hessian's, and 243, 252, 280, 304, 384 for 100
     let products = |width: usize| 1.0 + 2.0 * (width - 1) as f64 / count as f64;
     let cost = |&&(width, seconds): &&(usize, f64)| seconds * products(width);
     let best = measured.iter().min_by(|a, b| cost(a).total_cmp(&cost(b)));
