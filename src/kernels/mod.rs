@@ -25,7 +25,7 @@ const COMMON: &str = include_str!("../../shaders/common.wgsl");
 /// Every shader with its entry points, for the tests that validate and translate them all.
 pub fn shaders() -> Vec<(Shader, &'static [&'static str])> {
     let mut all: Vec<(Shader, &'static [&'static str])> = vec![
-        (broadcast::SHADER, &["expand", "reduce_many", "reduce_long"]),
+        (broadcast::SHADER, &["expand", "expand4", "reduce_many", "reduce_long"]),
         (conv::SHADER, &["conv", "weight"]),
         (gather::SHADER, &["gather"]),
         (jacobi::SHADER, &["eigen"]),
@@ -33,10 +33,22 @@ pub fn shaders() -> Vec<(Shader, &'static [&'static str])> {
         (outer::SHADER, &["outer"]),
         (pack::SHADER, &["matrix", "square"]),
         (pointwise::SHADER, &["jet0", "jet1", "jet2", "adjoint_block", "adjoint1", "adjoint2"]),
-        (pool::SHADER, &["average", "average_adjoint", "maximum", "maximum_adjoint"]),
+        (
+            pool::SHADER,
+            &["average", "average_adjoint", "maximum", "maximum_adjoint", "maximum_adjoint_apart"],
+        ),
         (
             sequence::SHADER,
-            &["embed", "embed_adjoint", "heads", "heads_adjoint", "sinusoid", "token_weight", "row_shift"],
+            &[
+                "embed",
+                "embed_links",
+                "embed_adjoint",
+                "heads",
+                "heads_adjoint",
+                "sinusoid",
+                "token_weight",
+                "row_shift",
+            ],
         ),
         (sgd::SHADER, &["sgd"]),
         (vector::SHADER, &["combine", "add_outer", "units", "dot", "row_sum"]),
