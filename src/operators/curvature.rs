@@ -169,6 +169,21 @@ impl SymmetricOperator for CurvatureOperator<'_> {
         }
         Ok(())
     }
+
+    fn description(&self) -> Option<String> {
+        let (which, parts, samples) = (self.which, &self.space.parts, self.problem.samples().len());
+        let (loss, budget) = (self.problem.loss_kind(), self.gpu().memory_budget());
+        let model = self.problem.network().model().to_toml();
+        Some(format!("{which:?} at {parts:?}, {samples} samples, {loss}, budget {budget}\n{model}"))
+    }
+
+    fn pad(&self, flat: &[f32]) -> Vec<f32> {
+        self.space.pad(flat)
+    }
+
+    fn unpad(&self, padded: &[f32]) -> Vec<f32> {
+        self.space.unpad(padded)
+    }
 }
 
 /// Whether `x` and `y` are blocks of as many of the operator's vectors.
