@@ -59,6 +59,7 @@
 
 mod algebra;
 mod basis;
+mod comparison;
 mod lanczos;
 mod options;
 mod orthonormalise;
@@ -68,6 +69,7 @@ mod width;
 
 pub use algebra::{Distribution, RandomVectors, Vectors, combine, copy, gram};
 pub use basis::Basis;
+pub use comparison::Comparison;
 pub use lanczos::{Lanczos, eigenpairs};
 pub use options::{Eigenpairs, LanczosOptions, Progress, Which};
 pub use orthonormalise::{Orthonormal, orthonormalise};
