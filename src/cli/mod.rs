@@ -7,6 +7,7 @@ mod models;
 mod record;
 mod reproduce;
 mod spectrum;
+mod timed;
 mod train;
 
 use std::error::Error as _;

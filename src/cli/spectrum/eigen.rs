@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::Operator;
 use crate::cli::args::bar;
 use crate::cli::record::RunRecord;
+use crate::cli::timed::Timed;
 use crate::data::write_tensors;
 use crate::net::Subspace;
 use crate::operators::SymmetricOperator;
@@ -38,6 +39,8 @@ pub struct Found {
     /// K.
     count: usize,
     tolerance: f64,
+    /// Of the run that ended here, and of its products alone.
+    seconds: [f64; 2],
 }
 
 /// A row of `eigenvalues.csv`.
@@ -63,13 +66,15 @@ impl Wanted<'_> {
     ) -> Result<Found> {
         let file = |name: &str| self.out.join(format!("{}{name}", self.files));
         let state = file("lanczos.safetensors");
+        let start = Instant::now();
+        let timed = Timed::new(operator);
         let mut lanczos = match self.resume && state.exists() {
-            true => Lanczos::resume(operator, self.options.clone(), &state)?,
-            false => Lanczos::new(operator, self.options.clone())?,
+            true => Lanczos::resume(&timed, self.options.clone(), &state)?,
+            false => Lanczos::new(&timed, self.options.clone())?,
         };
         let count = self.options.count;
         let bar = bar(self.quiet, count as u64, "{pos}/{len} eigenpairs {bar:24} {msg}");
-        let (watched, start) = (!bar.is_hidden(), Instant::now());
+        let watched = !bar.is_hidden();
         let (mut saved, mut told, before) = (Instant::now(), Instant::now(), lanczos.progress().products);
         while lanczos.step()? {
             let progress = lanczos.progress();
@@ -91,7 +96,9 @@ impl Wanted<'_> {
         } else if state.exists() {
             std::fs::remove_file(&state).map_err(Error::io(&state, "remove"))?;
         }
-        let found = Found { pairs: lanczos.finish()?, count, tolerance: self.options.tolerance };
+        let (pairs, tolerance) = (lanczos.finish()?, self.options.tolerance);
+        let seconds = [start.elapsed().as_secs_f64(), timed.seconds()];
+        let found = Found { pairs, count, tolerance, seconds };
         write_csv(file("eigenvalues.csv"), found.rows())?;
         let vectors = space.unpad(&found.pairs.vectors.download()?);
         let shape = [found.pairs.values.len(), space.dim];
@@ -151,11 +158,13 @@ impl Found {
             lines.push(format!("{:>6}  in eigenvalues.csv", "…"));
         }
         lines.push(format!(
-            "{} of {} converged to {:e}, {} products",
+            "{} of {} converged to {:e}, {} products, {:.1} s of which {:.1} s are not products",
             self.converged(),
             self.count,
             self.tolerance,
-            self.pairs.products
+            self.pairs.products,
+            self.seconds[0],
+            self.seconds[0] - self.seconds[1],
         ));
     }
 
@@ -163,6 +172,7 @@ impl Found {
         json!({
             "eigenvalues": self.pairs.values, "residuals": self.pairs.residuals,
             "converged": self.pairs.converged, "complete": self.pairs.complete, "products": self.pairs.products,
+            "seconds": self.seconds[0], "seconds_in_products": self.seconds[1],
         })
     }
 
