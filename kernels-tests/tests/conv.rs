@@ -4,6 +4,7 @@
 use curvkit::gpu::{Gpu, View};
 use curvkit::kernels::broadcast::Strided;
 use curvkit::kernels::conv::{self, Conv};
+use curvkit::kernels::gemm::Family;
 use kernels_tests::cases::{assert_close, random};
 use kernels_tests::device::{POISON, gpu, read, run, upload};
 use kernels_tests::reference::layers::Window;
@@ -67,9 +68,9 @@ impl Case {
     }
 
     /// The value and the adjoint with respect to x.
-    fn check_conv(&self, gpu: &Gpu, transposed: bool) {
+    fn check_conv(&self, gpu: &Gpu, family: Family, transposed: bool) {
         let c = self.sizes();
-        let what = format!("{} {self:?}", if transposed { "adjoint" } else { "value" });
+        let what = format!("{family:?} {} {self:?}", if transposed { "adjoint" } else { "value" });
         let [x_len, y_len] = c.lens();
         let (in_len, out_len) = if transposed { (y_len, x_len) } else { (x_len, y_len) };
         let w = self.operand(1, c.weights(), self.own[0]);
@@ -101,15 +102,15 @@ impl Case {
             let bias = bias.as_ref().map(OnDevice::strided);
             let batch = (self.batch, self.samples);
             let (w, operand, into) = (w.strided(), operand.strided(), into.strided());
-            conv::conv(rec, c, transposed, batch, w, operand, bias, into, self.alpha, self.add)
+            conv::conv(rec, c, transposed, Some(family), batch, w, operand, bias, into, self.alpha, self.add)
         });
         assert_close(&what, &out.found(&what, &read(gpu, &into.view)), &expected, 2e-6, 1.0);
     }
 
     /// The adjoint with respect to the weights.
-    fn check_weight(&self, gpu: &Gpu) {
+    fn check_weight(&self, gpu: &Gpu, family: Family) {
         let c = self.sizes();
-        let what = format!("weight {self:?}");
+        let what = format!("{family:?} weight {self:?}");
         let [x_len, y_len] = c.lens();
         let y = self.operand(1, self.samples * y_len, self.own[0]);
         let x = self.operand(2, self.samples * x_len, self.own[1]);
@@ -124,15 +125,25 @@ impl Case {
         let (y, x, into) = (y.upload(gpu), x.upload(gpu), out.upload(gpu));
         run(gpu, |rec| {
             let batch = (self.batch, self.samples);
-            conv::weight(rec, c, batch, y.strided(), x.strided(), into.strided(), self.alpha, self.add)
+            conv::weight(
+                rec,
+                c,
+                Some(family),
+                batch,
+                y.strided(),
+                x.strided(),
+                into.strided(),
+                self.alpha,
+                self.add,
+            )
         });
         assert_close(&what, &out.found(&what, &read(gpu, &into.view)), &expected, 2e-6, 1.0);
     }
 
     /// The same, sample by sample.
-    fn check_weight_per_sample(&self, gpu: &Gpu) {
+    fn check_weight_per_sample(&self, gpu: &Gpu, family: Family) {
         let c = self.sizes();
-        let what = format!("weight per sample {self:?}");
+        let what = format!("{family:?} weight per sample {self:?}");
         let [x_len, y_len] = c.lens();
         let (y, x) = (random(1, self.samples * y_len), random(2, self.samples * x_len));
         let out = Tensors { values: vec![POISON; self.samples * c.weights()], len: c.weights(), own: true };
@@ -142,7 +153,16 @@ impl Case {
         }
         let (y, x, into) = (upload(gpu, &y), upload(gpu, &x), out.upload(gpu));
         run(gpu, |rec| {
-            conv::weight_per_sample(rec, c, self.samples, &y, &x, (&into.view, into.stride), self.alpha)
+            conv::weight_per_sample(
+                rec,
+                c,
+                Some(family),
+                self.samples,
+                &y,
+                &x,
+                (&into.view, into.stride),
+                self.alpha,
+            )
         });
         assert_close(&what, &out.found(&what, &read(gpu, &into.view)), &expected, 2e-6, 1.0);
     }
@@ -255,32 +275,31 @@ fn other_cases() -> Vec<Case> {
     ]
 }
 
+/// Runs `check` on every case with either family.
+fn for_all(check: impl Fn(&Case, Family)) {
+    for case in every_window().into_iter().chain(other_cases()) {
+        for family in [Family::Register, Family::Workgroup] {
+            check(&case, family);
+        }
+    }
+}
+
 #[test]
 fn values() {
-    for case in every_window().into_iter().chain(other_cases()) {
-        case.check_conv(gpu(), false);
-    }
+    for_all(|case, family| case.check_conv(gpu(), family, false));
 }
 
 #[test]
 fn adjoints() {
-    for case in every_window().into_iter().chain(other_cases()) {
-        case.check_conv(gpu(), true);
-    }
+    for_all(|case, family| case.check_conv(gpu(), family, true));
 }
 
 #[test]
 fn weights() {
-    for case in every_window().into_iter().chain(other_cases()) {
-        case.check_weight(gpu());
-    }
+    for_all(|case, family| case.check_weight(gpu(), family));
 }
 
 #[test]
 fn weights_per_sample() {
-    for case in every_window().into_iter().chain(other_cases()) {
-        if !case.add {
-            case.check_weight_per_sample(gpu());
-        }
-    }
+    for_all(|case, family| case.check_weight_per_sample(gpu(), family));
 }

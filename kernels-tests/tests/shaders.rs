@@ -31,6 +31,11 @@ fn constants(name: &str) -> Vec<Vec<(&'static str, u32)>> {
     match name {
         "loss" => pairs(("LOSS", 4), ("CLASSES", 2)),
         "pointwise" => (0..4).map(|sigma| vec![("SIGMA", sigma)]).collect(),
+        "conv_register" => pairs(("SPAN", 17), ("SLIDES", 2)).into_iter().filter(|v| v[0].1 > 0).collect(),
+        "conv_workgroup" => [(8, 16), (4, 16), (2, 16), (1, 32), (4, 8)]
+            .into_iter()
+            .map(|(ly, lx)| vec![("LX", lx), ("LY", ly)])
+            .collect(),
         "gemm_workgroup" => (0..3).map(|layout| vec![("LAYOUT", layout)]).collect(),
         "gemm_register" => [8, 4, 2, 1]
             .into_iter()
