@@ -146,12 +146,17 @@ struct Pass {
 
 const ADD: u32 = 1;
 const BIAS: u32 = 2;
-/// Columns of a register tile of `weight`.
-const COLUMNS: usize = 16;
+/// Pixels of a register tile.
+const LINE: usize = 256;
 
 impl Pass {
     fn taps(&self) -> usize {
         self.depth as usize * (self.taps[0] * self.taps[1]) as usize
+    }
+
+    /// Columns of a row of taps in a register tile.
+    fn span(&self, columns: usize) -> usize {
+        (self.taps[1] as usize).clamp(1, columns)
     }
 
     fn pixels(&self) -> usize {
@@ -172,8 +177,12 @@ struct Choice {
 }
 
 impl Choice {
-    fn register(constants: Vec<(&'static str, u32)>, matrix: [usize; 2], tile: [usize; 2]) -> Choice {
-        let tiles = [0, 1].map(|i| matrix[i].div_ceil(tile[i]));
+    fn register(pass: &Pass, columns: usize, tiles: [usize; 2]) -> Choice {
+        let constants = vec![
+            ("SPAN", pass.span(columns) as u32),
+            ("SLIDES", (pass.step == 1) as u32),
+            ("COLUMNS", columns as u32),
+        ];
         Choice { shader: REGISTER, constants, tiles, tiles_of_workgroup: 8 }
     }
 
@@ -244,10 +253,20 @@ pub fn conv(
         if n == 0 || (k == 0 && add) {
             continue;
         }
-        let quads = samples * (pass.j_size[0] * pass.j_size[1].div_ceil(4)) as usize;
-        let choice = match chosen(rec.gpu(), family, Shape { batch, m, n, k }) {
-            Family::Register => Choice::register(vec![], [m, quads], [8, 4]),
-            Family::Workgroup => Choice::workgroup([m, n]),
+        let (choice, pass) = match chosen(rec.gpu(), family, Shape { batch, m, n, k }) {
+            Family::Register => {
+                let [height, width] = pass.j_size.map(|len| len as usize);
+                let lines = samples * height * width.div_ceil(LINE);
+                let of_part = LINE / width.min(LINE);
+                let parts = Pass {
+                    part_samples: of_part as u32,
+                    parts: lines.div_ceil(of_part) as u32,
+                    samples: lines as u32,
+                    ..pass
+                };
+                (Choice::register(&pass, 32, [m.div_ceil(4), 1]), parts)
+            }
+            Family::Workgroup => (Choice::workgroup([m, n]), pass),
         };
         let shift = bias.map_or(w.view, |bias| bias.view);
         let bindings = [("w", w.view), ("x", operand.view), ("bias", shift), ("out", out.view)];
@@ -314,10 +333,9 @@ fn choice_of_weight(gpu: &Gpu, c: Conv, family: Option<Family>, batch: usize) ->
     let [m, n] = [c.channels[1], c.channels[0] * c.kernel * c.kernel];
     match chosen(gpu, family, Shape { batch, m, n, k: c.output[0] * c.output[1] }) {
         Family::Register => {
-            let span = c.kernel.min(COLUMNS);
-            let constants = vec![("SPAN", span as u32), ("SLIDES", (c.stride == 1) as u32)];
-            let rows_of_taps = c.channels[0] * c.kernel * c.kernel.div_ceil(span);
-            Choice::register(constants, [m, rows_of_taps], [4, COLUMNS / span])
+            let pass = c.value();
+            let rows_of_taps = c.channels[0] * c.kernel * c.kernel.div_ceil(pass.span(16));
+            Choice::register(&pass, 16, [m.div_ceil(4), rows_of_taps.div_ceil(16 / pass.span(16))])
         }
         Family::Workgroup => Choice::workgroup([m, n]),
     }
