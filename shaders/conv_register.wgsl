@@ -24,6 +24,7 @@ struct Rows {
     at: array<u32, 32>,     // from the sample's first word of x to the row's, at t = 0 and j = 0 without padding
     row: array<i32, 32>,    // t.x
     column: array<i32, 32>, // the first t.y: not 0 where a row was cut
+    w: array<u32, 32>,      // from m's first weight to the row's
 }
 
 fn pieces() -> u32 {
@@ -43,6 +44,7 @@ fn rows_from(first: u32) -> Rows {
         rows.at[k] = (c * p.x_size.x + r) * p.x_size.y + piece * SPAN;
         rows.row[k] = select(ABSENT, i32(r), c < p.depth);
         rows.column[k] = i32(piece * SPAN);
+        rows.w[k] = c * p.w_depth + u32(i32(r) * p.w_tap.x + rows.column[k] * p.w_tap.y);
     }
     return rows;
 }
@@ -135,7 +137,7 @@ fn place(id: vec3<u32>, groups: vec3<u32>) -> Place {
     return Place(number < p.tiles * p.parts * p.batch, number / (p.tiles * p.parts), samples, part, number % p.tiles);
 }
 
-const LINE: u32 = 256u;
+const LINE: u32 = 128u;
 
 // A row of j of one sample, or a piece of it: its sample, row, first column and the next one's.
 struct Line {
@@ -162,17 +164,17 @@ fn conv(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) g
     let m = min(vec4(0u, 1u, 2u, 3u) + m0, vec4(p.rows - 1u));
     let w_start = o.z * p.w_stride + p.w_first + m * p.w_row;
     var b: Window;
-    var sums: array<vec4<f32>, 256>;
+    var sums: array<vec4<f32>, 128>;
     for (var first = 0u; first < all_rows(); first += COLUMNS / SPAN) {
         var rows = rows_from(first);
         var weights: Columns;
-        for (var i = 0u; i < COLUMNS / SPAN * SPAN; i++) {
-            let k = i / SPAN;
-            let t = vec2(rows.row[k], rows.column[k] + i32(i % SPAN));
-            if t.x != ABSENT && t.y < i32(p.taps.y) {
-                let c = (first + k) / (pieces() * p.taps.x);
-                let at = w_start + c * p.w_depth + u32(t.x * p.w_tap.x + t.y * p.w_tap.y);
-                weights[i] = vec4(w[at.x], w[at.y], w[at.z], w[at.w]);
+        for (var k = 0u; k < COLUMNS / SPAN; k++) {
+            let there = rows.row[k] != ABSENT;
+            for (var s = 0u; s < SPAN; s++) {
+                if there && rows.column[k] + i32(s) < i32(p.taps.y) {
+                    let at = w_start + rows.w[k] + u32(i32(s) * p.w_tap.y);
+                    weights[k * SPAN + s] = vec4(w[at.x], w[at.y], w[at.z], w[at.w]);
+                }
             }
         }
         var i = 0u;

@@ -147,7 +147,7 @@ struct Pass {
 const ADD: u32 = 1;
 const BIAS: u32 = 2;
 /// Pixels of a register tile.
-const LINE: usize = 256;
+const LINE: usize = 128;
 
 impl Pass {
     fn taps(&self) -> usize {
