@@ -29,6 +29,8 @@ struct Params {
 @group(0) @binding(2) var<storage, read_write> y: array<f32>;
 @group(0) @binding(3) var<storage, read> y_in: array<f32>;
 @group(0) @binding(4) var<storage, read_write> a: array<f32>;
+@group(0) @binding(5) var<storage, read> b4: array<vec4<f32>>;
+@group(0) @binding(6) var<storage, read_write> y4: array<vec4<f32>>;
 @group(1) @binding(0) var<uniform> p: Params;
 
 @compute @workgroup_size(64)
@@ -51,11 +53,42 @@ fn expand(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups)
     y[to] = v;
 }
 
+// The same for four elements at a time, where they lie within one row of i, or i is the only one; every stride is
+// a multiple of 4.
+@compute @workgroup_size(64)
+fn expand4(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
+    let at = linear_index(id, groups, 64u) * 4u;
+    let len = p.outer * p.m * p.inner;
+    if at >= len * p.directions {
+        return;
+    }
+    let k = at / len;
+    let e = at % len;
+    let q = k * p.a_stride + (e / p.inner) % p.m;
+    var v = vec4(p.c * a_in[q]);
+    if p.inner == 1u {
+        v = p.c * vec4(a_in[q], a_in[q + 1u], a_in[q + 2u], a_in[q + 3u]);
+    }
+    if p.has_b != 0u {
+        v *= b4[(k * p.b_stride + e) / 4u];
+    }
+    let to = (k * p.y_stride + e) / 4u;
+    if p.add != 0u {
+        v += y4[to];
+    }
+    y4[to] = v;
+}
+
 // Σ over the terms first … end of the sum q of direction k
 fn sum(k: u32, q: u32, first: u32, end: u32) -> f32 {
     var total = 0.0;
+    var at = vec2(first / p.inner, first % p.inner); // o and i
     for (var t = first; t < end; t++) {
-        let e = ((t / p.inner) * p.m + q) * p.inner + t % p.inner;
+        let e = (at.x * p.m + q) * p.inner + at.y;
+        at.y += 1u;
+        if at.y == p.inner {
+            at = vec2(at.x + 1u, 0u);
+        }
         var v = y_in[k * p.y_stride + e];
         if p.has_b != 0u {
             v *= b[k * p.b_stride + e];

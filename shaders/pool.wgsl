@@ -6,7 +6,8 @@
 //   x0: the values that decide the maximum, one set of `planes0` planes for all directions
 //   W(o): from o · stride, `kernel` long; or, where `adaptive`, from ⌊o in / out⌋ to ⌈(o + 1) in / out⌉
 //
-// One invocation makes one element: the transposed maps look for the windows that hold theirs.
+// One invocation makes one element, unless it says otherwise: the transposed maps look for the windows that hold
+// theirs.
 
 struct Params {
     planes: u32,
@@ -104,27 +105,34 @@ fn average_adjoint(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_wo
 fn first_maximum(plane0: u32, oy: u32, ox: u32) -> u32 {
     let wy = window(oy, p.in_h, p.out_h);
     let wx = window(ox, p.in_w, p.out_w);
+    let start = plane0 * p.in_h * p.in_w;
     var best = wy.x * p.in_w + wx.x;
+    var top = x0[start + best];
     for (var iy = wy.x; iy < wy.y; iy++) {
         for (var ix = wx.x; ix < wx.y; ix++) {
             let at = iy * p.in_w + ix;
-            if x0[plane0 * p.in_h * p.in_w + at] > x0[plane0 * p.in_h * p.in_w + best] {
+            let v = x0[start + at];
+            if v > top {
                 best = at;
+                top = v;
             }
         }
     }
     return best;
 }
 
+// One invocation per window of a plane of x0, for all directions.
 @compute @workgroup_size(64)
 fn maximum(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
     let e = linear_index(id, groups, 64u);
-    if e >= p.planes * p.out_h * p.out_w {
+    let outs = p.out_h * p.out_w;
+    if e >= p.planes0 * outs {
         return;
     }
-    let plane = e / (p.out_h * p.out_w);
-    let best = first_maximum(plane % p.planes0, (e / p.out_w) % p.out_h, e % p.out_w);
-    store(e, x[plane * p.in_h * p.in_w + best]);
+    let best = first_maximum(e / outs, (e / p.out_w) % p.out_h, e % p.out_w);
+    for (var plane = e / outs; plane < p.planes; plane += p.planes0) {
+        store(plane * outs + e % outs, x[plane * p.in_h * p.in_w + best]);
+    }
 }
 
 @compute @workgroup_size(64)
@@ -146,4 +154,37 @@ fn maximum_adjoint(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_wo
         }
     }
     store(e, sum);
+}
+
+// The same where windows do not overlap: one invocation per cell of stride × stride positions of a plane of x0, of
+// which the window, if there is one, holds the first `kernel` each way; for all directions.
+@compute @workgroup_size(64)
+fn maximum_adjoint_apart(@builtin(global_invocation_id) id: vec3<u32>,
+                         @builtin(num_workgroups) groups: vec3<u32>) {
+    let e = linear_index(id, groups, 64u);
+    let cells_h = (p.in_h + p.stride - 1u) / p.stride;
+    let cells_w = (p.in_w + p.stride - 1u) / p.stride;
+    if e >= p.planes0 * cells_h * cells_w {
+        return;
+    }
+    let plane0 = e / (cells_h * cells_w);
+    let oy = (e / cells_w) % cells_h;
+    let ox = e % cells_w;
+    let pooled = oy < p.out_h && ox < p.out_w;
+    var best = 0u;
+    if pooled {
+        best = first_maximum(plane0, oy, ox);
+    }
+    for (var plane = plane0; plane < p.planes; plane += p.planes0) {
+        var v = 0.0;
+        if pooled {
+            v = x[(plane * p.out_h + oy) * p.out_w + ox];
+        }
+        for (var iy = oy * p.stride; iy < min((oy + 1u) * p.stride, p.in_h); iy++) {
+            for (var ix = ox * p.stride; ix < min((ox + 1u) * p.stride, p.in_w); ix++) {
+                let at = iy * p.in_w + ix;
+                store(plane * p.in_h * p.in_w + at, select(0.0, v, pooled && at == best));
+            }
+        }
+    }
 }

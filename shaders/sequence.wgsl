@@ -2,14 +2,17 @@
 //
 //   embed          y[k, n, t, e] (+)= c W[k, id(n, t), e]
 //   embed_adjoint  W[k, v, e] (+)= c Σ_{n, t: id(n, t) = v} y[k, n, t, e]       in the order of (n, t)
+//   embed_links    where each id stands, for embed_adjoint to follow: links[g, v] is id v's first position (n, t),
+//                  links[g, V + position] the next position of the same id, or END
 //   heads          y[k, n, h, t, d] (+)= c x[k, n, t, part, h, d]              x has `parts` parts
 //   heads_adjoint  x[k, n, t, part, h, d] (+)= c y[k, n, h, t, d], and zero in the other parts
 //   sinusoid       y[n, t, e] (+)= sin(t / 10000^(2i/E)) at e = 2i, the cosine at e = 2i + 1
 //   token_weight   y[n, t] (+)= mask(n, t) / Σ_t mask(n, t)
 //   row_shift      y[n, h, t, s] (+)= −max_{s kept} x[n, h, t, s] where mask(n, s) keeps s, else −∞ (−1e30)
 //
-//   k direction  n sample  t, s token  e feature  v id  h head  d feature of a head;  contiguous, but
+//   k direction  n sample  t, s token  e feature  v id, of V  h head  d feature of a head;  contiguous, but
 //   W of one direction is `stride` words from the next's
+//   g list of positions: one for all samples, or one for each where each direction is a sample
 
 struct Params {
     directions: u32,
@@ -18,7 +21,7 @@ struct Params {
     width: u32,    // E; of a head's features for `heads`
     count: u32,    // ids, or heads
     parts: u32,
-    part: u32,     // for `embed_adjoint`, 1 where each direction is a sample; for masks, 1 where there is none
+    part: u32,     // for `embed_links` and `embed_adjoint`, 1 where each direction is a sample; for masks, 1 where there is none
     stride: u32,
     add: u32,
     c: f32,
@@ -27,7 +30,11 @@ struct Params {
 @group(0) @binding(0) var<storage, read> x: array<f32>;
 @group(0) @binding(1) var<storage, read> tokens: array<f32>;
 @group(0) @binding(2) var<storage, read_write> y: array<f32>;
+@group(0) @binding(3) var<storage, read> links_in: array<u32>;
+@group(0) @binding(4) var<storage, read_write> links: array<u32>;
 @group(1) @binding(0) var<uniform> p: Params;
+
+const END = 0xffffffffu;
 
 fn store(e: u32, v: f32) {
     var total = v;
@@ -60,6 +67,33 @@ fn embed(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) 
     store(at, p.c * x[(at / len) * p.stride + v * p.width + at % p.width]);
 }
 
+fn positions() -> u32 {
+    return p.samples * p.tokens;
+}
+
+@compute @workgroup_size(64)
+fn embed_links(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
+    let at = linear_index(id, groups, 64u);
+    if at >= p.count * select(1u, p.directions, p.part == 1u) {
+        return;
+    }
+    let g = at / p.count;
+    let v = at % p.count;
+    let list = g * (p.count + positions());
+    var next = END;
+    for (var n = p.samples; n > 0u; n--) {
+        for (var t = p.tokens; t > 0u; t--) {
+            // where the list is one sample's, n is 1 and the sample is g
+            if token(g + n - 1u, t - 1u) == v {
+                let q = (n - 1u) * p.tokens + t - 1u;
+                links[list + p.count + q] = next;
+                next = q;
+            }
+        }
+    }
+    links[list + v] = next;
+}
+
 @compute @workgroup_size(64)
 fn embed_adjoint(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
     let at = linear_index(id, groups, 64u);
@@ -69,12 +103,10 @@ fn embed_adjoint(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_work
     }
     let k = at / len;
     let v = (at % len) / p.width;
+    let list = select(0u, k * (p.count + positions()), p.part == 1u);
     var sum = 0.0;
-    for (var position = 0u; position < p.samples * p.tokens; position++) {
-        let n = select(position / p.tokens, k, p.part == 1u);
-        if token(n, position % p.tokens) == v {
-            sum += x[(k * p.samples * p.tokens + position) * p.width + at % p.width];
-        }
+    for (var q = links_in[list + v]; q != END; q = links_in[list + p.count + q]) {
+        sum += x[(k * positions() + q) * p.width + at % p.width];
     }
     store(k * p.stride + at % len, p.c * sum);
 }

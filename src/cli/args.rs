@@ -182,12 +182,17 @@ pub struct ModelArgs {
 
 impl ModelArgs {
     pub fn network(&self) -> Result<Network> {
-        let model = Model::open(&self.model)?;
-        Network::new(&model).map_err(|error| match error {
-            Error::Model(problem) => Error::file(&self.model, problem),
-            other => other,
-        })
+        open_network(&self.model)
     }
+}
+
+/// The network of a model file or of the zoo.
+pub fn open_network(file_or_name: &Path) -> Result<Network> {
+    let model = Model::open(file_or_name)?;
+    Network::new(&model).map_err(|error| match error {
+        Error::Model(problem) => Error::file(file_or_name, problem),
+        other => other,
+    })
 }
 
 #[derive(Subcommand)]

@@ -85,11 +85,20 @@ pub fn expand(
     c: f32,
     add: bool,
 ) -> Result<()> {
-    let kernel = rec.gpu().kernel(SHADER, "expand", &[])?;
+    let by4 = |len: usize| len.is_multiple_of(4);
+    let in_row = by4(axes.inner) || (axes.inner == 1 && by4(axes.m));
+    // a stands in for b where there is none
+    let in_fours = in_row && by4(y.stride) && b.map_or(a.view.len() >= 4, |b| by4(b.stride));
+    let (entry, names, each) = match in_fours {
+        true => ("expand4", ["a_in", "b4", "y4"], 4),
+        false => ("expand", ["a_in", "b", "y"], 1),
+    };
+    let kernel = rec.gpu().kernel(SHADER, entry, &[])?;
     let params = params(directions, axes, a, b, y, c, add);
-    let bindings = [("a_in", a.view), ("b", b.map_or(a.view, |b| b.view)), ("y", y.view)];
+    let views = [a.view, b.map_or(a.view, |b| b.view), y.view];
+    let bindings: [_; 3] = std::array::from_fn(|i| (names[i], views[i]));
     let items = directions * axes.len();
-    rec.dispatch(&kernel, &bindings, &params, grid(items, 64), 3.0 * items as f64)
+    rec.dispatch(&kernel, &bindings, &params, grid(items / each, 64), 3.0 * items as f64)
 }
 
 /// `a[k, q] (+)= c Σ_{e of q} y[k, e] b[k, e]`, in a fixed tree; without `b`, b is one.

@@ -25,17 +25,29 @@ const TILE: &str = include_str!("../../shaders/tile.wgsl");
 /// Every shader with its entry points, for the tests that validate and translate them all.
 pub fn shaders() -> Vec<(Shader, &'static [&'static str])> {
     let mut all: Vec<(Shader, &'static [&'static str])> = vec![
-        (broadcast::SHADER, &["expand", "reduce_many", "reduce_long"]),
+        (broadcast::SHADER, &["expand", "expand4", "reduce_many", "reduce_long"]),
         (gather::SHADER, &["gather"]),
         (jacobi::SHADER, &["eigen"]),
         (loss::SHADER, &["primal", "tangent", "noise_seed"]),
         (outer::SHADER, &["outer"]),
         (pack::SHADER, &["matrix", "square"]),
         (pointwise::SHADER, &["jet0", "jet1", "jet2", "adjoint_block", "adjoint1", "adjoint2"]),
-        (pool::SHADER, &["average", "average_adjoint", "maximum", "maximum_adjoint"]),
+        (
+            pool::SHADER,
+            &["average", "average_adjoint", "maximum", "maximum_adjoint", "maximum_adjoint_apart"],
+        ),
         (
             sequence::SHADER,
-            &["embed", "embed_adjoint", "heads", "heads_adjoint", "sinusoid", "token_weight", "row_shift"],
+            &[
+                "embed",
+                "embed_links",
+                "embed_adjoint",
+                "heads",
+                "heads_adjoint",
+                "sinusoid",
+                "token_weight",
+                "row_shift",
+            ],
         ),
         (sgd::SHADER, &["sgd"]),
         (vector::SHADER, &["combine", "add_outer", "units", "dot", "row_sum"]),

@@ -49,16 +49,20 @@ pub fn pool(
     c: f32,
     add: bool,
 ) -> Result<()> {
-    let entry = match (deciding.is_some(), transposed) {
-        (false, false) => "average",
-        (false, true) => "average_adjoint",
-        (true, false) => "maximum",
-        (true, true) => "maximum_adjoint",
-    };
     let (kernel_size, stride) = windows.fixed.unwrap_or((1, 1));
+    let apart = windows.fixed.is_some() && stride >= kernel_size;
+    let ([h, w], cells) = (windows.input, windows.input.map(|len| len.div_ceil(stride)));
+    let ([oh, ow], planes0) = (windows.output, deciding.map_or(1, |(_, planes0)| planes0));
+    let (entry, items) = match (deciding.is_some(), transposed) {
+        (false, false) => ("average", planes * oh * ow),
+        (false, true) => ("average_adjoint", planes * h * w),
+        (true, false) => ("maximum", planes0 * oh * ow),
+        (true, true) if apart => ("maximum_adjoint_apart", planes0 * cells[0] * cells[1]),
+        (true, true) => ("maximum_adjoint", planes * h * w),
+    };
     let params = Params {
         planes: planes as u32,
-        planes0: deciding.map_or(1, |(_, planes0)| planes0 as u32),
+        planes0: planes0 as u32,
         in_h: windows.input[0] as u32,
         in_w: windows.input[1] as u32,
         out_h: windows.output[0] as u32,
@@ -71,9 +75,7 @@ pub fn pool(
         padding: 0,
     };
     let kernel = rec.gpu().kernel(SHADER, entry, &[])?;
-    let [h, w] = if transposed { windows.input } else { windows.output };
-    let items = planes * h * w;
-    let work = 2.0 * (planes * windows.input[0] * windows.input[1]) as f64;
+    let work = 2.0 * (planes * h * w) as f64;
     match deciding {
         Some((x0, _)) => {
             rec.dispatch(&kernel, &[("x", x), ("x0", x0), ("y", y)], &params, grid(items, 64), work)

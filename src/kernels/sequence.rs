@@ -76,20 +76,29 @@ pub fn embed(
     c: f32,
     add: bool,
 ) -> Result<()> {
-    let bindings = [("x", x), ("tokens", tokens), ("y", y)];
     let params = Params {
         stride: stride as u32,
         part: (kind == Embed::PerSample) as u32,
         ..s.params(width, ids, c, add)
     };
     if kind != Embed::Value {
+        let lists = if kind == Embed::PerSample { s.directions } else { 1 };
+        let positions = s.samples * s.tokens;
+        let words = lists * (ids + positions);
+        let links = rec.gpu().buffer(words)?.slice(0, words);
+        let kernel = rec.gpu().kernel(SHADER, "embed_links", &[])?;
+        let into = [("tokens", tokens), ("links", &links)];
+        let work = (lists * ids * positions) as f64;
+        rec.dispatch(&kernel, &into, &params, grid(lists * ids, 64), work)?;
         let kernel = rec.gpu().kernel(SHADER, "embed_adjoint", &[])?;
+        let along = [("x", x), ("links_in", &links), ("y", y)];
         let items = s.directions * ids * width;
-        let work = (s.samples * s.tokens) as f64 * items as f64;
-        return rec.dispatch(&kernel, &bindings, &params, grid(items, 64), work);
+        let work = (s.positions() * width + items) as f64;
+        return rec.dispatch(&kernel, &along, &params, grid(items, 64), work);
     }
     let kernel = rec.gpu().kernel(SHADER, "embed", &[])?;
     let items = s.positions() * width;
+    let bindings = [("x", x), ("tokens", tokens), ("y", y)];
     rec.dispatch(&kernel, &bindings, &params, grid(items, 64), 2.0 * items as f64)
 }
 
