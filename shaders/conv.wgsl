@@ -35,11 +35,11 @@ struct Pass {
     bias_stride: u32,
     tiles: u32,         // of one z and part
     tiles_n: u32,       // numbered along j (weight: along (c, t)) first
-    batch: u32,
+    batch: u32,         // how many z
     flags: u32,         // bit 0: add to what the output holds; bit 1: bias
     alpha: f32,
-    parts: u32,         // of the samples, for `weight`
-    part_samples: u32,
+    parts: u32,         // of what an output's sums run over (conv_register: of y's lines)
+    part_len: u32,      // samples of a part (conv_register: lines)
     part_stride: u32,
 }
 
@@ -49,13 +49,6 @@ struct Pass {
 @group(0) @binding(2) var<storage, read> y: array<f32>;
 @group(0) @binding(3) var<storage, read> bias: array<f32>;
 @group(0) @binding(4) var<storage, read_write> out: array<f32>;
-
-// x at that row and column of the plane that begins at `plane`, 0 outside. Where it is outside, what is loaded
-// is some other word, and dropped.
-fn pixel(plane: u32, row: i32, column: i32) -> f32 {
-    let inside = (u32(row) < p.x_size.x) & (u32(column) < p.x_size.y);
-    return select(0.0, x[plane + u32(row) * p.x_size.y + u32(column)], inside);
-}
 
 fn bias_of(z: u32, m: u32) -> f32 {
     if (p.flags & 2u) == 0u {

@@ -1,15 +1,17 @@
 // Convolution by register tiles, without workgroup memory: for software adapters (formula and letters in conv.wgsl)
 //
-// One invocation owns 4 channels of y and as many rows of taps (c, t.x) as there is room for in 32 columns, each row
-// with all its t.y. It walks over pixels. The eight invocations of a workgroup are one vector of llvmpipe's.
-//   conv    the weights stay in registers; y is added to in memory, once for each 32 columns
-//   weight  the sums over pixels stay in registers
+// One invocation owns 4 channels of y and as many rows of taps (c, t.x) as there is room for in its columns, each row
+// with all its t.y; it walks over pixels. The eight invocations of a workgroup are one vector of llvmpipe's.
+//   conv    the columns' weights stay in registers, and the pixels' sums in memory of the invocation's own, until
+//           all the rows of taps have been there
+//   weight  the columns' sums stay in registers
 //
-// Why this shape: llvmpipe serves each value that is loaded lane by lane, in the time of some fifteen multiply-adds
-// (gemm_register.wgsl). But from one pixel to the next the values of x that a row of taps meets move on by one
-// place: the window slides, and loads one value a row.
+// Why this shape: llvmpipe serves each value that is loaded from storage lane by lane, with a branch for the lane's
+// mask and one for the bounds, in the time of some twenty multiply-adds; a store takes twice as long. Memory of
+// the invocation's own has neither branch. And from one pixel to the next the values that a row of taps meets
+// move on by one place: the window slides, and loads one value a row.
 
-// Columns of a row of taps: a row of more than 32 is cut into pieces.
+// Columns of a row of taps: a row of more than COLUMNS is cut into pieces.
 override SPAN: u32 = 3u;
 // 1 where the window slides: for a step of 1.
 override SLIDES: u32 = 1u;
@@ -120,23 +122,26 @@ fn add4(t: ptr<function, Columns>, q: u32, a: vec4<f32>, b: vec4<f32>) {
     (*t)[4u * q + 3u] += a * b.w;
 }
 
-// The invocation's z, part of the samples, and tile; false where there is none.
+// The invocation's z and tile, and its part: the first sample or line of all `len`, and the next part's. False
+// where there is none.
 struct Place {
     there: bool,
     z: u32,
-    samples: vec2<u32>, // the part's first, and the next one's
-    part: u32,
     tile: u32,
+    part: u32,
+    first: u32,
+    end: u32,
 }
 
-fn place(id: vec3<u32>, groups: vec3<u32>) -> Place {
+fn place(id: vec3<u32>, groups: vec3<u32>, len: u32) -> Place {
     let number = linear_index(id, groups, 8u);
+    let z = number / (p.tiles * p.parts);
     let part = (number / p.tiles) % p.parts;
-    let first = part * p.part_samples;
-    let samples = vec2(first, min(first + p.part_samples, p.samples));
-    return Place(number < p.tiles * p.parts * p.batch, number / (p.tiles * p.parts), samples, part, number % p.tiles);
+    let first = part * p.part_len;
+    return Place(z < p.batch, z, number % p.tiles, part, first, min(first + p.part_len, len));
 }
 
+// Pixels of a tile at the most.
 const LINE: u32 = 128u;
 
 // A row of j of one sample, or a piece of it: its sample, row, first column and the next one's.
@@ -147,16 +152,19 @@ struct Line {
     end: u32,
 }
 
+fn cuts() -> u32 {
+    return (p.j_size.y + LINE - 1u) / LINE;
+}
+
 fn line(number: u32) -> Line {
-    let cuts = (p.j_size.y + LINE - 1u) / LINE;
-    let row = number / cuts;
-    let first = (number % cuts) * LINE;
+    let row = number / cuts();
+    let first = (number % cuts()) * LINE;
     return Line(row / p.j_size.x, row % p.j_size.x, first, min(first + LINE, p.j_size.y));
 }
 
 @compute @workgroup_size(8)
 fn conv(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
-    let o = place(id, groups);
+    let o = place(id, groups, p.samples * p.j_size.x * cuts());
     if !o.there {
         return;
     }
@@ -178,7 +186,7 @@ fn conv(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) g
             }
         }
         var i = 0u;
-        for (var number = o.samples.x; number < o.samples.y; number++) {
+        for (var number = o.first; number < o.end; number++) {
             let l = line(number);
             let sample = o.z * p.x_stride + l.n * p.depth * p.x_size.x * p.x_size.y;
             for (var jx = i32(l.first) + first_pixel(); jx < i32(l.first); jx++) {
@@ -199,7 +207,7 @@ fn conv(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) g
     let plane = p.y_size.x * p.y_size.y;
     let shift = vec4(bias_of(o.z, m.x), bias_of(o.z, m.y), bias_of(o.z, m.z), bias_of(o.z, m.w));
     var i = 0u;
-    for (var number = o.samples.x; number < o.samples.y; number++) {
+    for (var number = o.first; number < o.end; number++) {
         let l = line(number);
         let at = p.out_first + vec2(l.row, l.first) * p.out_step;
         var to = o.z * p.y_stride + (l.n * p.rows + m0) * plane + at.x * p.y_size.y + at.y;
@@ -216,7 +224,7 @@ fn conv(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) g
 
 @compute @workgroup_size(8)
 fn weight(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
-    let o = place(id, groups);
+    let o = place(id, groups, p.samples);
     if !o.there {
         return;
     }
@@ -227,7 +235,7 @@ fn weight(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups)
     let m = min(vec4(0u, 1u, 2u, 3u) + m0, vec4(p.rows - 1u)) * plane;
     var t: Columns;
     var b: Window;
-    for (var n = o.samples.x; n < o.samples.y; n++) {
+    for (var n = o.first; n < o.end; n++) {
         let sample = o.z * p.x_stride + n * p.depth * p.x_size.x * p.x_size.y;
         var i = o.z * p.y_stride + n * p.rows * plane + m;
         for (var jy = 0u; jy < p.j_size.x; jy++) {

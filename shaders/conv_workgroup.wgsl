@@ -5,7 +5,7 @@
 //   conv    rows m, columns (n, j), k = (c, t)
 //   weight  rows m, columns (c, t), k = (n, j) of the part
 //
-// The larger tile's columns are looked up: where each column's x lies is worked out once and kept in workgroup
+// Columns are looked up: where each column's x lies is worked out once and kept in workgroup
 // memory. Invocations side by side load what is side by side in memory: pixels in `conv`; in `weight` 8 pixels of
 // one channel, hence tiles whose k-rows are one vec4 longer, so that 32 invocations write 32 different banks.
 // There is no prefetch as in gemm_workgroup.wgsl: workgroups are small, and several on a processor hide
@@ -41,6 +41,13 @@ fn corner(q: u32, l: vec3<u32>) -> vec2<u32> {
 }
 
 const NOWHERE: i32 = -0x40000000; // a row of x that no tap reaches the plane from
+
+// x at that row and column of the plane that begins at `plane`, 0 outside. Where it is outside, what is loaded
+// is some other word, and dropped.
+fn pixel(plane: u32, row: i32, column: i32) -> f32 {
+    let inside = (u32(row) < p.x_size.x) & (u32(column) < p.x_size.y);
+    return select(0.0, x[plane + u32(row) * p.x_size.y + u32(column)], inside);
+}
 
 @compute @workgroup_size(LX, LY)
 fn conv(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) l: vec3<u32>,
@@ -146,8 +153,8 @@ fn weight(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id)
     }
     workgroupBarrier();
     let pixels = p.j_size.x * p.j_size.y;
-    let first = part * p.part_samples * pixels;
-    let last = min((part + 1u) * p.part_samples, p.samples) * pixels;
+    let first = part * p.part_len * pixels;
+    let last = min((part + 1u) * p.part_len, p.samples) * pixels;
     var t: Tile;
     for (var k0 = first; k0 < last; k0 += 8u) {
         // 8 divides the number of invocations: each keeps to one k of the step

@@ -262,9 +262,11 @@ fn other_cases() -> Vec<Case> {
         plain([17, 3], [5, 5], [5, 3, 0], 3),
         plain([3, 5], [1, 1], [3, 1, 1], 11),
         plain([3, 5], [1, 13], [5, 1, 2], 3),
-        // windows beyond sixteen taps a row
+        // rows of taps, and of pixels, that are cut into pieces
         plain([2, 3], [19, 21], [11, 4, 2], 2),
         plain([1, 2], [20, 22], [18, 1, 1], 2),
+        plain([1, 2], [34, 36], [35, 1, 2], 1),
+        plain([2, 3], [3, 261], [3, 1, 1], 2),
         // many samples, several tiles of channels, of pixels and of weights, sums in parts
         plain([3, 6], [16, 15], [5, 1, 2], 127),
         plain([17, 33], [4, 4], [3, 1, 1], 131),

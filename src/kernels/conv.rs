@@ -10,7 +10,7 @@ const LETTERS: &str = include_str!("../../shaders/conv.wgsl");
 /// Register tiles, for software adapters.
 pub const REGISTER: Shader = Shader {
     name: "conv_register",
-    files: &[super::COMMON, super::TILE, LETTERS, include_str!("../../shaders/conv_register.wgsl")],
+    files: &[super::COMMON, LETTERS, include_str!("../../shaders/conv_register.wgsl")],
 };
 
 /// Tiles in workgroup memory.
@@ -140,16 +140,18 @@ struct Pass {
     flags: u32,
     alpha: f32,
     parts: u32,
-    part_samples: u32,
+    part_len: u32,
     part_stride: u32,
 }
 
 const ADD: u32 = 1;
 const BIAS: u32 = 2;
-/// Pixels of a register tile.
+/// Pixels of a register tile: so many that loading its weights is little of the work, and its sums lie in the
+/// nearest cache.
 const LINE: usize = 128;
 
 impl Pass {
+    /// Terms of a pixel.
     fn taps(&self) -> usize {
         self.depth as usize * (self.taps[0] * self.taps[1]) as usize
     }
@@ -159,16 +161,26 @@ impl Pass {
         (self.taps[1] as usize).clamp(1, columns)
     }
 
+    /// In parts of as many lines of y (rows of j, cut where they are longer) as a register tile has room for.
+    fn in_lines(self) -> Pass {
+        let [height, width] = self.j_size.map(|len| len as usize);
+        let lines = self.samples as usize * height * width.div_ceil(LINE);
+        let part_len = LINE / width.min(LINE);
+        Pass { part_len: part_len as u32, parts: lines.div_ceil(part_len) as u32, ..self }
+    }
+
+    /// Of j, of all samples.
     fn pixels(&self) -> usize {
         self.samples as usize * (self.j_size[0] * self.j_size[1]) as usize
     }
 }
 
+/// The family asked for, or the one that the adapter is tuned to.
 fn chosen(gpu: &Gpu, family: Option<Family>, s: Shape) -> Family {
     family.unwrap_or_else(|| gpu.gemm_tuning().family(s))
 }
 
-/// A kernel's constants, the tiles of its matrix (rows and columns), and how many a workgroup makes.
+/// A kernel, its constants, the tiles of its matrix (rows and columns), and how many a workgroup makes.
 struct Choice {
     shader: Shader,
     constants: Vec<(&'static str, u32)>,
@@ -177,6 +189,8 @@ struct Choice {
 }
 
 impl Choice {
+    /// A register tile of so many columns: 32 for `conv`, which keeps weights in them, 16 for `weight`, which
+    /// keeps sums.
     fn register(pass: &Pass, columns: usize, tiles: [usize; 2]) -> Choice {
         let constants = vec![
             ("SPAN", pass.span(columns) as u32),
@@ -212,7 +226,7 @@ impl Choice {
         let [_, tiles_n] = self.tiles;
         let pass = Pass { tiles: self.tiles() as u32, tiles_n: tiles_n as u32, ..pass };
         let kernel = rec.gpu().kernel(self.shader, entry, &self.constants)?;
-        let all = self.tiles() * (pass.batch * pass.parts) as usize;
+        let all = self.tiles() * pass.batch as usize * pass.parts as usize;
         rec.dispatch(&kernel, bindings, &pass, grid(all, self.tiles_of_workgroup), work)
     }
 }
@@ -254,18 +268,7 @@ pub fn conv(
             continue;
         }
         let (choice, pass) = match chosen(rec.gpu(), family, Shape { batch, m, n, k }) {
-            Family::Register => {
-                let [height, width] = pass.j_size.map(|len| len as usize);
-                let lines = samples * height * width.div_ceil(LINE);
-                let of_part = LINE / width.min(LINE);
-                let parts = Pass {
-                    part_samples: of_part as u32,
-                    parts: lines.div_ceil(of_part) as u32,
-                    samples: lines as u32,
-                    ..pass
-                };
-                (Choice::register(&pass, 32, [m.div_ceil(4), 1]), parts)
-            }
+            Family::Register => (Choice::register(&pass, 32, [m.div_ceil(4), 1]), pass.in_lines()),
             Family::Workgroup => (Choice::workgroup([m, n]), pass),
         };
         let shift = bias.map_or(w.view, |bias| bias.view);
@@ -297,8 +300,10 @@ pub fn weight(
     let choice = choice_of_weight(rec.gpu(), c, family, batch);
     let plane = c.output[0] * c.output[1];
     let wanted = ENOUGH.div_ceil(choice.tiles() * batch);
-    let part_samples =
-        (samples / wanted).clamp(TERMS[0].div_ceil(plane), (TERMS[1] / plane).max(1)).min(samples);
+    let part_samples = (samples / wanted).clamp(TERMS[0].div_ceil(plane), (TERMS[1] / plane).max(1));
+    // all the parts lie in one binding
+    let most = (rec.gpu().max_binding_len() / (batch * c.weights())).max(1);
+    let part_samples = part_samples.max(samples.div_ceil(most)).min(samples);
     let parts = samples.div_ceil(part_samples);
     if parts == 1 {
         return weight_parts(rec, c, &choice, (batch, samples, samples), y, x, (w, 0), alpha, add);
@@ -333,9 +338,10 @@ fn choice_of_weight(gpu: &Gpu, c: Conv, family: Option<Family>, batch: usize) ->
     let [m, n] = [c.channels[1], c.channels[0] * c.kernel * c.kernel];
     match chosen(gpu, family, Shape { batch, m, n, k: c.output[0] * c.output[1] }) {
         Family::Register => {
-            let pass = c.value();
-            let rows_of_taps = c.channels[0] * c.kernel * c.kernel.div_ceil(pass.span(16));
-            Choice::register(&pass, 16, [m.div_ceil(4), rows_of_taps.div_ceil(16 / pass.span(16))])
+            let (pass, columns) = (c.value(), 16);
+            let span = pass.span(columns);
+            let rows_of_taps = c.channels[0] * c.kernel * c.kernel.div_ceil(span);
+            Choice::register(&pass, columns, [m.div_ceil(4), rows_of_taps.div_ceil(columns / span)])
         }
         Family::Workgroup => Choice::workgroup([m, n]),
     }
@@ -362,7 +368,7 @@ fn weight_parts(
         flags: if add { ADD } else { 0 },
         alpha,
         parts: samples.div_ceil(part_samples) as u32,
-        part_samples: part_samples as u32,
+        part_len: part_samples as u32,
         part_stride: part_stride as u32,
         ..c.value()
     };
