@@ -189,18 +189,17 @@ fn conv(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) g
         for (var number = o.first; number < o.end; number++) {
             let l = line(number);
             let sample = o.z * p.x_stride + l.n * p.depth * p.x_size.x * p.x_size.y;
-            for (var jx = i32(l.first) + first_pixel(); jx < i32(l.first); jx++) {
+            for (var jx = i32(l.first) + first_pixel(); jx < i32(l.end); jx++) {
                 slide(&b, &rows, pixel_of(sample, l.row, jx));
-            }
-            for (var jx = l.first; jx < l.end; jx++) {
-                slide(&b, &rows, pixel_of(sample, l.row, i32(jx)));
-                var v = sums[i];
-                v += multiply4(&weights, 0u, b[0]) + multiply4(&weights, 1u, b[1]);
-                v += multiply4(&weights, 2u, b[2]) + multiply4(&weights, 3u, b[3]);
-                v += multiply4(&weights, 4u, b[4]) + multiply4(&weights, 5u, b[5]);
-                v += multiply4(&weights, 6u, b[6]) + multiply4(&weights, 7u, b[7]);
-                sums[i] = v;
-                i += 1u;
+                if jx >= i32(l.first) {
+                    var v = sums[i];
+                    v += multiply4(&weights, 0u, b[0]) + multiply4(&weights, 1u, b[1]);
+                    v += multiply4(&weights, 2u, b[2]) + multiply4(&weights, 3u, b[3]);
+                    v += multiply4(&weights, 4u, b[4]) + multiply4(&weights, 5u, b[5]);
+                    v += multiply4(&weights, 6u, b[6]) + multiply4(&weights, 7u, b[7]);
+                    sums[i] = v;
+                    i += 1u;
+                }
             }
         }
     }
@@ -239,21 +238,20 @@ fn weight(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups)
         let sample = o.z * p.x_stride + n * p.depth * p.x_size.x * p.x_size.y;
         var i = o.z * p.y_stride + n * p.rows * plane + m;
         for (var jy = 0u; jy < p.j_size.x; jy++) {
-            for (var jx = first_pixel(); jx < 0; jx++) {
+            for (var jx = first_pixel(); jx < i32(p.j_size.y); jx++) {
                 slide(&b, &rows, pixel_of(sample, jy, jx));
-            }
-            for (var jx = 0u; jx < p.j_size.y; jx++) {
-                slide(&b, &rows, pixel_of(sample, jy, i32(jx)));
-                let a = vec4(y[i.x], y[i.y], y[i.z], y[i.w]);
-                i += 1u;
-                add4(&t, 0u, a, b[0]);
-                add4(&t, 1u, a, b[1]);
-                add4(&t, 2u, a, b[2]);
-                add4(&t, 3u, a, b[3]);
-                add4(&t, 4u, a, b[4]);
-                add4(&t, 5u, a, b[5]);
-                add4(&t, 6u, a, b[6]);
-                add4(&t, 7u, a, b[7]);
+                if jx >= 0 {
+                    let a = vec4(y[i.x], y[i.y], y[i.z], y[i.w]);
+                    i += 1u;
+                    add4(&t, 0u, a, b[0]);
+                    add4(&t, 1u, a, b[1]);
+                    add4(&t, 2u, a, b[2]);
+                    add4(&t, 3u, a, b[3]);
+                    add4(&t, 4u, a, b[4]);
+                    add4(&t, 5u, a, b[5]);
+                    add4(&t, 6u, a, b[6]);
+                    add4(&t, 7u, a, b[7]);
+                }
             }
         }
     }
