@@ -105,12 +105,12 @@ impl Compared {
         if let Some(rho) = self.rank_correlation {
             measures.push(["Spearman's ρ".into(), format!("{rho:.4}"), "of the same two diagonals".into()]);
         }
-        let (error, spread) =
-            (self.measured.commutativity_error, self.measured.commutativity_standard_error);
+        let (error, spread) = (self.measured.commutativity_error, self.measured.commutativity_standard_error);
         measures.push([
             "commutativity error".into(),
             format!("{error:.4} ± {spread:.4}"),
-            "‖AB − BA‖ / ‖AB‖ in the Frobenius norm: 0 where they commute, √2 where they are unrelated".into(),
+            "‖AB − BA‖ / ‖AB‖ in the Frobenius norm: 0 where they commute, √2 where they are unrelated"
+                .into(),
         ]);
         measures
     }
@@ -139,8 +139,12 @@ impl Compared {
         let points: Vec<(f64, f64)> = eigenvalues.iter().copied().zip(diagonal.iter().copied()).collect();
         let positive = points.iter().any(|&(x, y)| x > 0.0 && y > 0.0);
         let scale = if positive { Scale::Log } else { Scale::Linear };
-        let mut series =
-            vec![Series { name: "eigenvectors".into(), mark: Mark::Points, colour: 0, points: points.clone() }];
+        let mut series = vec![Series {
+            name: "eigenvectors".into(),
+            mark: Mark::Points,
+            colour: 0,
+            points: points.clone(),
+        }];
         if let (Some(fit), true) = (self.exponent, positive) {
             let line = |&(x, _): &(f64, f64)| (x, 10f64.powf(fit.at(x.log10())));
             let mut ends: Vec<(f64, f64)> = points.iter().filter(|p| p.0 > 0.0).map(line).collect();
@@ -151,8 +155,7 @@ impl Compared {
             series.push(Series { name, mark: Mark::Line, colour: 1, points: ends });
         }
         let (x, y) = (format!("along an eigenvector: {a}"), b.to_string());
-        let diagonals =
-            chart("Diagonals", Axis { label: &x, scale }, Axis { label: &y, scale }, &series)?;
+        let diagonals = chart("Diagonals", Axis { label: &x, scale }, Axis { label: &y, scale }, &series)?;
         let counted = |value: &dyn Fn(usize) -> f64| {
             (1..=overlap.len()).map(|k| (k as f64, value(k))).collect::<Vec<(f64, f64)>>()
         };

@@ -137,7 +137,8 @@ impl Found {
         // a logarithmic axis would leave out what is not positive
         let scale = if points.iter().all(|p| p.1 > 0.0) { Scale::Log } else { Scale::Linear };
         let series = Series { name: String::new(), mark: Mark::Points, colour: 0, points };
-        let axes = [("index", Scale::Linear), ("eigenvalue", scale)].map(|(label, scale)| Axis { label, scale });
+        let axes =
+            [("index", Scale::Linear), ("eigenvalue", scale)].map(|(label, scale)| Axis { label, scale });
         chart(&format!("Eigenvalues of the {}", name.words()), axes[0], axes[1], &[series])
     }
 

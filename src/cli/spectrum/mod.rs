@@ -152,7 +152,11 @@ impl Spectrum {
             return Err(Error::argument("--probes", self.probes, "at least 2, for a standard error"));
         }
         if self.compare == Some(self.operator) {
-            return Err(Error::argument("--compare", self.operator.name(), "another operator than --operator"));
+            return Err(Error::argument(
+                "--compare",
+                self.operator.name(),
+                "another operator than --operator",
+            ));
         }
         Ok(())
     }
@@ -204,7 +208,8 @@ impl Spectrum {
             if let Some(other) = self.compare {
                 let of_other = problem.operator(other.curvature(), &space)?;
                 let files = format!("{}-", other.name());
-                let second = Wanted { files: &files, options: wanted.options.clone(), ..wanted }.find(&of_other, &space, other, &run)?;
+                let second = Wanted { files: &files, options: wanted.options.clone(), ..wanted }
+                    .find(&of_other, &space, other, &run)?;
                 second.tell(&mut lines);
                 unconverged = unconverged.or(second.unconverged(other));
                 let compared = comparison::Report {
