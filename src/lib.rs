@@ -13,6 +13,7 @@
 //! | [`net`] | model files, parameters, the graph |
 //! | [`jets`] | the jet programs: forward and reverse sweeps at orders 0, 1 and 2 |
 //! | [`operators`] | Hessian, GGN, noise covariance and dense matrices on device-resident blocks |
+//! | [`spectral`] | block Lanczos, and linear algebra on blocks of vectors |
 //! | [`train`] | SGD, samplers, schedules |
 //! | [`stats`] | fits, correlations, tests |
 //! | `papers`, `report`, `cli` | the reproductions and the command line (feature `cli`) |
@@ -24,6 +25,7 @@ pub mod jets;
 pub mod kernels;
 pub mod net;
 pub mod operators;
+pub mod spectral;
 pub mod stats;
 pub mod train;
 

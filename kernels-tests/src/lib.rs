@@ -5,10 +5,12 @@
 //! | [`reference`](mod@reference) | losses and derivatives of whole networks, by dual numbers |
 //! | [`twins`] | one function a kernel |
 //! | [`cases`] | the networks that the tests run over, and the measure of agreement |
+//! | [`prescribed`] | operators of prescribed spectrum |
 //! | [`device`] | the device that a test binary's tests share |
 
 pub mod cases;
 pub mod device;
+pub mod prescribed;
 pub mod reference;
 pub mod twins;
 

@@ -583,6 +583,7 @@ fn tensors_of_the_wrong_kind() {
         &[
             foreign("double", Dtype::F64, &[2], &[0.1f64, -3.0]),
             foreign("huge", Dtype::F64, &[1], &[1e300f64]),
+            foreign("endless", Dtype::F64, &[1, 2], &[1.0f64, f64::NEG_INFINITY]),
             foreign("holes", Dtype::F32, &[2, 2], &[1.0, 2.0, f32::NAN, f32::INFINITY]),
             foreign("int", Dtype::I32, &[3], &[4i32, 0, 2]),
             foreign("long", Dtype::I64, &[2], &[4i64, u32::MAX.into()]),
@@ -592,6 +593,8 @@ fn tensors_of_the_wrong_kind() {
     );
     let file = TensorFile::read(&path).unwrap();
     assert_eq!(file.f32("double", &[2]).unwrap(), [0.1, -3.0]);
+    assert_eq!(file.f64("double", &[2]).unwrap(), [0.1, -3.0]);
+    assert_eq!(file.f64("huge", &[1]).unwrap(), [1e300]);
     assert_eq!(file.indices("int", &[3]).unwrap(), [4, 0, 2]);
     assert_eq!(file.indices("long", &[2]).unwrap(), [4, u32::MAX]);
 
@@ -599,7 +602,7 @@ fn tensors_of_the_wrong_kind() {
     let index = |name, shape: &[usize]| message(&dir, file.indices(name, shape));
     assert_eq!(
         float("absent", &[2]),
-        "DIR/t.safetensors: no tensor absent, only long, negative, toolong, double, huge, holes, int"
+        "DIR/t.safetensors: no tensor absent, only long, negative, toolong, double, endless, huge, holes, int"
     );
     assert_eq!(float("holes", &[4]), "DIR/t.safetensors: tensor holes: found shape [2, 2], expected [4]");
     assert_eq!(
@@ -609,6 +612,14 @@ fn tensors_of_the_wrong_kind() {
     assert_eq!(
         float("huge", &[1]),
         "DIR/t.safetensors: tensor huge: found inf at [0], expected a finite f32"
+    );
+    assert_eq!(
+        message(&dir, file.f64("endless", &[1, 2])),
+        "DIR/t.safetensors: tensor endless: found -inf at [0, 1], expected a finite number"
+    );
+    assert_eq!(
+        message(&dir, file.f64("holes", &[2, 2])),
+        "DIR/t.safetensors: tensor holes: found F32, expected F64"
     );
     assert_eq!(float("int", &[3]), "DIR/t.safetensors: tensor int: found I32, expected F32 or F64");
     assert_eq!(index("double", &[2]), "DIR/t.safetensors: tensor double: found F64, expected I32 or I64");

@@ -272,15 +272,22 @@ fn moments_of_a_layer_agree_with_explicit_hessians() {
 #[test]
 fn moments_of_a_layer_over_batches() {
     let net = Net::new(&[5, 7, 3, 4], Layer::Gelu, true, Loss::SoftmaxMse, 131);
-    for budget in [30_000, 15_000, 11_000] {
+    for budget in [30_000, 15_000, 12_000] {
         let gpu = Gpu::new(&GpuOptions { memory_budget: Some(budget), ..GpuOptions::from_env() }).unwrap();
         check_moments(&net, &gpu, "2.weight");
     }
-    let gpu = Gpu::new(&GpuOptions { memory_budget: Some(9_000), ..GpuOptions::from_env() }).unwrap();
+    let gpu = Gpu::new(&GpuOptions { memory_budget: Some(7_000), ..GpuOptions::from_env() }).unwrap();
+    let error = LayerMoments::measure(&net.problem(&gpu), "2.weight").unwrap_err();
+    let message = error.to_string();
+    assert!(message.starts_with("out of device memory while planning a sweep over one sample"), "{message}");
+    assert!(message.contains("; the budget is 7000 and a binding holds "), "{message}");
+    // a wide layer's directions have to stay together
+    let net = Net::new(&[2, 3, 150, 2], Layer::Gelu, true, Loss::CrossEntropy, 3);
+    let gpu = Gpu::new(&GpuOptions { memory_budget: Some(20_000), ..GpuOptions::from_env() }).unwrap();
     let error = LayerMoments::measure(&net.problem(&gpu), "2.weight").unwrap_err();
     assert_eq!(
         error.to_string(),
-        "out of device memory while measuring a layer of 3 outputs: not even one sample's directions fit the \
+        "out of device memory while measuring a layer of 150 outputs: not even one sample's directions fit the \
          memory budget"
     );
     let net = Net::new(&[2, 3, 2], Layer::Tanh, false, Loss::CrossEntropy, 4_099);

@@ -11,7 +11,8 @@ use super::args::{DataArgs, ModelArgs, bar};
 use super::record::{self, RunRecord};
 use crate::data::{TensorFile, prepare_folder, read_parameters, write_parameters, write_tensors};
 use crate::net::Network;
-use crate::report::write_csv;
+use crate::report::plots::{Axis, Mark, Scale, Series, chart};
+use crate::report::{write_csv, write_text};
 use crate::train::{EpochRecord, Sampling, Schedule, TrainOptions, TrainState, Trainer};
 use crate::{Error, Result};
 
@@ -71,7 +72,7 @@ pub struct Train {
     /// Go on from the folder's last checkpoint, if there is one.
     #[arg(long)]
     resume: bool,
-    /// The folder for weights, history, checkpoint and run.json.
+    /// The folder for weights, history, loss curve, checkpoint and run.json.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
     /// Print the last epoch as JSON.
@@ -171,6 +172,7 @@ impl Train {
         let path = self.out.join("weights.safetensors");
         let how = run.value().to_string();
         write_parameters(path, &network.signature(), &trainer.parameters()?, &[("run", &how)])?;
+        files.plot(&history)?;
         run.write(&self.out)?;
         let last = history.last();
         Ok(match last {
@@ -202,6 +204,15 @@ impl Files<'_> {
         let tensors: [(&str, &[usize], &[f32]); 2] =
             [("parameters", &p, &state.parameters), ("momentum", &p, &state.momentum)];
         write_tensors(self.checkpoint(), &tensors, &[("epoch", &state.epoch.to_string()), ("course", course)])
+    }
+
+    /// Draws the loss of each epoch.
+    fn plot(&self, history: &[EpochRecord]) -> Result<()> {
+        let points = history.iter().map(|row| (row.epoch as f64, row.loss)).collect();
+        let loss = Series { name: String::new(), mark: Mark::Line, colour: 0, points };
+        let axis = |label| Axis { label, scale: Scale::Linear };
+        let svg = chart("Training", axis("epoch"), axis("loss"), &[loss])?;
+        write_text(self.out.join("loss.svg"), &svg)
     }
 
     /// The last state and the history up to it, if a run was saved.

@@ -17,6 +17,7 @@ pub use idx::{Split, mnist};
 pub use sst2::{PADDING, Sentences, UNKNOWN, Vocabulary, sst2};
 pub use standardization::Standardization;
 pub use synthetic::synthetic_digits;
+pub(crate) use tensors::{Elements, write_elements};
 pub use tensors::{TensorFile, read_directions, read_parameters, write_parameters, write_tensors};
 
 use std::collections::BTreeMap;

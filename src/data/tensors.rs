@@ -98,6 +98,25 @@ impl TensorFile {
         }
     }
 
+    /// The tensor `name` of shape `expected`, from F64.
+    ///
+    /// # Errors
+    /// [`Error::File`] where it is missing, has another shape or type, or holds a value that is not finite.
+    pub fn f64(&self, name: &str, expected: &[usize]) -> Result<Vec<f64>> {
+        let info = self.shaped(name, expected)?;
+        if info.dtype != Dtype::F64 {
+            return Err(self.problem(name, format!("found {}, expected F64", info.dtype)));
+        }
+        let values: Vec<f64> = bytemuck::pod_collect_to_vec(self.bytes(info));
+        match values.iter().position(|x| !x.is_finite()) {
+            Some(at) => {
+                let (found, place) = (values[at], place(at, expected));
+                Err(self.problem(name, format!("found {found} at {place:?}, expected a finite number")))
+            }
+            None => Ok(values),
+        }
+    }
+
     /// The tensor `name` of shape `expected`, from I32 or I64: classes or other indices from 0.
     ///
     /// # Errors
@@ -203,6 +222,58 @@ pub fn write_tensors(
     tensors: &[(&str, &[usize], &[f32])],
     metadata: &[(&str, &str)],
 ) -> Result<()> {
+    let tensors: Vec<_> =
+        tensors.iter().map(|&(name, shape, values)| (name, shape, Elements::F32(values))).collect();
+    write_elements(path, &tensors, metadata)
+}
+
+/// A tensor's elements, in the precision in which they are written.
+#[derive(Clone, Copy)]
+pub(crate) enum Elements<'a> {
+    F32(&'a [f32]),
+    F64(&'a [f64]),
+}
+
+impl<'a> Elements<'a> {
+    fn dtype(self) -> &'static str {
+        match self {
+            Elements::F32(_) => "F32",
+            Elements::F64(_) => "F64",
+        }
+    }
+
+    fn len(self) -> usize {
+        match self {
+            Elements::F32(values) => values.len(),
+            Elements::F64(values) => values.len(),
+        }
+    }
+
+    fn bytes(self) -> &'a [u8] {
+        match self {
+            Elements::F32(values) => bytemuck::cast_slice(values),
+            Elements::F64(values) => bytemuck::cast_slice(values),
+        }
+    }
+
+    /// The first element that is not finite, and which it is.
+    fn not_finite(self) -> Option<(f64, usize)> {
+        match self {
+            Elements::F32(x) => x.iter().position(|x| !x.is_finite()).map(|at| (x[at] as f64, at)),
+            Elements::F64(x) => x.iter().position(|x| !x.is_finite()).map(|at| (x[at], at)),
+        }
+    }
+}
+
+/// [`write_tensors`], each tensor in its own precision.
+///
+/// # Errors
+/// Those of [`write_tensors`].
+pub(crate) fn write_elements(
+    path: impl AsRef<Path>,
+    tensors: &[(&str, &[usize], Elements)],
+    metadata: &[(&str, &str)],
+) -> Result<()> {
     let metadata: serde_json::Map<_, _> =
         metadata.iter().map(|&(key, text)| (key.into(), text.into())).collect();
     let mut header = serde_json::Map::from_iter([("__metadata__".into(), metadata.into())]);
@@ -211,12 +282,12 @@ pub fn write_tensors(
         if values.len() != shape.iter().product::<usize>() {
             return Err(Error::shape(name, [values.len()], shape));
         }
-        if let Some(at) = values.iter().position(|x| !x.is_finite()) {
-            let detail = format!("{} at {:?}", values[at], place(at, shape));
+        if let Some((value, at)) = values.not_finite() {
+            let detail = format!("{value} at {:?}", place(at, shape));
             return Err(Error::NotFinite { quantity: name.into(), detail });
         }
-        let end = offset + size_of_val(values);
-        let info = json!({ "dtype": "F32", "shape": shape, "data_offsets": [offset, end] });
+        let end = offset + values.bytes().len();
+        let info = json!({ "dtype": values.dtype(), "shape": shape, "data_offsets": [offset, end] });
         if header.insert(name.into(), info).is_some() {
             return Err(Error::argument("tensor name", format!("{name} twice"), "each name once"));
         }
@@ -229,7 +300,7 @@ pub fn write_tensors(
         file.write_all(&(header.len() as u64).to_le_bytes())?;
         file.write_all(&header)?;
         // Little-endian, as every host is that wgpu runs on.
-        tensors.iter().try_for_each(|(_, _, values)| file.write_all(bytemuck::cast_slice(values)))
+        tensors.iter().try_for_each(|(_, _, values)| file.write_all(values.bytes()))
     })
 }
 

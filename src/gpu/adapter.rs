@@ -10,7 +10,7 @@ pub struct GpuOptions {
     /// An index into [`adapters`] or a part of an adapter's name; `None` takes the most capable one.
     pub adapter: Option<String>,
     pub limits: LimitsChoice,
-    /// Bytes that chunks of samples and directions are cut to.
+    /// Bytes of device memory that samples and directions are cut to fit into.
     pub memory_budget: Option<u64>,
 }
 

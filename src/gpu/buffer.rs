@@ -1,7 +1,7 @@
 //! Storage buffers, pooled by size, and views of them; uploads and read-backs.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::Gpu;
 use crate::{Error, Result};
@@ -22,17 +22,36 @@ struct Pooled {
     pool: Arc<Pool>,
 }
 
-/// Free buffers by size in words.
+/// Free buffers, and how much memory they and those in use take.
 #[derive(Default)]
-pub(super) struct Pool(Mutex<HashMap<usize, Vec<wgpu::Buffer>>>);
+pub(super) struct Pool(Mutex<Held>);
+
+#[derive(Default)]
+struct Held {
+    /// By size in words.
+    free: HashMap<usize, Vec<wgpu::Buffer>>,
+    /// Words of all buffers, free ones too, now and at the most.
+    words: usize,
+    peak: usize,
+}
+
+impl Pool {
+    fn held(&self) -> MutexGuard<'_, Held> {
+        self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+impl Held {
+    /// Lets go of every free buffer.
+    fn trim(&mut self) {
+        self.words -= self.free.drain().map(|(words, buffers)| words * buffers.len()).sum::<usize>();
+    }
+}
 
 impl Drop for Pooled {
     fn drop(&mut self) {
-        if let (Some(raw), Ok(mut free)) = (self.raw.take(), self.pool.0.lock()) {
-            let kept = free.entry(self.words).or_default();
-            if kept.len() < 16 {
-                kept.push(raw);
-            }
+        if let Some(raw) = self.raw.take() {
+            self.pool.held().free.entry(self.words).or_default().push(raw);
         }
     }
 }
@@ -123,8 +142,8 @@ impl Gpu {
     pub fn buffer(&self, words: usize) -> Result<Buffer> {
         let words = words.max(4).next_multiple_of(ALIGN);
         let pool = self.inner.pool.clone();
-        let free = pool.0.lock().ok().and_then(|mut free| free.get_mut(&words).and_then(Vec::pop));
-        let raw = match free {
+        let mut held = pool.held();
+        let raw = match held.free.get_mut(&words).and_then(Vec::pop) {
             Some(raw) => raw,
             None => {
                 let size = 4 * words as u64;
@@ -133,7 +152,10 @@ impl Gpu {
                     let detail = format!("the device's largest buffer is {}", self.limits().max_buffer_size);
                     return Err(Error::OutOfMemory { doing, detail });
                 }
-                self.scoped(&doing, || {
+                if 4 * (held.words + words) as u64 > self.memory_budget() {
+                    held.trim();
+                }
+                let made = self.scoped(&doing, || {
                     self.device().create_buffer(&wgpu::BufferDescriptor {
                         label: None,
                         size,
@@ -142,10 +164,26 @@ impl Gpu {
                             | wgpu::BufferUsages::COPY_DST,
                         mapped_at_creation: false,
                     })
-                })?
+                })?;
+                held.words += words;
+                held.peak = held.peak.max(held.words);
+                made
             }
         };
+        drop(held);
         Ok(Buffer(Arc::new(Pooled { raw: Some(raw), words, pool })))
+    }
+
+    /// Bytes of the storage buffers that are in use.
+    pub fn memory_in_use(&self) -> u64 {
+        let held = self.inner.pool.held();
+        let free: usize = held.free.iter().map(|(words, buffers)| words * buffers.len()).sum();
+        4 * (held.words - free) as u64
+    }
+
+    /// The most bytes that storage buffers took at once, those kept for use again included.
+    pub fn peak_memory(&self) -> u64 {
+        4 * self.inner.pool.held().peak as u64
     }
 
     /// A buffer that holds `values`.

@@ -124,7 +124,7 @@ impl Gpu {
         &self.inner.info
     }
 
-    /// Bytes that chunks of samples and directions are cut to.
+    /// Bytes of device memory that samples and directions are cut to fit into.
     pub fn memory_budget(&self) -> u64 {
         self.inner.memory_budget
     }

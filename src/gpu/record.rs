@@ -35,6 +35,7 @@ pub struct Recorder<'g> {
     bind_groups: HashMap<BindGroupKey, Arc<wgpu::BindGroup>>,
     flops: f64,
     held: Vec<Buffer>,
+    scratch: Option<Buffer>,
 }
 
 enum Command {
@@ -96,6 +97,7 @@ impl<'g> Recorder<'g> {
             bind_groups: HashMap::new(),
             flops: 0.0,
             held: Vec::new(),
+            scratch: None,
         }
     }
 
@@ -111,6 +113,16 @@ impl<'g> Recorder<'g> {
     /// The number of dispatches so far.
     pub fn dispatches(&self) -> usize {
         self.commands.iter().filter(|c| matches!(c, Command::Dispatch { .. })).count()
+    }
+
+    /// `words` of memory for what one dispatch leaves for the next: those recorded later use it again.
+    pub fn scratch(&mut self, words: usize) -> Result<View> {
+        let buffer = match self.scratch.take() {
+            Some(buffer) if buffer.view().len() >= words => buffer,
+            _ => self.gpu.buffer(words)?,
+        };
+        self.scratch = Some(buffer.clone());
+        Ok(buffer.slice(0, words))
     }
 
     /// Records a dispatch of `groups` workgroups. `bindings` are given by the names that the shader calls

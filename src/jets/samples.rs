@@ -89,6 +89,11 @@ impl Samples {
         self.width
     }
 
+    /// Words that inputs and targets take.
+    pub fn words(&self) -> usize {
+        self.len * self.width + self.targets.view().len()
+    }
+
     /// First sample and values of each part.
     pub fn shards(&self) -> &[(usize, View)] {
         &self.shards

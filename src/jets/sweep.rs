@@ -1,11 +1,11 @@
 //! A sweep: a plan whose tensors have memory, recorded for batches of n samples and k directions.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::ops::{self, Extent, Operand};
 use super::plan::{Instruction, Request, Slot, Summand, Tangents, Var, plan};
 use super::samples::Samples;
-use crate::gpu::{Buffer, Gpu, Program, Recorder, Step, View};
+use crate::gpu::{ALIGN, Buffer, Gpu, Program, Recorder, Step, View};
 use crate::kernels::{gather, loss, pointwise, vector};
 use crate::net::{Bilinear, Kind, Linear, Loss, Network, Subspace, Term};
 use crate::{Error, Result};
@@ -154,7 +154,8 @@ impl Sweep {
 /// Cuts `samples` and `directions` so that a sweep keeps within the device's memory budget and bindings and
 /// each dispatch within a second or so.
 ///
-/// `per_sample_results` says whether results take a row of `space` for each sample.
+/// The budget is for all that the device holds: `held` words that are there already (parameters, data), the
+/// sweep's slots, directions and results, and as many vectors again of the caller's.
 ///
 /// # Errors
 /// [`Error::OutOfMemory`] where not even one sample and one direction fit.
@@ -163,8 +164,8 @@ pub fn fit(
     network: &Network,
     request: &Request,
     space: &Subspace,
-    samples: usize,
-    directions: usize,
+    held: usize,
+    (samples, directions): (usize, usize),
 ) -> Result<Extent> {
     let instructions = plan(network.graph(), request);
     let mut extent = Extent { n: samples, k: directions };
@@ -174,11 +175,18 @@ pub fn fit(
     const MOST_GROUPS: usize = 65_535;
     loop {
         let memory = Memory::new(network, request, &instructions, extent);
-        // directions and results
-        let results = if request.per_sample.is_empty() { extent.k } else { extent.n } * space.stride;
-        let vectors = extent.k * space.stride + results;
-        let bytes = 4 * (memory.peak() + vectors) as u64;
-        let binding = memory.largest().max(extent.k * space.stride).max(results);
+        let moving = matches!(request.tangents, Tangents::Parameters(_));
+        let directions = if moving { extent.k * space.stride } else { 0 };
+        let results = match (request.per_sample.is_empty(), request.gradients.first()) {
+            (false, _) => extent.n,
+            (true, None) => 0,
+            (true, Some((_, 0))) => 1,
+            (true, Some(_)) => extent.k,
+        } * space.stride;
+        let vectors = directions + results;
+        // a sixteenth for what kernels need in between, such as the parts of a split sum
+        let bytes = 4 * (held + memory.buffers() + 2 * vectors) as u64 / 15 * 16;
+        let binding = memory.largest().max(directions).max(results);
         if bytes <= gpu.memory_budget()
             && binding <= gpu.max_binding_len()
             && memory.heaviest(network) <= gpu.dispatch_flops()
@@ -256,15 +264,22 @@ impl<'a> Memory<'a> {
         slots.map(|slot| self.words(slot)).max().unwrap_or(0)
     }
 
-    /// Words held at once at the most.
-    fn peak(&self) -> usize {
-        let (mut held, mut peak) = (0, 0);
+    /// Words of the buffers that a recording makes: a slot takes one that another of its size has left.
+    fn buffers(&self) -> usize {
+        let (mut free, mut live, mut made) = (HashMap::<usize, usize>::new(), HashSet::new(), 0);
         for (at, instruction) in self.instructions.iter().enumerate() {
-            held += instruction.writes().into_iter().map(|slot| self.words(slot)).sum::<usize>();
-            peak = peak.max(held);
-            held -= self.last_used_at(at).map(|slot| self.words(slot)).sum::<usize>().min(held);
+            for slot in instruction.writes().into_iter().filter(|&slot| live.insert(slot)) {
+                let words = self.words(slot);
+                match free.get_mut(&words).filter(|left| **left > 0) {
+                    Some(left) => *left -= 1,
+                    None => made += words.next_multiple_of(ALIGN),
+                }
+            }
+            for slot in self.last_used_at(at).filter(|slot| live.remove(slot)) {
+                *free.entry(self.words(slot)).or_default() += 1;
+            }
         }
-        peak
+        made
     }
 
     /// Floating-point operations of the heaviest dispatch.

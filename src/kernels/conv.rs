@@ -310,7 +310,7 @@ pub fn weight(
     }
     let len = c.weights();
     let words = batch * parts * len;
-    let scratch = rec.gpu().buffer(words)?.slice(0, words);
+    let scratch = rec.scratch(words)?;
     let into = (Strided { view: &scratch, stride: parts * len }, len);
     weight_parts(rec, c, &choice, (batch, samples, part_samples), y, x, into, 1.0, false)?;
     sum_parts(rec, (batch, parts, len), &scratch, w, alpha, add)

@@ -239,7 +239,7 @@ pub fn gemm_with(
         return rec.dispatch(&kernel, &bindings, &whole, groups, s.flops());
     }
     let words = s.batch * parts * s.m * s.n;
-    let scratch = rec.gpu().buffer(words)?.slice(0, words);
+    let scratch = rec.scratch(words)?;
     let partial = Params { flags: 0, ldc: s.n as u32, stride_c: (s.m * s.n) as u32, alpha: 1.0, ..whole };
     let bindings = [(name_a, a.view), (name_b, b.view), ("c", &scratch), ("bias", a.view)];
     rec.dispatch(&kernel, &bindings, &partial, groups, s.flops())?;
@@ -300,42 +300,13 @@ impl Tuning {
         if s.batch * s.m * s.n < Self::SMALL { self.small } else { self.large }
     }
 
-    /// The tuning that an earlier run measured for this adapter and driver, or measures it.
-    ///
-    /// It is kept in `$CURVKIT_CACHE`, or in the user's cache folder under `curvkit/`. Where it cannot be kept
+    /// The tuning that an earlier run measured for this adapter and driver, or measures it. Where it cannot be kept
     /// or measured, the families for the adapter's class do: one run's bits are then the next one's.
     pub(crate) fn load_or_measure(gpu: &Gpu) -> Tuning {
         let software = gpu.info().device_type == wgpu::DeviceType::Cpu;
         let family = if software { Family::Register } else { Family::Workgroup };
-        let of_class = Tuning { small: family, large: family };
-        let Some(path) = Self::path(gpu) else { return of_class };
-        let kept = std::fs::read(&path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
-        kept.unwrap_or_else(|| {
-            let measured = Self::measure(gpu).and_then(|tuning| Self::keep(tuning, &path).map(|()| tuning));
-            measured.unwrap_or_else(|error| {
-                log::warn!("matrix products are not tuned to this adapter: {error}");
-                of_class
-            })
-        })
-    }
-
-    fn path(gpu: &Gpu) -> Option<std::path::PathBuf> {
-        let var = |name| std::env::var_os(name).filter(|v| !v.is_empty()).map(std::path::PathBuf::from);
-        let folder = var("CURVKIT_CACHE")
-            .or_else(|| var("XDG_CACHE_HOME").map(|dir| dir.join("curvkit")))
-            .or_else(|| var("LOCALAPPDATA").map(|dir| dir.join("curvkit")))
-            .or_else(|| var("HOME").map(|dir| dir.join(".cache/curvkit")))?;
-        let info = gpu.info();
-        let name = format!("{}-{}-{}", info.name, info.driver_info, env!("CARGO_PKG_VERSION"));
-        let name: String = name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
-        Some(folder.join(format!("tuning-{name}.json")))
-    }
-
-    fn keep(tuning: Tuning, path: &std::path::Path) -> Result<()> {
-        if let Some(folder) = path.parent() {
-            std::fs::create_dir_all(folder).map_err(crate::Error::io(folder, "create folder"))?;
-        }
-        crate::data::write_atomically(path, |file| file.write_all(&serde_json::to_vec(&tuning)?))
+        let measured = super::cache::kept_or_measured(gpu, "tuning", || Self::measure(gpu));
+        measured.unwrap_or(Tuning { small: family, large: family })
     }
 
     fn measure(gpu: &Gpu) -> Result<Tuning> {

@@ -4,6 +4,7 @@
 //! of the caller's within this crate, not of the user's input.
 
 pub mod broadcast;
+pub(crate) mod cache;
 pub mod conv;
 pub mod gather;
 pub mod gemm;

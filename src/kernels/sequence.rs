@@ -85,7 +85,7 @@ pub fn embed(
         let lists = if kind == Embed::PerSample { s.directions } else { 1 };
         let positions = s.samples * s.tokens;
         let words = lists * (ids + positions);
-        let links = rec.gpu().buffer(words)?.slice(0, words);
+        let links = rec.scratch(words)?;
         let kernel = rec.gpu().kernel(SHADER, "embed_links", &[])?;
         let into = [("tokens", tokens), ("links", &links)];
         let work = (lists * ids * positions) as f64;

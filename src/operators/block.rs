@@ -62,6 +62,11 @@ impl Block {
         Ok(Block { gpu: gpu.clone(), stride, len, per_shard: len.max(1), shards: vec![buffer] })
     }
 
+    /// The device.
+    pub fn gpu(&self) -> &Gpu {
+        &self.gpu
+    }
+
     /// K, the number of vectors.
     pub fn len(&self) -> usize {
         self.len

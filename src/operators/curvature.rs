@@ -66,6 +66,11 @@ impl<'p> CurvatureOperator<'p> {
         Request::product(&parameters_of(&self.space), seeds, 1)
     }
 
+    /// How many samples and of `k` directions go through at once.
+    pub(super) fn fitted(&self, k: usize) -> Result<Extent> {
+        extent(self.problem, &self.request(), &self.space, k)
+    }
+
     fn record(&self, extent: Extent) -> Result<Recorded> {
         let gpu = self.problem.gpu();
         let weight = 1.0 / self.problem.samples().len() as f32;
@@ -90,7 +95,7 @@ impl<'p> CurvatureOperator<'p> {
     /// # Errors
     /// As the application itself.
     pub fn cost(&self, k: usize) -> Result<(f64, usize, Extent)> {
-        let extent = extent(self.problem, &self.request(), &self.space, k)?;
+        let extent = self.fitted(k)?;
         let recorded = self.record(extent)?;
         let blocks = k.div_ceil(extent.k);
         let batches = recorded.pass.steps.len();
@@ -123,15 +128,19 @@ impl SymmetricOperator for CurvatureOperator<'_> {
             y.runs(0, y.len()).iter().for_each(|(_, run)| recorder.clear(run));
             return recorder.finish()?.run();
         }
-        let fitted = extent(self.problem, &self.request(), &self.space, x.len())?;
+        let fitted = self.fitted(x.len())?;
         let mut passes = self.passes.borrow_mut();
         for first in (0..x.len()).step_by(fitted.k) {
             let k = fitted.k.min(x.len() - first);
             let recorded = match passes.iter().position(|r| r.pass.sweep.extent.k == k) {
                 Some(at) => &passes[at],
                 None => {
-                    if passes.len() == KEPT_PASSES {
-                        passes.remove(0);
+                    // where the budget cut the block, it has no room for two passes
+                    if passes.len() == KEPT_PASSES
+                        || fitted.k < x.len()
+                        || self.gpu().memory_in_use() > self.gpu().memory_budget() / 2
+                    {
+                        passes.clear();
                     }
                     let recorded = self.record(Extent { k, ..fitted })?;
                     passes.push(recorded);
@@ -159,6 +168,21 @@ impl SymmetricOperator for CurvatureOperator<'_> {
             copies(y, result, false)?;
         }
         Ok(())
+    }
+
+    fn description(&self) -> Option<String> {
+        let (which, parts, samples) = (self.which, &self.space.parts, self.problem.samples().len());
+        let (loss, budget) = (self.problem.loss_kind(), self.gpu().memory_budget());
+        let model = self.problem.network().model().to_toml();
+        Some(format!("{which:?} at {parts:?}, {samples} samples, {loss}, budget {budget}\n{model}"))
+    }
+
+    fn pad(&self, flat: &[f32]) -> Vec<f32> {
+        self.space.pad(flat)
+    }
+
+    fn unpad(&self, padded: &[f32]) -> Vec<f32> {
+        self.space.unpad(padded)
     }
 }
 

@@ -65,6 +65,10 @@ impl SymmetricOperator for DenseMatrix {
         self.dim.next_multiple_of(ALIGN)
     }
 
+    fn description(&self) -> Option<String> {
+        Some(format!("dense matrix, {} rows", self.dim))
+    }
+
     fn apply(&self, x: &Block, y: &Block) -> Result<()> {
         check_blocks(self, x, y)?;
         let stride = self.stride();

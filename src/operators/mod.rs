@@ -44,7 +44,7 @@ pub trait SymmetricOperator {
     /// The number of coordinates.
     fn dim(&self) -> usize;
 
-    /// Words that one vector takes on the device; those past its coordinates are zero.
+    /// Words that one vector takes on the device; those that are no coordinates are zero.
     fn stride(&self) -> usize;
 
     /// `Y = A X`, vector by vector.
@@ -53,4 +53,26 @@ pub trait SymmetricOperator {
     /// [`crate::Error::Shape`] where the blocks are not of this operator's vectors or differ in number, and
     /// the device's errors.
     fn apply(&self, x: &Block, y: &Block) -> Result<()>;
+
+    /// What tells it from operators whose products take another time; `None` where it cannot say.
+    /// Eigensolvers keep measured times by it.
+    fn description(&self) -> Option<String> {
+        None
+    }
+
+    /// Flat vectors `[K, dim]` as they lie on the device, `[K, stride]`. Unless an operator says otherwise,
+    /// the coordinates stand first and zeros after them.
+    fn pad(&self, flat: &[f32]) -> Vec<f32> {
+        let (dim, stride) = (self.dim(), self.stride());
+        let mut padded = vec![0.0; flat.len() / dim * stride];
+        for (from, to) in flat.chunks_exact(dim).zip(padded.chunks_exact_mut(stride)) {
+            to[..dim].copy_from_slice(from);
+        }
+        padded
+    }
+
+    /// The other way round.
+    fn unpad(&self, padded: &[f32]) -> Vec<f32> {
+        padded.chunks_exact(self.stride()).flat_map(|vector| &vector[..self.dim()]).copied().collect()
+    }
 }

@@ -28,7 +28,8 @@ pub(super) fn extent(
 ) -> Result<Extent> {
     let samples = problem.samples().len();
     let longest = samples.div_ceil(samples.div_ceil(LONGEST_BATCH));
-    fit(problem.gpu(), problem.network(), request, space, longest, directions)
+    let held = problem.held();
+    fit(problem.gpu(), problem.network(), request, space, held, (longest, directions))
 }
 
 impl Pass {

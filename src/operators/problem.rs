@@ -6,6 +6,7 @@ use super::{Block, SymmetricOperator};
 use crate::data::Dataset;
 use crate::gpu::{Buffer, Gpu, Recorder, View};
 use crate::jets::Samples;
+use crate::jets::ops::Extent;
 use crate::jets::plan::{Request, Seeds};
 use crate::net::{Loss, Network, Subspace};
 use crate::{Error, Result};
@@ -90,6 +91,12 @@ impl Problem {
     /// θ on the device, as [`Network::all`] lays it out.
     pub fn theta(&self) -> View {
         self.theta.view()
+    }
+
+    /// Words on the device that every pass needs: the data set, θ, and a sample's index, loss, slope and whether
+    /// it was right.
+    pub(super) fn held(&self) -> usize {
+        self.samples.words() + self.network.all().stride + 4 * self.samples.len()
     }
 
     /// The weight of one sample in the mean over samples.
@@ -190,15 +197,10 @@ impl Problem {
         let mut pass: Option<Pass> = None;
         for block in directions.chunks(extent.k * space.dim) {
             let k = block.len() / space.dim;
-            let current = match pass.take() {
-                Some(pass) if pass.sweep.extent.k == k => pass,
-                _ => Pass::new(
-                    self,
-                    &request,
-                    space,
-                    crate::jets::ops::Extent { k, ..extent },
-                    self.mean_weight(),
-                )?,
+            // the one before is let go first: the budget is for one
+            let current = match pass.take().filter(|pass| pass.sweep.extent.k == k) {
+                Some(pass) => pass,
+                None => Pass::new(self, &request, space, Extent { k, ..extent }, self.mean_weight())?,
             };
             let (sweep, view) = (&current.sweep, |v: &Option<View>| v.clone().expect("there are directions"));
             self.gpu.write(&view(&sweep.directions), &space.pad(block))?;
@@ -230,10 +232,14 @@ pub(super) fn check_directions(space: &Subspace, directions: &[f32]) -> Result<u
 impl CurvatureOperator<'_> {
     /// The operator on flat directions, `[K, dim]`.
     fn apply_flat(&self, directions: &[f32]) -> Result<Vec<f32>> {
-        check_directions(self.space(), directions)?;
-        let x = Block::upload(self.gpu(), self.stride(), &self.space().pad(directions))?;
-        let y = Block::zeros(self.gpu(), self.stride(), x.len())?;
-        self.apply(&x, &y)?;
-        Ok(self.space().unpad(&y.download()?))
+        let at_once = self.fitted(check_directions(self.space(), directions)?)?.k;
+        let mut products = Vec::with_capacity(directions.len());
+        for some in directions.chunks(at_once * self.dim()) {
+            let x = Block::upload(self.gpu(), self.stride(), &self.space().pad(some))?;
+            let y = Block::zeros(self.gpu(), self.stride(), x.len())?;
+            self.apply(&x, &y)?;
+            products.extend(self.space().unpad(&y.download()?));
+        }
+        Ok(products)
     }
 }

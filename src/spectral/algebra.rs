@@ -1,0 +1,252 @@
+//! Block linear algebra: inner products, combinations and random vectors.
+//!
+//! Vectors are columns. A block X of k vectors stands for a D × k matrix, so that `XᵀY` are inner products
+//! and `X S` combinations, S being a small f64 matrix of the host. Padding is zero and stays zero.
+
+use std::ops::Range;
+
+use faer::{Mat, MatRef};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use rand_distr::{Distribution as _, StandardNormal};
+
+use crate::Result;
+use crate::gpu::{Gpu, Recorder, View};
+use crate::kernels::gemm::{Gemm, Layout, Matrix, Shape, gemm};
+use crate::operators::{Block, SymmetricOperator};
+
+/// The most partial inner products that are read back at a time.
+const PARTIAL_PRODUCTS: usize = 4 << 20;
+
+/// Coordinates that are summed in single precision; the sums are added in double precision on the host,
+/// because a long sum in single precision costs orthogonality. The fewer products there are, the shorter they
+/// can be.
+fn chunk(stride: usize, products: usize) -> usize {
+    let fits = |chunk: &usize| stride / chunk <= 1 << 14 && stride / chunk * products <= 1 << 16;
+    [64, 128, 256, 512, 1024, 2048].into_iter().find(fits).unwrap_or(4096)
+}
+
+/// Some neighbouring vectors of a block: all of it (`(&block).into()`) or a range (`(&block, 2..5).into()`).
+#[derive(Clone, Copy)]
+pub struct Vectors<'a> {
+    block: &'a Block,
+    first: usize,
+    len: usize,
+}
+
+impl<'a> From<&'a Block> for Vectors<'a> {
+    fn from(block: &'a Block) -> Self {
+        Vectors { block, first: 0, len: block.len() }
+    }
+}
+
+impl<'a> From<(&'a Block, Range<usize>)> for Vectors<'a> {
+    fn from((block, range): (&'a Block, Range<usize>)) -> Self {
+        assert!(range.start <= range.end && range.end <= block.len(), "{range:?} of {}", block.len());
+        Vectors { block, first: range.start, len: range.len() }
+    }
+}
+
+impl Vectors<'_> {
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Pieces of at most `most` vectors that lie together, with the number of each piece's first, from 0.
+    pub(super) fn pieces(&self, most: usize) -> Vec<(Range<usize>, View)> {
+        let stride = self.block.stride();
+        let mut pieces = Vec::new();
+        for (at, run) in self.block.runs(self.first, self.len) {
+            let (at, held) = (at - self.first, run.len() / stride);
+            for start in (0..held).step_by(most) {
+                let count = most.min(held - start);
+                pieces.push((at + start..at + start + count, run.slice(start * stride, count * stride)));
+            }
+        }
+        pieces
+    }
+}
+
+/// The most vectors against which `others` are multiplied in one dispatch.
+fn at_once(gpu: &Gpu, stride: usize, others: usize) -> usize {
+    (gpu.dispatch_flops() / (2.0 * stride as f64 * others.max(1) as f64)).max(1.0) as usize
+}
+
+/// `XᵀY`: `[k_x, k_y]`, inner products of vectors with vectors.
+///
+/// Summed in single precision over 64 to 4,096 coordinates, from there on in double precision, in a fixed
+/// order.
+///
+/// # Errors
+/// The device's.
+///
+/// # Panics
+/// If the vectors of X and Y differ in their stride.
+pub fn gram<'a>(x: impl Into<Vectors<'a>>, y: impl Into<Vectors<'a>>) -> Result<Mat<f64>> {
+    let (x, y) = (x.into(), y.into());
+    let mut products = Mat::zeros(x.len, y.len);
+    let stride = x.block.stride();
+    assert_eq!(stride, y.block.stride(), "the strides of X and Y");
+    let gpu = x.block.gpu();
+    let chunk = chunk(stride, x.len * y.len);
+    let (whole, rest) = (stride / chunk, stride % chunk);
+    for (columns, y) in y.pieces((PARTIAL_PRODUCTS / (whole + 1)).max(1)) {
+        let ky = columns.len();
+        let fits = (PARTIAL_PRODUCTS / ((whole + 1) * ky)).clamp(1, at_once(gpu, stride, ky));
+        for (rows, x) in x.pieces(fits) {
+            let kx = rows.len();
+            // [chunk, k_x, k_y]; rounded up, so that the pool's buffers serve a basis that grows
+            let after = (whole * kx * ky).next_multiple_of(crate::gpu::ALIGN);
+            let partial = gpu.buffer((after + kx * ky).next_power_of_two())?;
+            let mut rec = Recorder::new(gpu);
+            for (start, batch, k) in [(0, whole, chunk), (whole * chunk, 1, rest)] {
+                if batch * k == 0 {
+                    continue;
+                }
+                let (a, b) = (x.slice(start, x.len() - start), y.slice(start, y.len() - start));
+                let c = partial.slice(if start == 0 && whole > 0 { 0 } else { after }, batch * kx * ky);
+                let shape = Shape { batch, m: kx, n: ky, k };
+                let product = Gemm { layout: Layout::NT, shape, alpha: 1.0, add: false };
+                let operand = |view| Matrix { view, row: stride, batch: chunk, period: 0 };
+                let c = Matrix { view: &c, row: ky, batch: kx * ky, period: 0 };
+                gemm(&mut rec, product, operand(&a), operand(&b), None, c)?;
+            }
+            rec.finish()?.run()?;
+            let partial: Vec<f32> = gpu.read(&partial.slice(0, after + kx * ky))?;
+            let mut add = |part: &[f32]| {
+                for (i, row) in part.chunks_exact(ky).enumerate() {
+                    for (j, &product) in row.iter().enumerate() {
+                        products[(rows.start + i, columns.start + j)] += product as f64;
+                    }
+                }
+            };
+            partial[..whole * kx * ky].chunks_exact(kx * ky).for_each(&mut add);
+            if rest > 0 {
+                add(&partial[after..]);
+            }
+        }
+    }
+    Ok(products)
+}
+
+/// `Y = X S`, or `Y += X S` where `add`, with S `[k_x, k_y]`, rounded to single precision.
+///
+/// # Errors
+/// The device's.
+///
+/// # Panics
+/// If S has not as many rows and columns as X and Y have vectors, or X and Y share a buffer.
+pub fn combine<'a>(
+    s: MatRef<'_, f64>,
+    x: impl Into<Vectors<'a>>,
+    y: impl Into<Vectors<'a>>,
+    add: bool,
+) -> Result<()> {
+    let (x, y) = (x.into(), y.into());
+    assert_eq!((s.nrows(), s.ncols()), (x.len, y.len), "rows and columns of S");
+    let stride = y.block.stride();
+    let gpu = y.block.gpu();
+    let mut rec = Recorder::new(gpu);
+    for (columns, y) in y.pieces(gpu.max_binding_len()) {
+        if x.is_empty() && !add {
+            rec.clear(&y);
+        }
+        for (rows, x) in x.pieces(at_once(gpu, stride, columns.len())) {
+            // Y[j, e] (+)= Σ_i Sᵀ[j, i] X[i, e]
+            let (s, row) = (upload_transposed(gpu, s, &rows, &columns)?, rows.len());
+            let shape = Shape { batch: 1, m: columns.len(), n: stride, k: rows.len() };
+            let product = Gemm { layout: Layout::NN, shape, alpha: 1.0, add: add || rows.start > 0 };
+            let [s, x, y] = [(&s, row), (&x, stride), (&y, stride)].map(|(view, row)| Matrix {
+                view,
+                row,
+                batch: 0,
+                period: 0,
+            });
+            gemm(&mut rec, product, s, x, None, y)?;
+        }
+    }
+    rec.finish()?.run()
+}
+
+/// `Sᵀ` of these rows and columns, on the device: `[columns, rows]`.
+pub(super) fn upload_transposed(
+    gpu: &Gpu,
+    s: MatRef<'_, f64>,
+    rows: &Range<usize>,
+    columns: &Range<usize>,
+) -> Result<View> {
+    let transposed: Vec<f32> =
+        columns.clone().flat_map(|j| rows.clone().map(move |i| s[(i, j)] as f32)).collect();
+    let buffer = gpu.buffer(transposed.len().next_power_of_two())?;
+    let view = buffer.slice(0, transposed.len());
+    gpu.write(&view, &transposed)?;
+    Ok(view)
+}
+
+/// `Y = X`, vector by vector.
+///
+/// # Errors
+/// The device's.
+///
+/// # Panics
+/// If they differ in number or stride, or share a buffer.
+pub fn copy<'a>(x: impl Into<Vectors<'a>>, y: impl Into<Vectors<'a>>) -> Result<()> {
+    let (x, y) = (x.into(), y.into());
+    assert_eq!(x.len, y.len, "vectors copied");
+    let mut rec = Recorder::new(x.block.gpu());
+    for ((_, from), (_, to)) in x.pieces(1).iter().zip(y.pieces(1)) {
+        rec.copy(from, &to);
+    }
+    rec.finish()?.run()
+}
+
+/// What the coordinates of random vectors are drawn from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Distribution {
+    /// Standard normal.
+    Gaussian,
+    /// 1 or −1.
+    Rademacher,
+}
+
+/// A sequence of random vectors. The n-th depends on the distribution, the seed and n alone, however many are
+/// drawn at a time.
+#[derive(Clone, Debug)]
+pub struct RandomVectors {
+    pub distribution: Distribution,
+    pub seed: u64,
+    /// How many were drawn so far: n of the next one.
+    pub drawn: u64,
+}
+
+impl RandomVectors {
+    /// The sequence from its start.
+    pub fn new(distribution: Distribution, seed: u64) -> RandomVectors {
+        RandomVectors { distribution, seed, drawn: 0 }
+    }
+
+    /// The next `count` vectors of the operator's space, independent in each coordinate, zero elsewhere.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn draw(&mut self, operator: &dyn SymmetricOperator, count: usize) -> Result<Block> {
+        let mut padded = Vec::with_capacity(count * operator.stride());
+        for _ in 0..count {
+            let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
+            rng.set_stream(self.drawn);
+            self.drawn += 1;
+            let coordinate = |_| match self.distribution {
+                Distribution::Gaussian => StandardNormal.sample(&mut rng),
+                Distribution::Rademacher => 1.0 - 2.0 * (rng.next_u32() >> 31) as f32,
+            };
+            padded.extend(operator.pad(&(0..operator.dim()).map(coordinate).collect::<Vec<f32>>()));
+        }
+        Block::upload(operator.gpu(), operator.stride(), &padded)
+    }
+}

@@ -1,0 +1,304 @@
+//! A basis that grows and is rotated in place, on the device or, where it does not fit there, on the host.
+
+use std::ops::Range;
+
+use faer::{Mat, MatRef};
+
+use super::algebra::{Vectors, combine, copy, gram, upload_transposed};
+use crate::Result;
+use crate::gpu::{ALIGN, Gpu, Recorder, View};
+use crate::kernels::gemm::{Gemm, Layout, Matrix, Shape, gemm};
+use crate::operators::Block;
+
+/// Up to `capacity` vectors V, columns of a D × len matrix.
+///
+/// They lie on the device if `capacity` vectors take at most half of the memory budget. Otherwise they lie in
+/// the host's memory and go through the device in windows of an eighth of the budget, with the same results
+/// up to rounding.
+pub struct Basis {
+    gpu: Gpu,
+    stride: usize,
+    capacity: usize,
+    len: usize,
+    vectors: Residence,
+}
+
+enum Residence {
+    Device(Block),
+    /// `[len, stride]`, and the window through which vectors reach the device.
+    Host {
+        values: Vec<f32>,
+        window: Block,
+    },
+}
+
+use Residence::{Device, Host};
+
+impl Basis {
+    /// An empty basis with room for `capacity` vectors of `stride` words.
+    ///
+    /// # Errors
+    /// [`crate::Error::OutOfMemory`] where a vector does not fit into a binding, or the device has no room.
+    pub fn new(gpu: &Gpu, stride: usize, capacity: usize) -> Result<Basis> {
+        let budget = (gpu.memory_budget() / 4) as usize; // words
+        let vectors = if capacity * stride <= budget / 2 {
+            Device(Block::zeros(gpu, stride, capacity)?)
+        } else {
+            let window = (budget / 8 / stride).clamp(1, capacity);
+            Host { values: Vec::new(), window: Block::zeros(gpu, stride, window)? }
+        };
+        Ok(Basis { gpu: gpu.clone(), stride, capacity, len: 0, vectors })
+    }
+
+    /// The number of vectors.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The most vectors it has room for.
+    pub fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    /// Whether the vectors lie on the device.
+    pub fn on_device(&self) -> bool {
+        matches!(self.vectors, Device(_))
+    }
+
+    /// Adds vectors behind those that there are.
+    ///
+    /// # Errors
+    /// The device's.
+    ///
+    /// # Panics
+    /// If there is no room for them.
+    pub fn append(&mut self, x: &Block) -> Result<()> {
+        assert!(
+            self.len + x.len() <= self.capacity,
+            "{} + {} vectors of {}",
+            self.len,
+            x.len(),
+            self.capacity
+        );
+        match &mut self.vectors {
+            Device(block) => copy(x, (&*block, self.len..self.len + x.len()))?,
+            Host { values, .. } => values.extend(x.download()?),
+        }
+        self.len += x.len();
+        Ok(())
+    }
+
+    /// Drops all but the first `len` vectors.
+    pub fn truncate(&mut self, len: usize) {
+        self.len = self.len.min(len);
+        if let Host { values, .. } = &mut self.vectors {
+            values.truncate(self.len * self.stride);
+        }
+    }
+
+    /// A copy of the vectors of `range`, on the device.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn block(&self, range: Range<usize>) -> Result<Block> {
+        assert!(range.end <= self.len, "{range:?} of {} vectors", self.len);
+        match &self.vectors {
+            Device(block) => {
+                let taken = Block::zeros(&self.gpu, self.stride, range.len())?;
+                copy((block, range), &taken)?;
+                Ok(taken)
+            }
+            Host { values, .. } => Block::upload(
+                &self.gpu,
+                self.stride,
+                &values[range.start * self.stride..range.end * self.stride],
+            ),
+        }
+    }
+
+    /// All vectors, `[len, stride]`.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn download(&self) -> Result<Vec<f32>> {
+        match &self.vectors {
+            Device(block) => {
+                let mut values = Vec::with_capacity(self.len * self.stride);
+                for (_, run) in block.runs(0, self.len) {
+                    values.extend(self.gpu.read::<f32>(&run)?);
+                }
+                Ok(values)
+            }
+            Host { values, .. } => Ok(values.clone()),
+        }
+    }
+
+    /// Hands the vectors to `each` in their order, as many at a time as the device has room for.
+    fn windows(&self, mut each: impl FnMut(Range<usize>, Vectors) -> Result<()>) -> Result<()> {
+        match &self.vectors {
+            Device(block) => each(0..self.len, (block, 0..self.len).into()),
+            Host { values, window } => {
+                for (i, piece) in values.chunks(window.len() * self.stride).enumerate() {
+                    let (first, count) = (i * window.len(), piece.len() / self.stride);
+                    for (held, view) in Vectors::from((window, 0..count)).pieces(count) {
+                        self.gpu.write(&view, &piece[held.start * self.stride..held.end * self.stride])?;
+                    }
+                    each(first..first + count, (window, 0..count).into())?;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// `C = VᵀY`: `[len, k]`.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn project(&self, y: &Block) -> Result<Mat<f64>> {
+        let mut c = Mat::zeros(self.len, y.len());
+        self.windows(|range, v| {
+            c.subrows_mut(range.start, range.len()).copy_from(&gram(v, y)?);
+            Ok(())
+        })?;
+        Ok(c)
+    }
+
+    /// `Y = V S`, or `Y += V S` where `add`, with S `[len, k]`.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn combine(&self, s: MatRef<'_, f64>, y: &Block, add: bool) -> Result<()> {
+        self.windows(|range, v| combine(s.subrows(range.start, range.len()), v, y, add || range.start > 0))
+    }
+
+    /// `Y −= V C` with `C = VᵀY`, window after window, and C: `[len, k]`. What one pass leaves of V in Y is
+    /// rounding, measured against Y's size before it.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn remove_from(&self, y: &Block) -> Result<Mat<f64>> {
+        let mut c = Mat::zeros(self.len, y.len());
+        self.windows(|range, v| {
+            let part = gram(v, y)?;
+            combine((-1.0 * &part).as_ref(), v, y, true)?;
+            c.subrows_mut(range.start, range.len()).copy_from(&part);
+            Ok(())
+        })?;
+        Ok(c)
+    }
+
+    /// `V = V Q`, in place, with Q `[len, k]` and k ≤ `len`; the basis has k vectors then.
+    ///
+    /// Made for a run of coordinates at a time: V is read whole along all its vectors before they are
+    /// written.
+    ///
+    /// # Errors
+    /// The device's.
+    ///
+    /// # Panics
+    /// If Q has not as many rows as there are vectors, or more columns.
+    pub fn rotate(&mut self, q: MatRef<'_, f64>) -> Result<()> {
+        let k = q.ncols();
+        assert!(q.nrows() == self.len && k <= self.len, "{} × {k} for {} vectors", q.nrows(), self.len);
+        if k > 0 {
+            // an eighth of the budget holds the rotated coordinates, and another one a window of V
+            let words = self.gpu.memory_budget() as usize / 4 / 8;
+            let by_flops = self.gpu.dispatch_flops() / (2.0 * self.len as f64 * k as f64);
+            let run = (words / k).min(by_flops as usize).min(self.stride) / ALIGN * ALIGN;
+            let run = run.max(ALIGN);
+            let rotated = self.gpu.buffer(k * run)?;
+            for first in (0..self.stride).step_by(run) {
+                let coordinates = first..self.stride.min(first + run);
+                let rotated = rotated.slice(0, k * coordinates.len());
+                self.rotate_coordinates(q, coordinates.clone(), &rotated)?;
+                self.write_coordinates(coordinates, &rotated)?;
+            }
+        }
+        self.truncate(k);
+        Ok(())
+    }
+
+    /// Makes vectors that are orthonormal but for what rounding summed up over many rotations orthonormal to
+    /// rounding, each by as little as can be: `V (VᵀV)^(−1/2)`, to first order.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn reorthonormalise(&mut self) -> Result<()> {
+        const BLOCK: usize = 64;
+        let mut g = Mat::zeros(self.len, self.len);
+        for first in (0..self.len).step_by(BLOCK) {
+            let count = BLOCK.min(self.len - first);
+            g.subcols_mut(first, count).copy_from(&self.project(&self.block(first..first + count)?)?);
+        }
+        let root = Mat::from_fn(self.len, self.len, |i, j| {
+            (if i == j { 1.5 } else { 0.0 }) - 0.25 * (g[(i, j)] + g[(j, i)])
+        });
+        self.rotate(root.as_ref())
+    }
+
+    /// `(V Q)[coordinates]` into `to`: `[k, coordinates]`.
+    fn rotate_coordinates(&self, q: MatRef<'_, f64>, coordinates: Range<usize>, to: &View) -> Result<()> {
+        let (k, n) = (q.ncols(), coordinates.len());
+        // Qᵀ's share goes into one binding
+        let most = (self.gpu.max_binding_len() / k).max(1);
+        let record = |rows: Range<usize>, v: &View, row: usize| -> Result<()> {
+            let q = upload_transposed(&self.gpu, q, &rows, &(0..k))?;
+            let shape = Shape { batch: 1, m: k, n, k: rows.len() };
+            let product = Gemm { layout: Layout::NN, shape, alpha: 1.0, add: rows.start > 0 };
+            let [q, v, to] = [(&q, rows.len()), (v, row), (to, n)].map(|(view, row)| Matrix {
+                view,
+                row,
+                batch: 0,
+                period: 0,
+            });
+            let mut rec = Recorder::new(&self.gpu);
+            gemm(&mut rec, product, q, v, None, to)?;
+            rec.finish()?.run()
+        };
+        match &self.vectors {
+            Device(block) => {
+                for (rows, v) in Vectors::from((block, 0..self.len)).pieces(most) {
+                    record(rows, &v.slice(coordinates.start, v.len() - coordinates.start), self.stride)?;
+                }
+            }
+            Host { values, window } => {
+                let most = most.min((window.len() * self.stride / n).max(1));
+                for first in (0..self.len).step_by(most) {
+                    let rows = first..self.len.min(first + most);
+                    let of = |i: usize| &values[i * self.stride..][coordinates.clone()];
+                    let gathered: Vec<f32> = rows.clone().flat_map(of).copied().collect();
+                    let v = self.gpu.upload(&gathered)?.slice(0, gathered.len());
+                    record(rows, &v, n)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes `from`, `[k, coordinates]`, to the first k vectors.
+    fn write_coordinates(&mut self, coordinates: Range<usize>, from: &View) -> Result<()> {
+        let n = coordinates.len();
+        let k = from.len() / n;
+        match &mut self.vectors {
+            Device(block) => {
+                let mut rec = Recorder::new(&self.gpu);
+                for (i, v) in Vectors::from((&*block, 0..k)).pieces(1) {
+                    rec.copy(&from.slice(i.start * n, n), &v.slice(coordinates.start, n));
+                }
+                rec.finish()?.run()
+            }
+            Host { values, .. } => {
+                let rotated = self.gpu.read::<f32>(from)?;
+                for (vector, rotated) in values.chunks_exact_mut(self.stride).zip(rotated.chunks_exact(n)) {
+                    vector[coordinates.clone()].copy_from_slice(rotated);
+                }
+                Ok(())
+            }
+        }
+    }
+}

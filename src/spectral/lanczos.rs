@@ -1,0 +1,332 @@
+//! Block Lanczos with thick restart.
+//!
+//! ```text
+//! A V = V T + P S      T = VᵀAV      θ, q: eigenpairs of T      ‖A V q − θ V q‖ = ‖S q‖
+//! ```
+//!
+//! A step multiplies the pending block P, takes the basis out of the products and makes what remains the next
+//! pending block. When the basis is full, the best Ritz vectors are kept in its place, and P goes on (Wu &
+//! Simon 2000); converged ones stay among them, so that none comes up twice and all go on being improved.
+//!
+//! A Krylov space holds one copy of an eigenvalue for each vector that it starts from, and none to which
+//! these are orthogonal. Once the wanted pairs have converged, the Krylov sequence of a fresh random vector
+//! orthogonal to the basis therefore has to show that nothing beyond the last of them is left; if it finds
+//! something, it is taken in with a fresh block, and the iteration goes on.
+
+use faer::Mat;
+
+use super::algebra::{Distribution, RandomVectors, combine, gram};
+use super::projection::{Projection, Ritz, Verdict, judge};
+use super::{Basis, Eigenpairs, LanczosOptions, Progress, orthonormalise, width};
+use crate::operators::{Block, SymmetricOperator};
+use crate::{Error, Result};
+
+/// Below this share of |λ₁|, what a product leaves outside of the basis is rounding.
+const ROUNDING: f64 = 1e-6;
+
+/// The share of the tolerance that the recurrence's residual has to reach: the fresh one has rounding on top.
+const ESTIMATE: f64 = 0.7;
+
+/// The iteration, between two of its steps.
+pub struct Lanczos<'a> {
+    pub(super) operator: &'a dyn SymmetricOperator,
+    pub(super) options: LanczosOptions,
+    /// b.
+    pub(super) width: usize,
+    pub(super) random: RandomVectors,
+    /// `[V P]`.
+    pub(super) basis: Basis,
+    pub(super) projection: Projection,
+    pub(super) products: usize,
+    /// |λ₁|, as far as seen.
+    pub(super) largest: f64,
+    /// V's vectors when the Ritz pairs were last looked at, and how many wanted ones had converged then.
+    pub(super) examined: usize,
+    pub(super) converged: usize,
+    /// The first vector of the sequence that looks for missed pairs, while it runs.
+    pub(super) sequence: Option<usize>,
+    /// Whether the iteration has ended, and if so, whether nothing is missed.
+    pub(super) ended: Option<bool>,
+}
+
+impl<'a> Lanczos<'a> {
+    /// Prepares the start block; no product is made.
+    ///
+    /// # Errors
+    /// [`Error::Argument`], [`Error::Shape`] or [`Error::NotFinite`] naming the option that cannot be used,
+    /// and the device's errors.
+    pub fn new(operator: &'a dyn SymmetricOperator, options: LanczosOptions) -> Result<Lanczos<'a>> {
+        let started = options.check(operator.dim())?;
+        let width = options.block.unwrap_or_else(|| width::cheapest(operator, options.count).max(started));
+        let width = width.min(operator.dim());
+        let mut lanczos = Lanczos::empty(operator, options, width)?;
+        let start = match &lanczos.options.start {
+            Some(flat) => Block::upload(operator.gpu(), operator.stride(), &operator.pad(flat))?,
+            None => lanczos.no_vectors()?,
+        };
+        lanczos.add_pending(start, width)?;
+        Ok(lanczos)
+    }
+
+    /// Without any vectors.
+    pub(super) fn empty(
+        operator: &'a dyn SymmetricOperator,
+        options: LanczosOptions,
+        width: usize,
+    ) -> Result<Lanczos<'a>> {
+        let capacity = capacity(operator, options.count, width);
+        Ok(Lanczos {
+            operator,
+            width,
+            random: RandomVectors::new(Distribution::Gaussian, options.seed),
+            basis: Basis::new(operator.gpu(), operator.stride(), capacity)?,
+            projection: Projection::new(),
+            products: 0,
+            largest: 0.0,
+            examined: 0,
+            converged: 0,
+            sequence: None,
+            ended: None,
+            options,
+        })
+    }
+
+    /// One block of products, with the restart or the look at the Ritz pairs that is due then. Returns
+    /// whether there is more to do.
+    ///
+    /// # Errors
+    /// [`Error::NotFinite`] naming the step where a product is not finite, and the device's errors.
+    pub fn step(&mut self) -> Result<bool> {
+        if self.ended.is_none() {
+            self.multiply()?;
+            match self.sequence {
+                Some(first) => self.follow(first)?,
+                None => self.examine()?,
+            }
+            let next = self.products + self.projection.pending() + self.options.count;
+            if self.ended.is_none() && next > self.options.max_products() {
+                self.ended = Some(false);
+                if self.sequence.is_some() {
+                    self.leave_sequence();
+                }
+            }
+        }
+        Ok(self.ended.is_none())
+    }
+
+    /// How far it has come.
+    pub fn progress(&self) -> Progress {
+        let count = self.options.count;
+        let left = count - self.converged.min(count);
+        let remaining = match self.ended {
+            Some(_) => Some(count),
+            None => (self.products * left).checked_div(self.converged).map(|products| products + count),
+        };
+        Progress {
+            converged: self.converged,
+            count,
+            products: self.products,
+            basis: self.basis.len(),
+            remaining,
+        }
+    }
+
+    /// The eigenpairs as they stand, with residuals by fresh products.
+    ///
+    /// # Errors
+    /// [`Error::NotFinite`] where a product is not finite, and the device's errors.
+    pub fn finish(mut self) -> Result<Eigenpairs> {
+        let ritz = self.projection.ritz(0, self.options.which)?;
+        let count = self.options.count.min(ritz.values.len());
+        let q = self.projection.restart(&ritz, count);
+        self.basis.rotate(q.as_ref())?;
+        self.basis.truncate(count);
+        self.basis.reorthonormalise()?;
+        let (mut values, mut lengths) = (Vec::with_capacity(count), Vec::with_capacity(count));
+        for first in (0..count).step_by(self.width) {
+            let x = self.basis.block(first..count.min(first + self.width))?;
+            let y = self.product(&x)?;
+            let (xx, xy) = (gram(&x, &x)?, gram(&x, &y)?);
+            let k = x.len();
+            let lambda = |i: usize| xy[(i, i)] / xx[(i, i)];
+            let minus = Mat::from_fn(k, k, |i, j| if i == j { -lambda(i) } else { 0.0 });
+            combine(minus.as_ref(), &x, &y, true)?; // A v − λ v
+            let rr = gram(&y, &y)?;
+            values.extend((0..k).map(lambda));
+            lengths.extend((0..k).map(|i| (rr[(i, i)] / xx[(i, i)]).sqrt()));
+        }
+        let largest = values.iter().fold(self.largest, |largest, value| largest.max(value.abs()));
+        let residual = |i: usize| if largest > 0.0 { lengths[i] / largest } else { 0.0 };
+        // close values may have changed places
+        let mut order: Vec<usize> = (0..count).collect();
+        let rank = |i: usize| self.options.which.rank(values[i]);
+        order.sort_by(|&i, &j| rank(j).total_cmp(&rank(i)));
+        if !order.is_sorted() {
+            let q = Mat::from_fn(count, count, |i, j| if order[j] == i { 1.0 } else { 0.0 });
+            self.basis.rotate(q.as_ref())?;
+        }
+        Ok(Eigenpairs {
+            values: order.iter().map(|&i| values[i]).collect(),
+            residuals: order.iter().map(|&i| residual(i)).collect(),
+            converged: order.iter().map(|&i| residual(i) <= self.options.tolerance).collect(),
+            complete: self.ended == Some(true),
+            vectors: self.basis,
+            products: self.products,
+        })
+    }
+
+    /// `A X` for unit vectors.
+    pub(super) fn product(&mut self, x: &Block) -> Result<Block> {
+        let y = Block::zeros(self.operator.gpu(), x.stride(), x.len())?;
+        self.operator.apply(x, &y)?;
+        self.products += x.len();
+        let squares = gram(&y, &y)?;
+        for i in 0..x.len() {
+            if !squares[(i, i)].is_finite() {
+                return Err(Error::NotFinite {
+                    quantity: format!("product {} of the Lanczos iteration", self.products - x.len() + i + 1),
+                    detail: "the operator overflows, or holds what is no number".into(),
+                });
+            }
+            self.largest = self.largest.max(squares[(i, i)].sqrt());
+        }
+        Ok(y)
+    }
+
+    /// Multiplies the pending block; what the products leave outside of the basis is the next one.
+    fn multiply(&mut self) -> Result<()> {
+        let x = self.basis.block(self.projection.len()..self.basis.len())?;
+        let y = self.product(&x)?;
+        let width = if self.sequence.is_some() { 1 } else { self.width };
+        let floor = ROUNDING * self.largest;
+        let made = orthonormalise(self.operator, &self.basis, y, width, floor, &mut self.random)?;
+        self.projection.extend(made.c.as_ref(), made.r.as_ref());
+        self.basis.append(&made.q)
+    }
+
+    /// Makes `start` pending, completed by random vectors to `width`.
+    fn add_pending(&mut self, start: Block, width: usize) -> Result<()> {
+        let made = orthonormalise(self.operator, &self.basis, start, width, 0.0, &mut self.random)?;
+        self.projection.add_pending(made.q.len());
+        self.basis.append(&made.q)
+    }
+
+    /// Whether the next block would not find room.
+    fn full(&self, width: usize) -> bool {
+        let next = width.min(self.operator.dim() - self.basis.len());
+        self.basis.len() + next > self.basis.capacity()
+    }
+
+    /// Looks at the Ritz pairs when the basis is full or has grown by a quarter since the last time.
+    fn examine(&mut self) -> Result<()> {
+        let exhausted = self.projection.pending() == 0;
+        let full = self.full(self.width);
+        let due = self.options.count.max(self.examined + self.examined / 4);
+        if !exhausted && !full && self.projection.len() < due {
+            return Ok(());
+        }
+        let ritz = self.projection.ritz(0, self.options.which)?;
+        self.largest = ritz.values.iter().fold(self.largest, |largest, value| largest.max(value.abs()));
+        let enough = ESTIMATE * self.options.tolerance * self.largest;
+        let wanted = ritz.residuals.iter().take(self.options.count);
+        self.converged = wanted.filter(|&&residual| residual <= enough).count();
+        self.examined = self.projection.len();
+        if exhausted {
+            self.ended = Some(true);
+        } else if self.converged == self.options.count {
+            self.restart(&ritz)?;
+            self.truncate(self.projection.len());
+            self.sequence = Some(self.projection.len());
+            self.add_pending(self.no_vectors()?, 1)?;
+            // the converged vectors span the space
+            if self.projection.pending() == 0 {
+                self.ended = Some(true);
+            }
+        } else if full {
+            self.restart(&ritz)?;
+        }
+        Ok(())
+    }
+
+    /// Keeps the wanted Ritz vectors, and some of the next: theirs is what the wanted ones are to be told
+    /// from.
+    fn restart(&mut self, ritz: &Ritz) -> Result<()> {
+        let (count, capacity) = (self.options.count, self.basis.capacity());
+        // a basis with room for the whole space never has to make any
+        let whole = capacity == self.operator.dim();
+        let enough = if whole { capacity } else { count + (capacity - count) * 2 / 5 };
+        let keep = enough.min(self.projection.len());
+        let q = self.projection.restart(ritz, keep);
+        self.basis.rotate(q.as_ref())?;
+        self.examined = keep;
+        Ok(())
+    }
+
+    /// Judges by the sequence that starts at vector `first` whether a pair was missed.
+    fn follow(&mut self, first: usize) -> Result<()> {
+        if self.projection.pending() == 0 {
+            self.ended = Some(true); // the basis spans the space
+            return Ok(());
+        }
+        let which = self.options.which;
+        let last = self.options.count - 1;
+        let limit = self.projection.t[(last, last)]; // the restart left Ritz values on T's diagonal
+        let slack = self.options.tolerance * self.largest;
+        let sequence = self.projection.ritz(first, which)?;
+        let verdict = judge(&sequence, self.operator.dim(), which, limit, slack);
+        // without room, the sequence has had as many steps as the pairs themselves
+        if verdict == Verdict::Open && !self.full(1) {
+            return Ok(());
+        }
+        let n = self.projection.len();
+        let q = Mat::from_fn(self.basis.len(), 1, |i, _| {
+            if (first..n).contains(&i) { sequence.vectors[(i - first, 0)] } else { 0.0 }
+        });
+        let extreme = Block::zeros(self.operator.gpu(), self.operator.stride(), 1)?;
+        self.basis.combine(q.as_ref(), &extreme, false)?;
+        self.leave_sequence();
+        if verdict == Verdict::Missed {
+            self.add_pending(extreme, self.width)?;
+        } else {
+            self.ended = Some(true);
+        }
+        Ok(())
+    }
+
+    /// Keeps the wanted pairs alone. The others did not converge, and what they leave outside of the basis
+    /// was forgotten when the sequence began: beside them, S would say too little of pairs that are still to
+    /// come.
+    fn leave_sequence(&mut self) {
+        self.truncate(self.options.count);
+        self.examined = self.options.count;
+        self.sequence = None;
+    }
+
+    fn truncate(&mut self, len: usize) {
+        self.projection.truncate(len);
+        self.basis.truncate(len);
+    }
+
+    fn no_vectors(&self) -> Result<Block> {
+        Block::zeros(self.operator.gpu(), self.operator.stride(), 0)
+    }
+}
+
+/// Vectors of the basis: as many again as are wanted or eight blocks more, and two blocks that are pending;
+/// more, which saves products, where 512 take no more than half of the memory budget.
+fn capacity(operator: &dyn SymmetricOperator, count: usize, width: usize) -> usize {
+    const ROOMY: usize = 512;
+    let fits = operator.gpu().memory_budget() / 2 / (4 * operator.stride() as u64);
+    let needed = (2 * count).max(count + 8 * width).saturating_add(2 * width);
+    needed.max(ROOMY.min(fits as usize)).min(operator.dim())
+}
+
+/// The eigenpairs that `options` ask for, in one call.
+///
+/// # Errors
+/// As [`Lanczos::new`] and [`Lanczos::step`].
+pub fn eigenpairs(operator: &dyn SymmetricOperator, options: LanczosOptions) -> Result<Eigenpairs> {
+    let mut lanczos = Lanczos::new(operator, options)?;
+    while lanczos.step()? {}
+    lanczos.finish()
+}

@@ -1,0 +1,75 @@
+//! Spectra of symmetric operators on device-resident vectors.
+//!
+//! [`eigenpairs`] finds some at an end of the spectrum of whatever implements
+//! [`SymmetricOperator`](crate::operators::SymmetricOperator): the curvature of a
+//! [`Problem`](crate::operators::Problem), or an operator of the caller's:
+//!
+//! ```
+//! use curvkit::gpu::{Gpu, GpuOptions};
+//! use curvkit::operators::{Block, SymmetricOperator};
+//! use curvkit::spectral::{LanczosOptions, Which, eigenpairs};
+//!
+//! /// A diagonal matrix, multiplied on the host; a kernel of yours would record onto the device.
+//! struct Diagonal {
+//!     gpu: Gpu,
+//!     entries: Vec<f32>,
+//! }
+//!
+//! impl SymmetricOperator for Diagonal {
+//!     fn gpu(&self) -> &Gpu {
+//!         &self.gpu
+//!     }
+//!
+//!     fn dim(&self) -> usize {
+//!         self.entries.len()
+//!     }
+//!
+//!     fn stride(&self) -> usize {
+//!         self.dim().next_multiple_of(64)
+//!     }
+//!
+//!     fn apply(&self, x: &Block, y: &Block) -> curvkit::Result<()> {
+//!         for ((_, from), (_, to)) in x.runs(0, x.len()).into_iter().zip(y.runs(0, y.len())) {
+//!             let mut values: Vec<f32> = self.gpu.read(&from)?;
+//!             for vector in values.chunks_mut(self.stride()) {
+//!                 vector.iter_mut().zip(&self.entries).for_each(|(value, entry)| *value *= entry);
+//!             }
+//!             self.gpu.write(&to, &values)?;
+//!         }
+//!         Ok(())
+//!     }
+//! }
+//!
+//! # fn main() -> curvkit::Result<()> {
+//! let gpu = Gpu::new(&GpuOptions::default())?;
+//! let entries = (0..500).map(|i| 1.0 / (1.0 + i as f32)).collect();
+//! let operator = Diagonal { gpu, entries };
+//! let options = LanczosOptions { which: Which::Largest, tolerance: 1e-5, ..LanczosOptions::new(3) };
+//! let pairs = eigenpairs(&operator, options)?;
+//! assert!(pairs.complete && pairs.converged.iter().all(|&converged| converged));
+//! assert!((pairs.values[1] - 0.5).abs() < 1e-5);
+//! let v = operator.unpad(&pairs.vectors.download()?); // [K, dim]
+//! assert!((v[500 + 1].abs() - 1.0).abs() < 1e-3);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! [`Lanczos`] does the same step by step, tells how far it is, and can be saved and resumed. Other solvers
+//! build on the same ground: [`gram`] and [`combine`], [`RandomVectors`], [`Basis`] and [`orthonormalise`].
+
+mod algebra;
+mod basis;
+mod comparison;
+mod lanczos;
+mod options;
+mod orthonormalise;
+mod projection;
+mod state;
+mod width;
+
+pub use algebra::{Distribution, RandomVectors, Vectors, combine, copy, gram};
+pub use basis::Basis;
+pub use comparison::Comparison;
+pub use lanczos::{Lanczos, eigenpairs};
+pub use options::{Eigenpairs, LanczosOptions, Progress, Which};
+pub use orthonormalise::{Orthonormal, orthonormalise};

@@ -1,0 +1,132 @@
+//! What is asked of an eigensolver, and what it returns.
+
+use serde::{Deserialize, Serialize};
+
+use super::Basis;
+use crate::{Error, Result};
+
+/// Which end of the spectrum is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Which {
+    /// The algebraically largest eigenvalues, in descending order.
+    Largest,
+    /// The algebraically smallest, in ascending order.
+    Smallest,
+    /// Those largest in magnitude, in descending order of it.
+    Magnitude,
+}
+
+impl Which {
+    /// What is largest for the eigenvalue that is wanted most.
+    pub(super) fn rank(self, value: f64) -> f64 {
+        match self {
+            Which::Largest => value,
+            Which::Smallest => -value,
+            Which::Magnitude => value.abs(),
+        }
+    }
+}
+
+/// What [`Lanczos`](super::Lanczos) is to find.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LanczosOptions {
+    /// K, the number of eigenpairs.
+    pub count: usize,
+    pub which: Which,
+    /// A pair has converged when `‖A v − λ v‖ ≤ tolerance · |λ₁|`, λ₁ being the eigenvalue of largest
+    /// magnitude seen.
+    pub tolerance: f64,
+    /// b, the vectors that A is applied to at a time; `None` takes the width that was measured to be
+    /// cheapest.
+    pub block: Option<usize>,
+    /// The most products that are spent, those that measure the residuals at the end included; `None` stands
+    /// for `20 K + 2,000`.
+    pub max_products: Option<usize>,
+    pub seed: u64,
+    /// Flat vectors `[k, dim]` to start from, at most b; random ones complete the block.
+    pub start: Option<Vec<f32>>,
+}
+
+impl LanczosOptions {
+    /// The `count` largest eigenvalues to 1e-4.
+    pub fn new(count: usize) -> LanczosOptions {
+        LanczosOptions {
+            count,
+            which: Which::Largest,
+            tolerance: 1e-4,
+            block: None,
+            max_products: None,
+            seed: 0,
+            start: None,
+        }
+    }
+
+    pub(super) fn max_products(&self) -> usize {
+        self.max_products.unwrap_or(20 * self.count + 2000)
+    }
+
+    /// The number of vectors to start from.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] or [`Error::Shape`] naming the first option that cannot be used in a space of
+    /// `dim` coordinates.
+    pub(super) fn check(&self, dim: usize) -> Result<usize> {
+        if !(1..=dim).contains(&self.count) {
+            return Err(Error::argument("count", self.count, format!("1 to {dim}, the dimension")));
+        }
+        // also false for NaN
+        let positive = self.tolerance > 0.0 && self.tolerance.is_finite();
+        if !positive {
+            return Err(Error::argument("tolerance", self.tolerance, "a number above 0"));
+        }
+        if self.block == Some(0) {
+            return Err(Error::argument("block", 0, "at least 1"));
+        }
+        let Some(start) = &self.start else { return Ok(0) };
+        let vectors = start.len() / dim;
+        let most = self.block.unwrap_or(dim);
+        if vectors == 0 || start.len() != vectors * dim || vectors > most {
+            return Err(Error::Shape {
+                tensor: "start".into(),
+                found: format!("[{}]", start.len()),
+                expected: format!("[k, {dim}] with k from 1 to {most}"),
+            });
+        }
+        if let Some(value) = start.iter().find(|value| !value.is_finite()) {
+            return Err(Error::NotFinite { quantity: "start".into(), detail: format!("it holds {value}") });
+        }
+        Ok(vectors)
+    }
+}
+
+/// Eigenpairs, the most wanted first.
+pub struct Eigenpairs {
+    /// λ, the vectors' Rayleigh quotients: `[K]`, or as many as the budget of products sufficed for.
+    pub values: Vec<f64>,
+    /// `‖A v − λ v‖ / |λ₁|` by fresh products, `[K]`.
+    pub residuals: Vec<f64>,
+    /// Whether the residual is within the tolerance, `[K]`.
+    pub converged: Vec<bool>,
+    /// Whether a fresh random vector's Krylov sequence found nothing that ought to stand among them.
+    pub complete: bool,
+    /// v, orthonormal: K vectors.
+    pub vectors: Basis,
+    /// Products spent, those for the residuals included.
+    pub products: usize,
+}
+
+/// How far an eigensolver has come.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Progress {
+    /// Wanted pairs that have converged, as of when they were last looked at.
+    pub converged: usize,
+    /// K.
+    pub count: usize,
+    /// Products spent.
+    pub products: usize,
+    /// Vectors of the basis.
+    pub basis: usize,
+    /// Products that it may still take, by those a converged pair has taken so far; `None` before one has.
+    pub remaining: Option<usize>,
+}

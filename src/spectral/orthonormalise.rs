@@ -1,0 +1,121 @@
+//! Orthonormalisation of a block against a basis and within itself.
+
+use faer::{Mat, MatRef, Side};
+
+use super::algebra::{RandomVectors, combine, gram};
+use super::basis::Basis;
+use crate::operators::{Block, SymmetricOperator};
+use crate::{Error, Result};
+
+/// A block `Y = V C + Q R`, taken apart by [`orthonormalise`].
+pub struct Orthonormal {
+    /// Orthonormal, and orthogonal to V.
+    pub q: Block,
+    /// `[vectors of V, vectors of Y]`
+    pub c: Mat<f64>,
+    /// `[vectors of Q, vectors of Y]`
+    pub r: Mat<f64>,
+}
+
+/// Passes that a block gets at the most; two are the rule, a third where columns are nearly dependent, and
+/// two more for each time that random vectors come in.
+const MOST_PASSES: usize = 12;
+
+/// How far a block may be from orthonormal for one more pass to make it so to rounding.
+const NEARLY: f64 = 1e-3;
+
+/// Orthonormalises Y against V and within itself: `Y = V C + Q R`.
+///
+/// Q has `width` vectors, or as many as V leaves of the space. Where Y has fewer independent ones, random
+/// ones complete it; a vector of Y of which V leaves no more than the length `floor` counts as nothing.
+///
+/// Each pass removes V by block Gram–Schmidt and then whitens the block by its Gram matrix's eigenvectors
+/// (Stathopoulos & Wu 2002, SVQB). Passes go on until one finds the block nearly orthonormal: it leaves it so
+/// to single precision.
+///
+/// # Errors
+/// [`Error::NotFinite`] where Y is not finite, and the device's errors.
+pub fn orthonormalise(
+    operator: &dyn SymmetricOperator,
+    basis: &Basis,
+    y: Block,
+    width: usize,
+    floor: f64,
+    random: &mut RandomVectors,
+) -> Result<Orthonormal> {
+    // what is left of a column that was one of Y, drawn at random, or whitened before, and counts as nothing
+    const RANDOM_FLOOR: f64 = 1e-5;
+    const WHITENED_FLOOR: f64 = 1e-2;
+    let (dim, stride) = (operator.dim(), operator.stride());
+    let width = width.min(dim - basis.len());
+    let mut c = Mat::zeros(basis.len(), y.len());
+    let mut r = Mat::identity(y.len(), y.len());
+    let mut floors = vec![floor; y.len()];
+    let mut q = y;
+    for _ in 0..MOST_PASSES {
+        let removed = basis.remove_from(&q)?; // [n, k]
+        let g = gram(&q, &q)?; // [k, k]
+        if !removed.is_all_finite() || !g.is_all_finite() {
+            return Err(Error::NotFinite {
+                quantity: "a block to orthonormalise".into(),
+                detail: "it holds what is no number, or is too large".into(),
+            });
+        }
+        let identity = Mat::<f64>::identity(g.nrows(), g.nrows());
+        let nearly = removed.norm_max() <= NEARLY && (&g - identity).norm_max() <= NEARLY;
+        let (s, inverse) = whiten(g.as_ref(), &floors, width)?; // [k, rank], [rank, k]
+        let rank = s.ncols();
+        c += removed * &r;
+        let whitened = inverse * &r;
+        r = Mat::from_fn(width, r.ncols(), |i, j| if i < rank { whitened[(i, j)] } else { 0.0 });
+        let next = Block::zeros(operator.gpu(), stride, width)?;
+        combine(s.as_ref(), &q, (&next, 0..rank), false)?;
+        if rank < width {
+            let fresh = random.draw(operator, width - rank)?;
+            let unit =
+                Mat::<f64>::identity(fresh.len(), fresh.len()) * faer::Scale(1.0 / (dim as f64).sqrt());
+            combine(unit.as_ref(), &fresh, (&next, rank..width), false)?;
+        }
+        floors = (0..width).map(|i| if i < rank { WHITENED_FLOOR } else { RANDOM_FLOOR }).collect();
+        q = next;
+        if nearly && rank == width {
+            break;
+        }
+    }
+    Ok(Orthonormal { q, c, r })
+}
+
+/// S with `SᵀGS = I`, `[k, rank]`, and its left inverse `[rank, k]`, for at most `width` of the directions in
+/// which the columns of Gram matrix G have length.
+///
+/// Columns shorter than their floor are dropped. The others are brought to length 1 before the eigenvectors
+/// are taken, so that a short column is not lost in a long one's rounding.
+fn whiten(g: MatRef<'_, f64>, floors: &[f64], width: usize) -> Result<(Mat<f64>, Mat<f64>)> {
+    // eigenvalues of a Gram matrix of unit vectors below this are the rounding of its entries: the next pass
+    // tells what there is of them
+    const ROUNDING: f64 = 1e-7;
+    let k = g.nrows();
+    let kept: Vec<usize> = (0..k).filter(|&i| g[(i, i)] > floors[i] * floors[i]).collect();
+    let length = |i: usize| g[(i, i)].sqrt();
+    let unit = Mat::from_fn(kept.len(), kept.len(), |i, j| {
+        let (i, j) = (kept[i], kept[j]);
+        0.5 * (g[(i, j)] + g[(j, i)]) / (length(i) * length(j))
+    });
+    let pairs = unit.self_adjoint_eigen(Side::Lower).map_err(|error| Error::NotFinite {
+        quantity: "a Gram matrix's eigenvalues".into(),
+        detail: format!("{error:?}"),
+    })?;
+    let rank = width.min(kept.len());
+    let (u, ascending) = (pairs.U(), pairs.S().column_vector());
+    let root = |m: usize| ascending[kept.len() - 1 - m].max(ROUNDING * kept.len() as f64).sqrt();
+    let entry = |i: usize, m: usize| u[(i, kept.len() - 1 - m)];
+    let mut s = Mat::zeros(k, rank);
+    let mut inverse = Mat::zeros(rank, k);
+    for (i, &column) in kept.iter().enumerate() {
+        for m in 0..rank {
+            s[(column, m)] = entry(i, m) / (root(m) * length(column));
+            inverse[(m, column)] = entry(i, m) * root(m) * length(column);
+        }
+    }
+    Ok((s, inverse))
+}
