@@ -6,7 +6,7 @@
 //
 //   z  batch: direction, or one for all   n  sample   m, c  channel of y, of x   j  pixel of y   t  tap of the kernel
 //   j and t have a row and a column; x is zero outside of its plane
-//   y [z, n, m, ·], x [z, n, c, ·] and w [z, part, m, c, t] contiguous; from one z to the next *_stride words (0 shares)
+//   y [z, n, m, ·], x [z, n, c, ·], w [z, part, m, c, t]  contiguous; from one z to the next *_stride words (0 shares)
 //
 // The adjoint with respect to x is `conv` too, with x and y, and m and c, in each other's place. Its pixels
 // i = first + stride j, for each of the stride² firsts, meet every stride-th tap alone; so each first is a pass of
