@@ -60,14 +60,17 @@
 mod algebra;
 mod basis;
 mod lanczos;
+mod lobpcg;
 mod options;
 mod orthonormalise;
+mod products;
 mod projection;
 mod state;
 mod width;
 
-pub use algebra::{Distribution, RandomVectors, Vectors, combine, copy, gram};
+pub use algebra::{Distribution, RandomVectors, Vectors, combine, combine_each, copy, dots, gram};
 pub use basis::Basis;
 pub use lanczos::{Lanczos, eigenpairs};
+pub use lobpcg::{LobpcgOptions, Preconditioner, lobpcg};
 pub use options::{Eigenpairs, LanczosOptions, Progress, Which};
 pub use orthonormalise::{Orthonormal, orthonormalise};
