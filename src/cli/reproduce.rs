@@ -37,7 +37,7 @@ pub struct Superlinear {
     dataset: ImageSet,
     #[command(flatten)]
     place: DataPlace,
-    /// mlp
+    /// mlp, cnn
     #[arg(long, value_delimiter = ',', default_value = "mlp", value_name = "MODEL,…")]
     model: Vec<Architecture>,
     #[arg(long, value_delimiter = ',', default_value = "cross-entropy,softmax-mse", value_name = "LOSS,…")]

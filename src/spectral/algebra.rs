@@ -23,7 +23,7 @@ const PARTIAL_PRODUCTS: usize = 4 << 20;
 /// because a long sum in single precision costs orthogonality. The fewer products there are, the shorter they
 /// can be.
 fn chunk(stride: usize, products: usize) -> usize {
-    let fits = |chunk: &usize| stride / chunk <= 1 << 14 && stride / chunk * products <= 1 << 20;
+    let fits = |chunk: &usize| stride / chunk <= 1 << 14 && stride / chunk * products <= 1 << 16;
     [64, 128, 256, 512, 1024, 2048].into_iter().find(fits).unwrap_or(4096)
 }
 

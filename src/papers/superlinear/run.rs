@@ -250,7 +250,7 @@ impl<'a> Case<'a> {
         setting: &'a Setting,
         progress: &'a dyn Fn(Progress<'_>),
     ) -> Result<Case<'a>> {
-        let (model, layer) = setting.model.network(setting.dataset)?;
+        let (model, layer) = setting.model.network(setting.dataset);
         let network = Network::new(&model)?;
         let other = request.layer.clone().filter(|other| other != layer);
         let layer = other.clone().unwrap_or_else(|| layer.to_string());

@@ -5,14 +5,11 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::net::{Layer, Loss, Model};
+use crate::net::{Loss, Model, ZOO};
 use crate::{Error, Result};
 
 /// The constant learning rate of every run.
 pub const LEARNING_RATE: f64 = 0.1;
-
-/// The network's outputs, whatever the number of classes in the data.
-pub const OUTPUTS: usize = 10;
 
 /// The numbers of classes that the paper compares.
 pub const CLASSES: [usize; 3] = [3, 6, 10];
@@ -142,34 +139,19 @@ impl Setting {
     }
 }
 
-impl ImageSet {
-    /// The values in one image.
-    pub fn pixels(self) -> usize {
-        match self {
-            ImageSet::Mnist | ImageSet::Synthetic => 28 * 28,
-            ImageSet::Cifar10 => 3 * 32 * 32,
-        }
-    }
-}
-
 impl Architecture {
-    /// The network for `dataset`, and the parameter that H and C are restricted to: the weight between
-    /// the two hidden layers of width 50 (`[50, 50]`, D = 2,500).
-    ///
-    /// # Errors
-    /// [`Error::Argument`] for the CNN: its layers are not among [`Layer`]'s.
-    pub fn network(self, dataset: ImageSet) -> Result<(Model, &'static str)> {
-        match (self, dataset) {
-            (Architecture::Mlp, ImageSet::Mnist | ImageSet::Synthetic) => {
-                Ok((Model::mlp(&[dataset.pixels(), 50, 50, OUTPUTS], Layer::Relu, false), "2.weight"))
-            }
-            (Architecture::Mlp, ImageSet::Cifar10) => {
-                Ok((Model::mlp(&[dataset.pixels(), 1000, 50, 50, OUTPUTS], Layer::Relu, false), "4.weight"))
-            }
-            (Architecture::Cnn, _) => {
-                Err(Error::argument("--model", self, "mlp (there are no convolutional layers)"))
-            }
-        }
+    /// The network for `dataset`, and the parameter that H and C are restricted to: of the MLP the weight between
+    /// the two hidden layers of width 50 (`[50, 50]`, D = 2,500), of the CNN that of 128 → 20 (`[20, 128]`,
+    /// D = 2,560).
+    pub fn network(self, dataset: ImageSet) -> (Model, &'static str) {
+        let name = match (self, dataset) {
+            (Architecture::Mlp, ImageSet::Mnist | ImageSet::Synthetic) => "mlp-mnist",
+            (Architecture::Mlp, ImageSet::Cifar10) => "mlp-cifar",
+            (Architecture::Cnn, ImageSet::Mnist | ImageSet::Synthetic) => "cnn-superlinear-mnist",
+            (Architecture::Cnn, ImageSet::Cifar10) => "cnn-superlinear",
+        };
+        let entry = ZOO.iter().find(|entry| entry.name == name).expect("the zoo has the paper's networks");
+        (entry.model(), entry.focus.expect("the paper measures one of its layers"))
     }
 }
 
