@@ -3,9 +3,10 @@
 //   add_outer y[k, e] += c[k] x[e]                          y: `stride` words from row to row
 //   units     y[k, n, i] = 1 if i = first + k else 0        tangents that are unit directions
 //   row_sum   y[j] = Σ_e x[j, e]
-//   dot       s[j, c] = Σ_{e in chunk c} x[j, e] y[j, e]    x, y: `stride` words from row to row
+//   dot       s[j, c] = Σ_{e in chunk c} x[i, e] y[j, e]    i = (first + j) mod I
+//   combine_each  y[i, e] += Σ_j c[j] x[j, e]    over the j with (first + j) mod I = i
 //
-//   e  coordinate   j, k  vector   c  chunk of CHUNK coordinates
+//   e  coordinate   i, j, k  vector   I  `period`   c  chunk of CHUNK coordinates
 
 const CHUNK = 4096u;
 
@@ -13,7 +14,7 @@ struct Params {
     elements: u32,
     vectors: u32,
     stride: u32,
-    x_stride: u32, // of `dot`: 0 where one x serves every y
+    period: u32,
     first: u32,
     alpha: f32,
     beta: f32,
@@ -66,13 +67,19 @@ var<workgroup> partial: array<f32, 64>;
 @compute @workgroup_size(64)
 fn dot(@builtin(local_invocation_id) local: vec3<u32>, @builtin(workgroup_id) group: vec3<u32>,
        @builtin(num_workgroups) groups: vec3<u32>) {
-    let chunk = group.x;
-    let j = group.y;
+    let chunks = (p.elements + CHUNK - 1u) / CHUNK;
+    let at = group.x + group.y * groups.x;
+    let chunk = at % chunks;
+    let j = at / chunks;
+    if j >= p.vectors {
+        return;
+    }
+    let i = (p.first + j) % p.period;
     let first = chunk * CHUNK;
     let end = min(first + CHUNK, p.elements);
     var sum = 0.0;
     for (var e = first + local.x; e < end; e += 64u) {
-        sum += x[j * p.x_stride + e] * y_in[j * p.stride + e];
+        sum += x[i * p.elements + e] * y_in[j * p.elements + e];
     }
     partial[local.x] = sum;
     workgroupBarrier();
@@ -83,8 +90,23 @@ fn dot(@builtin(local_invocation_id) local: vec3<u32>, @builtin(workgroup_id) gr
         workgroupBarrier();
     }
     if local.x == 0u {
-        s[j * groups.x + chunk] = partial[0];
+        s[at] = partial[0];
     }
+}
+
+@compute @workgroup_size(64)
+fn combine_each(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
+    let at = linear_index(id, groups, 64u);
+    if at >= p.elements * p.period {
+        return;
+    }
+    let i = at / p.elements;
+    let e = at % p.elements;
+    var sum = 0.0;
+    for (var j = (i + p.period - p.first) % p.period; j < p.vectors; j += p.period) {
+        sum += c[j] * x[j * p.elements + e];
+    }
+    y[at] += sum;
 }
 
 // y[j] = Σ_e x[j, e], in order

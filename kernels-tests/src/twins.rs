@@ -263,6 +263,14 @@ pub fn dots<T: Real>(x: &[T], y: &[T], length: usize) -> Vec<f64> {
     x.chunks(length).flat_map(|x| y.chunks(length).map(move |y| dot(x, y))).collect()
 }
 
+/// `y[i] += Σ_j c_j x_j` over the j with `(first + j) mod I = i`, `x [J,P]`, `y [I,P]`
+pub fn combine_each<T: Real>(c: &[T], x: &[T], first: usize, y: &mut [f64], length: usize) {
+    let period = y.len() / length;
+    for (j, (&c, x)) in c.iter().zip(x.chunks(length)).enumerate() {
+        axpy(&[c], x, &mut y[(first + j) % period * length..][..length], length);
+    }
+}
+
 /// `‖x_k‖ [K]`, `x [K,P]`
 pub fn norms(x: &[impl Real], length: usize) -> Vec<f64> {
     x.chunks(length).map(|x| x.iter().map(|&x| x.into() * x.into()).sum::<f64>().sqrt()).collect()

@@ -903,18 +903,18 @@ fn unit_directions() {
 fn dot_products() {
     let gpu = gpu();
     for len in LENGTHS {
-        for (vectors, shared) in [(1, false), (3, false), (2, true)] {
-            let what = format!("{vectors} dot products of {len}, one x for all {shared}");
+        for (period, first, vectors) in [(1, 0, 1), (3, 0, 3), (1, 0, 2), (3, 2, 5), (2, 1, 1)] {
+            let what = format!("{vectors} dot products of {len} with {period} from {first} on");
             let chunks = len.div_ceil(vector::CHUNK);
-            let (x, y) = (random(1, if shared { 1 } else { vectors } * len), random(2, vectors * len));
+            let (x, y) = (random(1, period * len), random(2, vectors * len));
             let [partial, total] = [vectors * chunks + 1, vectors + 1].map(|len| poisoned(gpu, len));
             run(gpu, |rec| {
-                vector::dot(rec, len, &upload(gpu, &x), &upload(gpu, &y), &partial)?;
+                vector::dot(rec, len, (&upload(gpu, &x), first), &upload(gpu, &y), &partial)?;
                 vector::row_sum(rec, (vectors, chunks), &partial, &total)
             });
             let mut expected = Vec::new();
             for (j, y) in y.chunks(len).enumerate() {
-                let x = if shared { &x[..] } else { &x[j * len..(j + 1) * len] };
+                let x = &x[(first + j) % period * len..][..len];
                 let part = |(x, y): (&[f32], &[f32])| twins::dots(x, y, x.len())[0];
                 expected.extend(x.chunks(vector::CHUNK).zip(y.chunks(vector::CHUNK)).map(part));
             }
@@ -929,6 +929,37 @@ fn dot_products() {
                 assert!((f64::from(found[j]) - sum).abs() <= 1e-6 * scale, "{what}: {}, not {sum}", found[j]);
             }
         }
+    }
+}
+
+/// More vectors than a dispatch has workgroups along one dimension.
+#[test]
+fn many_short_dot_products() {
+    let gpu = gpu();
+    let (x, y) = (random(1, 3), random(2, 70_001));
+    let s = poisoned(gpu, y.len() + 1);
+    run(gpu, |rec| vector::dot(rec, 1, (&upload(gpu, &x), 1), &upload(gpu, &y), &s));
+    let found = read(gpu, &s);
+    let expected: Vec<f64> = (0..y.len()).map(|j| f64::from(y[j]) * f64::from(x[(1 + j) % 3])).collect();
+    assert_close("products", &found[..y.len()], &expected, 2e-7, 1.0);
+    assert_untouched("products", &found, |i| i < y.len());
+}
+
+#[test]
+fn each_combined_from_its_own() {
+    let gpu = gpu();
+    // I, first, J, E
+    for (period, first, vectors, len) in
+        [(1, 0, 1, 1), (1, 0, 5, 67), (3, 0, 12, 1031), (7, 5, 3, 67), (5, 4, 23, 131), (2, 1, 3, GRID_ROW)]
+    {
+        let (c, x, y) = (random(1, vectors), random(2, vectors * len), random(3, period * len));
+        let y_ = upload(gpu, &y);
+        let from = (&upload(gpu, &c), &upload(gpu, &x), first);
+        run(gpu, |rec| vector::combine_each(rec, len, from, &y_));
+        let mut expected = f64s(&y);
+        twins::combine_each(&c, &x, first, &mut expected, len);
+        let what = format!("{vectors} of {len} into {period} from {first} on");
+        assert_close(&what, &read(gpu, &y_), &expected, 1e-6, 1.0);
     }
 }
 

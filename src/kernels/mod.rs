@@ -51,7 +51,7 @@ pub fn shaders() -> Vec<(Shader, &'static [&'static str])> {
             ],
         ),
         (sgd::SHADER, &["sgd"]),
-        (vector::SHADER, &["combine", "add_outer", "units", "dot", "row_sum"]),
+        (vector::SHADER, &["combine", "add_outer", "units", "dot", "combine_each", "row_sum"]),
     ];
     all.extend(conv::shaders());
     all.extend(gemm::shaders());

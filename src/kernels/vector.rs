@@ -15,7 +15,7 @@ struct Params {
     elements: u32,
     vectors: u32,
     stride: u32,
-    x_stride: u32,
+    period: u32,
     first: u32,
     alpha: f32,
     beta: f32,
@@ -63,23 +63,53 @@ pub fn units(rec: &mut Recorder, first: usize, vectors: usize, width: usize, y: 
     rec.dispatch(&kernel, &[("y", y)], &params, grid(y.len(), 64), y.len() as f64)
 }
 
-/// Partial dot products `s[j, c] = Σ_{e in chunk c} x[j, e] y[j, e]` over chunks of [`CHUNK`] coordinates.
+/// Partial dot products `s[j, c] = Σ_{e in chunk c} x[i, e] y[j, e]` over chunks of [`CHUNK`] coordinates, with
+/// `i = (first + j) mod I`.
 ///
-/// `y`: `[J, E]`. `x`: `[J, E]`, or `[E]` where one serves every y. `s`: `[J, ⌈E / CHUNK⌉]`.
-pub fn dot(rec: &mut Recorder, elements: usize, x: &View, y: &View, s: &View) -> Result<()> {
-    let vectors = y.len() / elements;
+/// `x`: `[I, E]`. `y`: `[J, E]`. `s`: `[J, ⌈E / CHUNK⌉]`. `first` is below I.
+pub fn dot(
+    rec: &mut Recorder,
+    elements: usize,
+    (x, first): (&View, usize),
+    y: &View,
+    s: &View,
+) -> Result<()> {
+    let (period, vectors) = (x.len() / elements, y.len() / elements);
     let chunks = elements.div_ceil(CHUNK);
-    assert!(s.len() >= vectors * chunks, "dot's shapes");
+    assert!(first < period && s.len() >= vectors * chunks, "dot's shapes");
     let kernel = rec.gpu().kernel(SHADER, "dot", &[])?;
     let params = Params {
         elements: elements as u32,
         vectors: vectors as u32,
-        stride: elements as u32,
-        x_stride: if x.len() == elements { 0 } else { elements as u32 },
+        period: period as u32,
+        first: first as u32,
         ..Params::default()
     };
     let bindings = [("x", x), ("y_in", y), ("s", s)];
-    rec.dispatch(&kernel, &bindings, &params, [chunks as u32, vectors as u32, 1], 2.0 * y.len() as f64)
+    rec.dispatch(&kernel, &bindings, &params, grid(vectors * chunks, 1), 2.0 * y.len() as f64)
+}
+
+/// `y[i, e] += Σ_j c[j] x[j, e]` over the j with `(first + j) mod I = i`, in order.
+///
+/// `c`: `[J]`. `x`: `[J, E]`. `y`: `[I, E]`. `first` is below I.
+pub fn combine_each(
+    rec: &mut Recorder,
+    elements: usize,
+    (c, x, first): (&View, &View, usize),
+    y: &View,
+) -> Result<()> {
+    let (vectors, period) = (x.len() / elements, y.len() / elements);
+    assert!(first < period && c.len() == vectors, "combine_each's shapes");
+    let kernel = rec.gpu().kernel(SHADER, "combine_each", &[])?;
+    let params = Params {
+        elements: elements as u32,
+        vectors: vectors as u32,
+        period: period as u32,
+        first: first as u32,
+        ..Params::default()
+    };
+    let bindings = [("x", x), ("c", c), ("y", y)];
+    rec.dispatch(&kernel, &bindings, &params, grid(y.len(), 64), 2.0 * x.len() as f64)
 }
 
 /// `y[j] = Σ_e x[j, e]`, in order.

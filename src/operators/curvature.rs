@@ -83,7 +83,7 @@ impl<'p> CurvatureOperator<'p> {
             let partial = gpu.buffer(k * chunks)?.slice(0, k * chunks);
             let directions = pass.sweep.directions.as_ref().expect("there are directions");
             let centre = pass.sweep.centre.as_ref().expect("there are tangents");
-            vector::dot(&mut prologue, stride, mean, directions, &partial)?;
+            vector::dot(&mut prologue, stride, (mean, 0), directions, &partial)?;
             vector::row_sum(&mut prologue, (k, chunks), &partial, centre)?;
         }
         Ok(Recorded { prologue: prologue.finish()?, pass })

@@ -13,6 +13,7 @@ use rand_distr::{Distribution as _, StandardNormal};
 use crate::Result;
 use crate::gpu::{Gpu, Recorder, View};
 use crate::kernels::gemm::{Gemm, Layout, Matrix, Shape, gemm};
+use crate::kernels::vector;
 use crate::operators::{Block, SymmetricOperator};
 
 /// The most partial inner products that are read back at a time.
@@ -189,6 +190,87 @@ pub(super) fn upload_transposed(
     Ok(view)
 }
 
+/// Each piece of X that lies together, with the vectors of Y that its vectors meet in turn: of X's vectors, number
+/// j meets number j modulo the number of Y's. With a piece stands the number in Y's run of what its first meets.
+fn meeting(x: Vectors, y: &Block) -> Vec<(Range<usize>, View, View, usize)> {
+    let m = y.len();
+    assert_eq!(x.block.stride(), y.stride(), "the strides of X and Y");
+    assert!(x.is_empty() || x.len.is_multiple_of(m), "{} vectors for {m}", x.len);
+    let most = at_once(y.gpu(), y.stride(), 1);
+    let runs = y.runs(0, m);
+    let mut all = Vec::new();
+    let mut add = |numbers: Range<usize>, run: &View| {
+        let vectors = Vectors { block: x.block, first: x.first + numbers.start, len: numbers.len() };
+        for (piece, view) in vectors.pieces(most) {
+            let numbers = numbers.start + piece.start..numbers.start + piece.end;
+            all.push((numbers, view, run.clone(), piece.start % (run.len() / y.stride())));
+        }
+    };
+    match &runs[..] {
+        [(_, run)] => add(0..x.len, run),
+        _ => {
+            for (start, (first, run)) in
+                (0..x.len).step_by(m.max(1)).flat_map(|s| runs.iter().map(move |r| (s, r)))
+            {
+                add(start + first..start + first + run.len() / y.stride(), run);
+            }
+        }
+    }
+    all
+}
+
+/// `x_j · y_i` with i = j modulo the number of Y's vectors, of which X has a multiple: `[k_x]`. Summed as by
+/// [`gram`].
+///
+/// # Errors
+/// The device's.
+///
+/// # Panics
+/// If X has no multiple of Y's vectors, or they differ in their stride.
+pub fn dots<'a>(x: impl Into<Vectors<'a>>, y: &Block) -> Result<Vec<f64>> {
+    let (x, gpu, stride) = (x.into(), y.gpu(), y.stride());
+    let chunks = stride.div_ceil(vector::CHUNK);
+    let mut products = vec![0.0; x.len];
+    for (numbers, x, y, first) in meeting(x, y) {
+        let words = numbers.len() * chunks;
+        let partial = gpu.buffer(words.next_power_of_two())?.slice(0, words);
+        let mut rec = Recorder::new(gpu);
+        vector::dot(&mut rec, stride, (&y, first), &x, &partial)?;
+        rec.finish()?.run()?;
+        let partial: Vec<f32> = gpu.read(&partial)?;
+        for (product, parts) in products[numbers].iter_mut().zip(partial.chunks_exact(chunks)) {
+            *product = parts.iter().map(|&part| part as f64).sum();
+        }
+    }
+    Ok(products)
+}
+
+/// `y_i = Σ_j c_j x_j`, or `y_i += …` where `add`, over the j that are i modulo the number of Y's vectors, c rounded
+/// to single precision.
+///
+/// # Errors
+/// The device's.
+///
+/// # Panics
+/// If C has not as many entries as X vectors, X no multiple of Y's vectors, they differ in their stride or share a
+/// buffer.
+pub fn combine_each<'a>(c: &[f64], x: impl Into<Vectors<'a>>, y: &Block, add: bool) -> Result<()> {
+    let (x, gpu, stride) = (x.into(), y.gpu(), y.stride());
+    assert_eq!(c.len(), x.len, "entries of C");
+    let mut rec = Recorder::new(gpu);
+    if !add {
+        y.runs(0, y.len()).iter().for_each(|(_, run)| rec.clear(run));
+    }
+    for (numbers, x, y, first) in meeting(x, y) {
+        let c: Vec<f32> = c[numbers].iter().map(|&c| c as f32).collect();
+        let buffer = gpu.buffer(c.len().next_power_of_two())?;
+        let view = buffer.slice(0, c.len());
+        gpu.write(&view, &c)?;
+        vector::combine_each(&mut rec, stride, (&view, &x, first), &y)?;
+    }
+    rec.finish()?.run()
+}
+
 /// `Y = X`, vector by vector.
 ///
 /// # Errors
@@ -238,15 +320,20 @@ impl RandomVectors {
     pub fn draw(&mut self, operator: &dyn SymmetricOperator, count: usize) -> Result<Block> {
         let mut padded = Vec::with_capacity(count * operator.stride());
         for _ in 0..count {
-            let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
-            rng.set_stream(self.drawn);
-            self.drawn += 1;
-            let coordinate = |_| match self.distribution {
-                Distribution::Gaussian => StandardNormal.sample(&mut rng),
-                Distribution::Rademacher => 1.0 - 2.0 * (rng.next_u32() >> 31) as f32,
-            };
-            padded.extend(operator.pad(&(0..operator.dim()).map(coordinate).collect::<Vec<f32>>()));
+            padded.extend(operator.pad(&self.coordinates(operator.dim())));
         }
         Block::upload(operator.gpu(), operator.stride(), &padded)
+    }
+
+    /// The next one's coordinates, `[dim]`.
+    pub(super) fn coordinates(&mut self, dim: usize) -> Vec<f32> {
+        let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
+        rng.set_stream(self.drawn);
+        self.drawn += 1;
+        let coordinate = |_| match self.distribution {
+            Distribution::Gaussian => StandardNormal.sample(&mut rng),
+            Distribution::Rademacher => 1.0 - 2.0 * (rng.next_u32() >> 31) as f32,
+        };
+        (0..dim).map(coordinate).collect()
     }
 }

@@ -168,6 +168,20 @@ impl Basis {
         Ok(c)
     }
 
+    /// `C = VᵀU` for another basis U, or V itself: `[len, len of U]`.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn project_all(&self, u: &Basis) -> Result<Mat<f64>> {
+        const BLOCK: usize = 64;
+        let mut c = Mat::zeros(self.len, u.len);
+        for first in (0..u.len).step_by(BLOCK) {
+            let count = BLOCK.min(u.len - first);
+            c.subcols_mut(first, count).copy_from(&self.project(&u.block(first..first + count)?)?);
+        }
+        Ok(c)
+    }
+
     /// `Y = V S`, or `Y += V S` where `add`, with S `[len, k]`.
     ///
     /// # Errors
@@ -229,12 +243,7 @@ impl Basis {
     /// # Errors
     /// The device's.
     pub fn reorthonormalise(&mut self) -> Result<()> {
-        const BLOCK: usize = 64;
-        let mut g = Mat::zeros(self.len, self.len);
-        for first in (0..self.len).step_by(BLOCK) {
-            let count = BLOCK.min(self.len - first);
-            g.subcols_mut(first, count).copy_from(&self.project(&self.block(first..first + count)?)?);
-        }
+        let g = self.project_all(self)?;
         let root = Mat::from_fn(self.len, self.len, |i, j| {
             (if i == j { 1.5 } else { 0.0 }) - 0.25 * (g[(i, j)] + g[(j, i)])
         });

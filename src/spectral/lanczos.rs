@@ -15,11 +15,12 @@
 
 use faer::Mat;
 
-use super::algebra::{Distribution, RandomVectors, combine, gram};
+use super::algebra::{Distribution, RandomVectors};
+use super::products::Products;
 use super::projection::{Projection, Ritz, Verdict, judge};
 use super::{Basis, Eigenpairs, LanczosOptions, Progress, orthonormalise, width};
+use crate::Result;
 use crate::operators::{Block, SymmetricOperator};
-use crate::{Error, Result};
 
 /// Below this share of |λ₁|, what a product leaves outside of the basis is rounding.
 const ROUNDING: f64 = 1e-6;
@@ -37,9 +38,7 @@ pub struct Lanczos<'a> {
     /// `[V P]`.
     pub(super) basis: Basis,
     pub(super) projection: Projection,
-    pub(super) products: usize,
-    /// |λ₁|, as far as seen.
-    pub(super) largest: f64,
+    pub(super) products: Products<'a>,
     /// V's vectors when the Ritz pairs were last looked at, and how many wanted ones had converged then.
     pub(super) examined: usize,
     pub(super) converged: usize,
@@ -81,8 +80,7 @@ impl<'a> Lanczos<'a> {
             random: RandomVectors::new(Distribution::Gaussian, options.seed),
             basis: Basis::new(operator.gpu(), operator.stride(), capacity)?,
             projection: Projection::new(),
-            products: 0,
-            largest: 0.0,
+            products: Products::new(operator, "the Lanczos iteration"),
             examined: 0,
             converged: 0,
             sequence: None,
@@ -103,7 +101,7 @@ impl<'a> Lanczos<'a> {
                 Some(first) => self.follow(first)?,
                 None => self.examine()?,
             }
-            let next = self.products + self.projection.pending() + self.options.count;
+            let next = self.products.made + self.projection.pending() + self.options.count;
             if self.ended.is_none() && next > self.options.max_products() {
                 self.ended = Some(false);
                 if self.sequence.is_some() {
@@ -120,12 +118,12 @@ impl<'a> Lanczos<'a> {
         let left = count - self.converged.min(count);
         let remaining = match self.ended {
             Some(_) => Some(count),
-            None => (self.products * left).checked_div(self.converged).map(|products| products + count),
+            None => (self.products.made * left).checked_div(self.converged).map(|products| products + count),
         };
         Progress {
             converged: self.converged,
             count,
-            products: self.products,
+            products: self.products.made,
             basis: self.basis.len(),
             remaining,
         }
@@ -141,64 +139,17 @@ impl<'a> Lanczos<'a> {
         let q = self.projection.restart(&ritz, count);
         self.basis.rotate(q.as_ref())?;
         self.basis.truncate(count);
-        self.basis.reorthonormalise()?;
-        let (mut values, mut lengths) = (Vec::with_capacity(count), Vec::with_capacity(count));
-        for first in (0..count).step_by(self.width) {
-            let x = self.basis.block(first..count.min(first + self.width))?;
-            let y = self.product(&x)?;
-            let (xx, xy) = (gram(&x, &x)?, gram(&x, &y)?);
-            let k = x.len();
-            let lambda = |i: usize| xy[(i, i)] / xx[(i, i)];
-            let minus = Mat::from_fn(k, k, |i, j| if i == j { -lambda(i) } else { 0.0 });
-            combine(minus.as_ref(), &x, &y, true)?; // A v − λ v
-            let rr = gram(&y, &y)?;
-            values.extend((0..k).map(lambda));
-            lengths.extend((0..k).map(|i| (rr[(i, i)] / xx[(i, i)]).sqrt()));
-        }
-        let largest = values.iter().fold(self.largest, |largest, value| largest.max(value.abs()));
-        let residual = |i: usize| if largest > 0.0 { lengths[i] / largest } else { 0.0 };
-        // close values may have changed places
-        let mut order: Vec<usize> = (0..count).collect();
-        let rank = |i: usize| self.options.which.rank(values[i]);
-        order.sort_by(|&i, &j| rank(j).total_cmp(&rank(i)));
-        if !order.is_sorted() {
-            let q = Mat::from_fn(count, count, |i, j| if order[j] == i { 1.0 } else { 0.0 });
-            self.basis.rotate(q.as_ref())?;
-        }
-        Ok(Eigenpairs {
-            values: order.iter().map(|&i| values[i]).collect(),
-            residuals: order.iter().map(|&i| residual(i)).collect(),
-            converged: order.iter().map(|&i| residual(i) <= self.options.tolerance).collect(),
-            complete: self.ended == Some(true),
-            vectors: self.basis,
-            products: self.products,
-        })
-    }
-
-    /// `A X` for unit vectors.
-    pub(super) fn product(&mut self, x: &Block) -> Result<Block> {
-        let y = Block::zeros(self.operator.gpu(), x.stride(), x.len())?;
-        self.operator.apply(x, &y)?;
-        self.products += x.len();
-        let squares = gram(&y, &y)?;
-        for i in 0..x.len() {
-            if !squares[(i, i)].is_finite() {
-                return Err(Error::NotFinite {
-                    quantity: format!("product {} of the Lanczos iteration", self.products - x.len() + i + 1),
-                    detail: "the operator overflows, or holds what is no number".into(),
-                });
-            }
-            self.largest = self.largest.max(squares[(i, i)].sqrt());
-        }
-        Ok(y)
+        let LanczosOptions { which, tolerance, .. } = self.options;
+        let pairs = self.products.measure(self.basis, self.width, which, tolerance)?;
+        Ok(Eigenpairs { complete: self.ended == Some(true), ..pairs })
     }
 
     /// Multiplies the pending block; what the products leave outside of the basis is the next one.
     fn multiply(&mut self) -> Result<()> {
         let x = self.basis.block(self.projection.len()..self.basis.len())?;
-        let y = self.product(&x)?;
+        let y = self.products.make(&x)?;
         let width = if self.sequence.is_some() { 1 } else { self.width };
-        let floor = ROUNDING * self.largest;
+        let floor = ROUNDING * self.products.largest;
         let made = orthonormalise(self.operator, &self.basis, y, width, floor, &mut self.random)?;
         self.projection.extend(made.c.as_ref(), made.r.as_ref());
         self.basis.append(&made.q)
@@ -226,8 +177,9 @@ impl<'a> Lanczos<'a> {
             return Ok(());
         }
         let ritz = self.projection.ritz(0, self.options.which)?;
-        self.largest = ritz.values.iter().fold(self.largest, |largest, value| largest.max(value.abs()));
-        let enough = ESTIMATE * self.options.tolerance * self.largest;
+        self.products.largest =
+            ritz.values.iter().fold(self.products.largest, |largest, value| largest.max(value.abs()));
+        let enough = ESTIMATE * self.options.tolerance * self.products.largest;
         let wanted = ritz.residuals.iter().take(self.options.count);
         self.converged = wanted.filter(|&&residual| residual <= enough).count();
         self.examined = self.projection.len();
@@ -271,7 +223,7 @@ impl<'a> Lanczos<'a> {
         let which = self.options.which;
         let last = self.options.count - 1;
         let limit = self.projection.t[(last, last)]; // the restart left Ritz values on T's diagonal
-        let slack = self.options.tolerance * self.largest;
+        let slack = self.options.tolerance * self.products.largest;
         let sequence = self.projection.ritz(first, which)?;
         let verdict = judge(&sequence, self.operator.dim(), which, limit, slack);
         // without room, the sequence has had as many steps as the pairs themselves

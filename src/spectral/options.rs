@@ -72,32 +72,42 @@ impl LanczosOptions {
     /// [`Error::Argument`] or [`Error::Shape`] naming the first option that cannot be used in a space of
     /// `dim` coordinates.
     pub(super) fn check(&self, dim: usize) -> Result<usize> {
-        if !(1..=dim).contains(&self.count) {
-            return Err(Error::argument("count", self.count, format!("1 to {dim}, the dimension")));
-        }
-        // also false for NaN
-        let positive = self.tolerance > 0.0 && self.tolerance.is_finite();
-        if !positive {
-            return Err(Error::argument("tolerance", self.tolerance, "a number above 0"));
-        }
+        check_wanted(self.count, self.tolerance, dim)?;
         if self.block == Some(0) {
             return Err(Error::argument("block", 0, "at least 1"));
         }
-        let Some(start) = &self.start else { return Ok(0) };
-        let vectors = start.len() / dim;
-        let most = self.block.unwrap_or(dim);
-        if vectors == 0 || start.len() != vectors * dim || vectors > most {
-            return Err(Error::Shape {
-                tensor: "start".into(),
-                found: format!("[{}]", start.len()),
-                expected: format!("[k, {dim}] with k from 1 to {most}"),
-            });
-        }
-        if let Some(value) = start.iter().find(|value| !value.is_finite()) {
-            return Err(Error::NotFinite { quantity: "start".into(), detail: format!("it holds {value}") });
-        }
-        Ok(vectors)
+        check_start(self.start.as_deref(), self.block.unwrap_or(dim), dim)
     }
+}
+
+/// Whether so many eigenpairs can be asked for, to that tolerance, in a space of `dim` coordinates.
+pub(super) fn check_wanted(count: usize, tolerance: f64, dim: usize) -> Result<()> {
+    if !(1..=dim).contains(&count) {
+        return Err(Error::argument("count", count, format!("1 to {dim}, the dimension")));
+    }
+    // also false for NaN
+    let positive = tolerance > 0.0 && tolerance.is_finite();
+    if !positive {
+        return Err(Error::argument("tolerance", tolerance, "a number above 0"));
+    }
+    Ok(())
+}
+
+/// The number of vectors to start from, of which there may be `most`.
+pub(super) fn check_start(start: Option<&[f32]>, most: usize, dim: usize) -> Result<usize> {
+    let Some(start) = start else { return Ok(0) };
+    let vectors = start.len() / dim;
+    if vectors == 0 || start.len() != vectors * dim || vectors > most {
+        return Err(Error::Shape {
+            tensor: "start".into(),
+            found: format!("[{}]", start.len()),
+            expected: format!("[k, {dim}] with k from 1 to {most}"),
+        });
+    }
+    if let Some(value) = start.iter().find(|value| !value.is_finite()) {
+        return Err(Error::NotFinite { quantity: "start".into(), detail: format!("it holds {value}") });
+    }
+    Ok(vectors)
 }
 
 /// Eigenpairs, the most wanted first.
@@ -108,7 +118,8 @@ pub struct Eigenpairs {
     pub residuals: Vec<f64>,
     /// Whether the residual is within the tolerance, `[K]`.
     pub converged: Vec<bool>,
-    /// Whether a fresh random vector's Krylov sequence found nothing that ought to stand among them.
+    /// Whether something has shown that none was missed: a fresh random vector's Krylov sequence, which only
+    /// Lanczos makes, or a basis that spans the space.
     pub complete: bool,
     /// v, orthonormal: K vectors.
     pub vectors: Basis,

@@ -90,7 +90,7 @@ pub fn orthonormalise(
 ///
 /// Columns shorter than their floor are dropped. The others are brought to length 1 before the eigenvectors
 /// are taken, so that a short column is not lost in a long one's rounding.
-fn whiten(g: MatRef<'_, f64>, floors: &[f64], width: usize) -> Result<(Mat<f64>, Mat<f64>)> {
+pub(super) fn whiten(g: MatRef<'_, f64>, floors: &[f64], width: usize) -> Result<(Mat<f64>, Mat<f64>)> {
     // eigenvalues of a Gram matrix of unit vectors below this are the rounding of its entries: the next pass
     // tells what there is of them
     const ROUNDING: f64 = 1e-7;

@@ -54,8 +54,8 @@ impl<'a> Lanczos<'a> {
             multiplied: self.projection.len(),
             pending: self.projection.pending(),
             drawn: self.random.drawn,
-            products: self.products,
-            largest: self.largest,
+            products: self.products.made,
+            largest: self.products.largest,
             examined: self.examined,
             converged: self.converged,
             sequence: self.sequence,
@@ -121,7 +121,7 @@ impl<'a> Lanczos<'a> {
         }
         if n > 0 {
             let v = lanczos.basis.block(0..1)?;
-            let quotient = gram(&v, &lanczos.product(&v)?)?[(0, 0)];
+            let quotient = gram(&v, &lanczos.products.make(&v)?)?[(0, 0)];
             let expected = lanczos.projection.t[(0, 0)];
             // rounding of the product, and of the vector since it was multiplied
             if (quotient - expected).abs() > 1e-4 * found.largest {
@@ -130,8 +130,8 @@ impl<'a> Lanczos<'a> {
             }
         }
         lanczos.random.drawn = found.drawn;
-        lanczos.products = found.products;
-        lanczos.largest = found.largest;
+        lanczos.products.made = found.products;
+        lanczos.products.largest = found.largest;
         lanczos.examined = found.examined;
         lanczos.converged = found.converged;
         lanczos.sequence = found.sequence;

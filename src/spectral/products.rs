@@ -1,0 +1,93 @@
+//! Products that are counted and checked, and eigenpairs measured by them.
+
+use faer::Mat;
+
+use super::algebra::{combine, dots, gram};
+use super::{Basis, Eigenpairs, Which};
+use crate::operators::{Block, SymmetricOperator};
+use crate::{Error, Result};
+
+/// The products that a solver makes.
+pub(super) struct Products<'a> {
+    pub operator: &'a dyn SymmetricOperator,
+    /// Whose they are, for messages.
+    solver: &'static str,
+    /// How many.
+    pub made: usize,
+    /// The longest product, which for unit vectors is |λ₁|, as far as seen.
+    pub largest: f64,
+}
+
+impl<'a> Products<'a> {
+    /// None so far.
+    pub fn new(operator: &'a dyn SymmetricOperator, solver: &'static str) -> Products<'a> {
+        Products { operator, solver, made: 0, largest: 0.0 }
+    }
+
+    /// `A X`.
+    ///
+    /// # Errors
+    /// [`Error::NotFinite`] naming the product that is not finite, and the device's errors.
+    pub fn make(&mut self, x: &Block) -> Result<Block> {
+        let y = Block::zeros(self.operator.gpu(), x.stride(), x.len())?;
+        self.operator.apply(x, &y)?;
+        for square in dots(&y, &y)? {
+            self.made += 1;
+            if !square.is_finite() {
+                return Err(Error::NotFinite {
+                    quantity: format!("product {} of {}", self.made, self.solver),
+                    detail: "the operator overflows, or holds what is no number".into(),
+                });
+            }
+            self.largest = self.largest.max(square.sqrt());
+        }
+        Ok(y)
+    }
+
+    /// Orthonormal vectors as eigenpairs, with Rayleigh quotients and residuals by fresh products, `width` at a
+    /// time.
+    ///
+    /// # Errors
+    /// As [`Products::make`].
+    pub fn measure(
+        &mut self,
+        mut vectors: Basis,
+        width: usize,
+        which: Which,
+        tolerance: f64,
+    ) -> Result<Eigenpairs> {
+        let count = vectors.len();
+        vectors.reorthonormalise()?;
+        let (mut values, mut lengths) = (Vec::with_capacity(count), Vec::with_capacity(count));
+        for first in (0..count).step_by(width) {
+            let x = vectors.block(first..count.min(first + width))?;
+            let y = self.make(&x)?;
+            let (xx, xy) = (gram(&x, &x)?, gram(&x, &y)?);
+            let k = x.len();
+            let lambda = |i: usize| xy[(i, i)] / xx[(i, i)];
+            let minus = Mat::from_fn(k, k, |i, j| if i == j { -lambda(i) } else { 0.0 });
+            combine(minus.as_ref(), &x, &y, true)?; // A v − λ v
+            let rr = gram(&y, &y)?;
+            values.extend((0..k).map(lambda));
+            lengths.extend((0..k).map(|i| (rr[(i, i)] / xx[(i, i)]).sqrt()));
+        }
+        self.largest = values.iter().fold(self.largest, |largest, value| largest.max(value.abs()));
+        let residual = |i: usize| if self.largest > 0.0 { lengths[i] / self.largest } else { 0.0 };
+        // close values may have changed places
+        let mut order: Vec<usize> = (0..count).collect();
+        let rank = |i: usize| which.rank(values[i]);
+        order.sort_by(|&i, &j| rank(j).total_cmp(&rank(i)));
+        if !order.is_sorted() {
+            let q = Mat::from_fn(count, count, |i, j| if order[j] == i { 1.0 } else { 0.0 });
+            vectors.rotate(q.as_ref())?;
+        }
+        Ok(Eigenpairs {
+            values: order.iter().map(|&i| values[i]).collect(),
+            residuals: order.iter().map(|&i| residual(i)).collect(),
+            converged: order.iter().map(|&i| residual(i) <= tolerance).collect(),
+            complete: false,
+            vectors,
+            products: self.made,
+        })
+    }
+}
