@@ -66,7 +66,9 @@ mod options;
 mod orthonormalise;
 mod products;
 mod projection;
+mod quadrature;
 mod state;
+mod trace;
 mod width;
 
 pub use algebra::{Distribution, RandomVectors, Vectors, combine, combine_each, copy, dots, gram};
@@ -76,3 +78,7 @@ pub use lanczos::{Lanczos, eigenpairs};
 pub use lobpcg::{LobpcgOptions, Preconditioner, lobpcg};
 pub use options::{Eigenpairs, LanczosOptions, Progress, Which};
 pub use orthonormalise::{Orthonormal, orthonormalise};
+pub use quadrature::{Density, Quadrature, QuadratureOptions, quadrature};
+pub use trace::{
+    Estimate, Hutchinson, PowerIteration, hutch_plus_plus, hutchinson, power_iteration, x_trace,
+};
