@@ -62,7 +62,8 @@ enum Command {
     },
     /// Evaluate losses, gradients and curvature products of a checkpoint.
     Eval(eval::Eval),
-    /// Find eigenpairs of the Hessian, the Gauss–Newton matrix or the noise covariance, and compare them.
+    /// Find eigenpairs, density and trace of the Hessian, the Gauss–Newton matrix or the noise covariance, and
+    /// compare them.
     Spectrum(spectrum::Spectrum),
     /// Train by SGD.
     Train(train::Train),

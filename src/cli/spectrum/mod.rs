@@ -2,6 +2,7 @@
 
 mod comparison;
 mod eigen;
+mod estimates;
 
 use std::path::PathBuf;
 
@@ -15,7 +16,7 @@ use super::record::{self, RunRecord};
 use crate::data::{prepare_folder, read_parameters};
 use crate::net::{Network, Subspace};
 use crate::operators::{Curvature, Problem, layer_shape};
-use crate::spectral::{LanczosOptions, Which};
+use crate::spectral::{LanczosOptions, QuadratureOptions, Which};
 use crate::{Error, Result};
 
 /// An operator's name on the command line.
@@ -80,7 +81,7 @@ pub struct Spectrum {
     /// Only the weights of this fully connected layer, such as 2.weight.
     #[arg(long, value_name = "NAME")]
     layer: Option<String>,
-    /// How many eigenpairs; 10 unless something else is asked for.
+    /// How many eigenpairs; 10, or none where density or trace are asked for.
     #[arg(long, value_name = "K")]
     top: Option<usize>,
     #[arg(long, value_enum, default_value = "largest")]
@@ -97,9 +98,18 @@ pub struct Spectrum {
     /// Compare with this operator: overlap of the leading subspaces, diagonals, commutator; and a report.
     #[arg(long, value_enum, value_name = "OPERATOR")]
     compare: Option<Operator>,
-    /// Random vectors for what is estimated.
+    /// The density of the spectrum, by stochastic Lanczos quadrature.
+    #[arg(long)]
+    density: bool,
+    /// Trace, Frobenius norm and diagonal, with standard errors.
+    #[arg(long)]
+    trace: bool,
+    /// Random vectors for what is estimated: density, trace, commutator.
     #[arg(long, default_value_t = 10, value_name = "M")]
     probes: usize,
+    /// Lanczos steps of each random vector of the density.
+    #[arg(long, default_value_t = 80, value_name = "S")]
+    steps: usize,
     #[arg(long, default_value_t = 0)]
     seed: u64,
     /// Go on from where the folder's last run of the same command was stopped, if there is one.
@@ -128,7 +138,8 @@ impl Spectrum {
 
     /// K, where eigenpairs are wanted.
     fn count(&self, dim: usize) -> Result<Option<usize>> {
-        let count = self.top.or(Some(10.min(dim)));
+        let estimates_alone = (self.density || self.trace) && self.compare.is_none();
+        let count = self.top.or((!estimates_alone).then_some(10.min(dim)));
         match count {
             Some(count) if !(1..=dim).contains(&count) => {
                 Err(Error::argument("--top", count, format!("1 to {dim}, the number of parameters")))
@@ -150,6 +161,9 @@ impl Spectrum {
         }
         if self.probes < 2 {
             return Err(Error::argument("--probes", self.probes, "at least 2, for a standard error"));
+        }
+        if self.steps == 0 {
+            return Err(Error::argument("--steps", 0, "at least 1"));
         }
         if self.compare == Some(self.operator) {
             return Err(Error::argument(
@@ -178,7 +192,8 @@ impl Spectrum {
                 "loss": self.model.loss, "operator": self.operator.name(), "parameters": self.parameters,
                 "layer": self.layer, "top": count, "which": self.which(), "tolerance": self.tolerance,
                 "block": self.block, "max_products": self.max_products, "seed": self.seed,
-                "compare": self.compare.map(Operator::name), "probes": self.probes,
+                "compare": self.compare.map(Operator::name), "density": self.density, "trace": self.trace,
+                "probes": self.probes, "steps": self.steps,
             }),
         );
         let operator = problem.operator(self.operator.curvature(), &space)?;
@@ -223,6 +238,20 @@ impl Spectrum {
                 compared.tell(&mut lines);
                 results.insert("comparison".into(), compared.json());
             }
+        }
+        if self.density {
+            let options = QuadratureOptions { probes: self.probes, steps: self.steps, seed: self.seed };
+            // the eigenvalues' plot bears that name where there are any
+            let svg = if count.is_some() { "density.svg" } else { "spectrum.svg" };
+            let (line, value) = estimates::density(&self.out, svg, &operator, self.operator, &options)?;
+            lines.push(line);
+            results.insert("density".into(), value);
+        }
+        if self.trace {
+            let how_made = run.value().to_string();
+            let (told, value) = estimates::trace(&self.out, &operator, self.probes, self.seed, &how_made)?;
+            lines.extend(told);
+            results.insert("trace".into(), value);
         }
         let mut record = run.value();
         record["results"] = Value::Object(results.clone());
