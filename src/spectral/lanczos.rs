@@ -101,8 +101,7 @@ impl<'a> Lanczos<'a> {
                 Some(first) => self.follow(first)?,
                 None => self.examine()?,
             }
-            let next = self.products.made + self.projection.pending() + self.options.count;
-            if self.ended.is_none() && next > self.options.max_products() {
+            if self.ended.is_none() && !self.affords_more() {
                 self.ended = Some(false);
                 if self.sequence.is_some() {
                     self.leave_sequence();
@@ -110,6 +109,23 @@ impl<'a> Lanczos<'a> {
             }
         }
         Ok(self.ended.is_none())
+    }
+
+    /// Whether the budget has room for the next block, and the residuals after it.
+    fn affords_more(&self) -> bool {
+        self.products.made + self.projection.pending() + self.options.count <= self.options.max_products()
+    }
+
+    /// Goes on where a budget was spent, if there is a larger one now.
+    pub(super) fn go_on(&mut self) -> Result<()> {
+        if self.ended == Some(false) && self.affords_more() {
+            self.ended = None;
+            // a sequence that was cut off took the pending block with it
+            if self.projection.pending() == 0 {
+                self.add_pending(self.no_vectors()?, self.width)?;
+            }
+        }
+        Ok(())
     }
 
     /// How far it has come.

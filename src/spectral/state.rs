@@ -136,6 +136,7 @@ impl<'a> Lanczos<'a> {
         lanczos.converged = found.converged;
         lanczos.sequence = found.sequence;
         lanczos.ended = found.ended;
+        lanczos.go_on()?;
         Ok(lanczos)
     }
 }
