@@ -1,0 +1,213 @@
+//! Traces, norms and diagonals from products with random vectors.
+
+use faer::Mat;
+
+use super::algebra::{Distribution, RandomVectors, copy, dots};
+use super::products::Products;
+use super::{Basis, Estimate, Orthonormal, orthonormalise};
+use crate::operators::{Block, SymmetricOperator};
+use crate::{Error, Result};
+
+/// Random vectors that are multiplied at a time; the numbers do not depend on it.
+const BLOCK: usize = 16;
+
+/// What a product leaves of a unit vector that counts as nothing beside the longest one.
+const ROUNDING: f64 = 1e-6;
+
+/// Hands `A Z` to `each` for `probes` vectors z with entries ±1, a block at a time.
+fn probe(
+    operator: &dyn SymmetricOperator,
+    probes: usize,
+    seed: u64,
+    mut each: impl FnMut(&Block, &Block) -> Result<()>,
+) -> Result<()> {
+    if probes < 2 {
+        return Err(Error::argument("probes", probes, "at least 2, for a standard error"));
+    }
+    let mut random = RandomVectors::new(Distribution::Rademacher, seed);
+    let mut products = Products::new(operator, "the estimate");
+    for first in (0..probes).step_by(BLOCK) {
+        let z = random.draw(operator, BLOCK.min(probes - first))?;
+        each(&z, &products.make(&z)?)?;
+    }
+    Ok(())
+}
+
+/// tr A as the mean of `zᵀ A z` over random z with entries ±1 (Girard 1987, Hutchinson 1990). The standard error falls
+/// as 1/√M with the number M of products.
+///
+/// # Errors
+/// [`Error::Argument`] for less than two products, [`Error::NotFinite`] where one is not finite, and the device's
+/// errors.
+pub fn hutchinson(operator: &dyn SymmetricOperator, products: usize, seed: u64) -> Result<Estimate> {
+    let mut samples = Vec::with_capacity(products);
+    probe(operator, products, seed, |z, az| {
+        samples.extend(dots(z, az)?);
+        Ok(())
+    })?;
+    Ok(Estimate::of(&samples, products))
+}
+
+/// ‖A‖_F, from the mean of `‖A z‖²` over random z with entries ±1, which is `‖A‖_F²`. The standard error is that of the
+/// mean, to first order.
+///
+/// # Errors
+/// As [`hutchinson`].
+pub fn frobenius_norm(operator: &dyn SymmetricOperator, products: usize, seed: u64) -> Result<Estimate> {
+    let mut samples = Vec::with_capacity(products);
+    probe(operator, products, seed, |_, az| {
+        samples.extend(dots(az, az)?);
+        Ok(())
+    })?;
+    let square = Estimate::of(&samples, products);
+    let value = square.value.sqrt();
+    let standard_error = if value > 0.0 { square.standard_error / (2.0 * value) } else { 0.0 };
+    Ok(Estimate { value, standard_error, products })
+}
+
+/// A's diagonal as the mean of `z ⊙ A z` over random z with entries ±1 (Bekas, Kokiopoulou & Saad 2007): `[dim]`.
+///
+/// # Errors
+/// As [`hutchinson`].
+pub fn diagonal(operator: &dyn SymmetricOperator, products: usize, seed: u64) -> Result<Vec<Estimate>> {
+    let dim = operator.dim();
+    let (mut sums, mut squares, mut shift) = (vec![0.0; dim], vec![0.0; dim], Vec::new());
+    probe(operator, products, seed, |z, az| {
+        let flat = |block: &Block| -> Result<Vec<f32>> { Ok(operator.unpad(&block.download()?)) };
+        let samples: Vec<f64> = flat(z)?.iter().zip(flat(az)?).map(|(&z, az)| z as f64 * az as f64).collect();
+        if shift.is_empty() {
+            // sums of what the samples are off the first: their squares cancel less
+            shift = samples[..dim].to_vec();
+        }
+        for sample in samples.chunks_exact(dim) {
+            for (i, sample) in sample.iter().enumerate() {
+                sums[i] += sample - shift[i];
+                squares[i] += (sample - shift[i]).powi(2);
+            }
+        }
+        Ok(())
+    })?;
+    let m = products as f64;
+    let estimate = |i: usize| {
+        let variance = (squares[i] - sums[i] * sums[i] / m).max(0.0) / (m - 1.0);
+        Estimate { value: shift[i] + sums[i] / m, standard_error: (variance / m).sqrt(), products }
+    };
+    Ok((0..dim).map(estimate).collect())
+}
+
+/// tr A as the trace on the range of A times random vectors, and [`hutchinson`]'s estimate of the rest: a third of the
+/// products each for finding that range, for the trace on it and for the rest (Meyer, Musco, Musco & Woodruff 2021,
+/// Hutch++). For a matrix whose eigenvalues decay, the standard error falls as 1/M or faster.
+///
+/// # Errors
+/// [`Error::Argument`] for less than six products, [`Error::NotFinite`] where one is not finite, and the device's
+/// errors.
+pub fn hutch_plus_plus(operator: &dyn SymmetricOperator, products: usize, seed: u64) -> Result<Estimate> {
+    if products < 6 {
+        return Err(Error::argument("products", products, "at least 6"));
+    }
+    let mut random = RandomVectors::new(Distribution::Rademacher, seed);
+    let sketch = (products / 3).min(operator.dim());
+    let mut made = Products::new(operator, "the estimate");
+    let range = Range::of(&mut made, &random.draw(operator, sketch)?, &mut random)?;
+    let within: f64 = (0..sketch).map(|i| range.h[(i, i)]).sum();
+    if sketch == operator.dim() {
+        return Ok(Estimate { value: within, standard_error: 0.0, products: made.made });
+    }
+    let mut samples = Vec::new();
+    while made.made < products {
+        let g = random.draw(operator, BLOCK.min(products - made.made))?;
+        range.q.remove_from(&g)?;
+        samples.extend(dots(&g, &made.make(&g)?)?);
+    }
+    let rest = Estimate::of(&samples, made.made);
+    Ok(Estimate { value: within + rest.value, ..rest })
+}
+
+/// tr A as the mean of M/2 estimates, each of which takes the trace on the range of A times all random vectors but one,
+/// and estimates the rest from that one (Epperly, Tropp & Webber 2024, XTrace). Its standard error falls faster with the
+/// number M of products than that of [`hutch_plus_plus`], because all vectors serve both ends.
+///
+/// # Errors
+/// [`Error::Argument`] for less than four products, [`Error::NotFinite`] where one is not finite, and the device's
+/// errors.
+pub fn xtrace(operator: &dyn SymmetricOperator, products: usize, seed: u64) -> Result<Estimate> {
+    if products < 4 {
+        return Err(Error::argument("products", products, "at least 4"));
+    }
+    let dim = operator.dim();
+    let mut random = RandomVectors::new(Distribution::Gaussian, seed);
+    let m = (products / 2).min(dim);
+    let mut made = Products::new(operator, "the estimate");
+    let omega = random.draw(operator, m)?;
+    let Range { q, h, r, .. } = Range::of(&mut made, &omega, &mut random)?;
+    let within: f64 = (0..m).map(|i| h[(i, i)]).sum();
+    if m == dim {
+        return Ok(Estimate { value: within, standard_error: 0.0, products: made.made });
+    }
+    let w = q.project(&omega)?; // QᵀΩ
+    let squares = dots(&omega, &omega)?;
+    let s = left_out(&r)?;
+    let sample = |i: usize| {
+        let (s, w, aw) = (s.col(i), w.col(i), r.col(i)); // QᵀAω = R e_i
+        let along: f64 = s.transpose() * w;
+        // ω − Q u is what the range without ω's own part leaves of ω
+        let u = w - s * along;
+        let rest = w.transpose() * aw - 2.0 * (u.transpose() * aw) + u.transpose() * &h * &u;
+        // of the right length for a vector in what is left of the space
+        let left = squares[i] - u.squared_norm_l2();
+        let room = (dim - m) as f64 + s.squared_norm_l2().round();
+        within - s.transpose() * &h * s + rest * room / left
+    };
+    Ok(Estimate::of(&(0..m).map(sample).collect::<Vec<_>>(), made.made))
+}
+
+/// An orthonormal basis Q of the range of `A Ω = Q R`, and `H = QᵀAQ`.
+struct Range {
+    q: Basis,
+    h: Mat<f64>,
+    r: Mat<f64>,
+}
+
+impl Range {
+    fn of(products: &mut Products, omega: &Block, random: &mut RandomVectors) -> Result<Range> {
+        let (operator, m) = (products.operator, omega.len());
+        let none = Basis::new(operator.gpu(), operator.stride(), 1)?;
+        let y = Block::zeros(operator.gpu(), operator.stride(), m)?;
+        for first in (0..m).step_by(BLOCK) {
+            let range = first..m.min(first + BLOCK);
+            let z = Block::zeros(operator.gpu(), operator.stride(), range.len())?;
+            copy((omega, range.clone()), &z)?;
+            copy(&products.make(&z)?, (&y, range))?;
+        }
+        let floor = ROUNDING * products.largest;
+        let Orthonormal { q: block, r, .. } = orthonormalise(operator, &none, y, m, floor, random)?;
+        let mut q = Basis::new(operator.gpu(), operator.stride(), m)?;
+        q.append(&block)?;
+        let mut h = Mat::zeros(m, m);
+        for first in (0..m).step_by(BLOCK) {
+            let range = first..m.min(first + BLOCK);
+            let az = products.make(&q.block(range.clone())?)?;
+            h.subcols_mut(range.start, range.len()).copy_from(&q.project(&az)?);
+        }
+        Ok(Range { q, h, r })
+    }
+}
+
+/// For each column of `R`, the unit vector of its space that is orthogonal to all other columns: the direction of the
+/// range that this column alone reaches. 0 where R is singular to rounding: the others then reach all of the range.
+fn left_out(r: &Mat<f64>) -> Result<Mat<f64>> {
+    let m = r.ncols();
+    let svd = r.thin_svd().map_err(|error| Error::NotFinite {
+        quantity: "the singular values of a random matrix's products".into(),
+        detail: format!("{error:?}"),
+    })?;
+    let sigma = svd.S().column_vector();
+    if sigma[m - 1] <= ROUNDING * sigma[0] {
+        return Ok(Mat::zeros(m, m));
+    }
+    // R⁻ᵀ = U Σ⁻¹ Vᵀ
+    let scaled = Mat::from_fn(m, m, |i, j| svd.U()[(i, j)] / sigma[j]);
+    let inverse = scaled * svd.V().transpose();
+    Ok(Mat::from_fn(m, m, |i, j| inverse[(i, j)] / inverse.col(j).norm_l2()))
+}
