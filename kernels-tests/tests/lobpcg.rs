@@ -29,13 +29,18 @@ fn experiment() {
     for tolerance in [1e-3, 1e-5] {
         for (name, values, count) in &spectra {
             let a = Prescribed::new(gpu(), values.clone(), 2);
-            for which in [Which::Largest, Which::Smallest] {
+            for which in if count == &1 || *name == "hessian-like" {
+                vec![Which::Largest]
+            } else {
+                vec![Which::Largest, Which::Smallest]
+            } {
                 let o = LobpcgOptions { which, tolerance, ..LobpcgOptions::new(*count) };
                 let t = std::time::Instant::now();
                 let p = lobpcg(&a, &o, None).unwrap();
                 let t1 = t.elapsed().as_secs_f64();
-                let l: Vec<_> = [1, 4, 16]
-                    .map(|b| {
+                let l: Vec<usize> = [1, 4, 16][..0]
+                    .iter()
+                    .map(|&b| {
                         let o = LanczosOptions {
                             which,
                             tolerance,
@@ -44,7 +49,7 @@ fn experiment() {
                         };
                         eigenpairs(&a, o).unwrap().products
                     })
-                    .into();
+                    .collect();
                 let bad = p.converged.iter().filter(|c| !**c).count();
                 println!(
                     "{tolerance:e} {name} {which:?} k={count}: lobpcg {} ({bad} bad, {t1:.2}s), lanczos b=1,4,16 {l:?}",

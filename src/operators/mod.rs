@@ -21,6 +21,7 @@
 mod block;
 mod curvature;
 mod dense;
+mod family;
 mod layer;
 mod pass;
 mod problem;
@@ -29,6 +30,7 @@ mod samples;
 pub use block::Block;
 pub use curvature::{Curvature, CurvatureOperator};
 pub use dense::DenseMatrix;
+pub use family::{OperatorFamily, Several};
 pub use layer::{LayerCurvature, LayerMoments, layer_shape};
 pub use problem::{LossReport, Problem};
 pub use samples::{SampleFactors, SampleSpectra};
@@ -63,16 +65,20 @@ pub trait SymmetricOperator {
     /// Flat vectors `[K, dim]` as they lie on the device, `[K, stride]`. Unless an operator says otherwise,
     /// the coordinates stand first and zeros after them.
     fn pad(&self, flat: &[f32]) -> Vec<f32> {
-        let (dim, stride) = (self.dim(), self.stride());
-        let mut padded = vec![0.0; flat.len() / dim * stride];
-        for (from, to) in flat.chunks_exact(dim).zip(padded.chunks_exact_mut(stride)) {
-            to[..dim].copy_from_slice(from);
-        }
-        padded
+        pad_behind(flat, self.dim(), self.stride())
     }
 
     /// The other way round.
     fn unpad(&self, padded: &[f32]) -> Vec<f32> {
         padded.chunks_exact(self.stride()).flat_map(|vector| &vector[..self.dim()]).copied().collect()
     }
+}
+
+/// Flat vectors `[K, dim]` with zeros behind each: `[K, stride]`.
+fn pad_behind(flat: &[f32], dim: usize, stride: usize) -> Vec<f32> {
+    let mut padded = vec![0.0; flat.len() / dim * stride];
+    for (from, to) in flat.chunks_exact(dim).zip(padded.chunks_exact_mut(stride)) {
+        to[..dim].copy_from_slice(from);
+    }
+    padded
 }

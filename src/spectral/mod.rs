@@ -59,26 +59,31 @@
 
 mod algebra;
 mod basis;
+mod batched;
 mod comparison;
+mod estimate;
 mod lanczos;
 mod lobpcg;
 mod options;
 mod orthonormalise;
+mod power;
 mod products;
 mod projection;
 mod quadrature;
+mod recurrence;
 mod state;
 mod trace;
 mod width;
 
 pub use algebra::{Distribution, RandomVectors, Vectors, combine, combine_each, copy, dots, gram};
 pub use basis::Basis;
+pub use batched::{FamilyEigenpairs, FamilyOptions, family_eigenpairs};
 pub use comparison::Comparison;
+pub use estimate::Estimate;
 pub use lanczos::{Lanczos, eigenpairs};
 pub use lobpcg::{LobpcgOptions, Preconditioner, lobpcg};
 pub use options::{Eigenpairs, LanczosOptions, Progress, Which};
 pub use orthonormalise::{Orthonormal, orthonormalise};
-pub use quadrature::{Density, Quadrature, QuadratureOptions, quadrature};
-pub use trace::{
-    Estimate, Hutchinson, PowerIteration, hutch_plus_plus, hutchinson, power_iteration, x_trace,
-};
+pub use power::{LargestMagnitude, power_iteration};
+pub use quadrature::{Density, LogDensity, Quadrature, QuadratureOptions, Rule, quadrature};
+pub use trace::{diagonal, frobenius_norm, hutch_plus_plus, hutchinson, xtrace};

@@ -1,249 +1,221 @@
-//! Spectral densities by stochastic Lanczos quadrature (Ubaru, Chen & Saad 2017).
+//! The density of a spectrum, and integrals over it, by stochastic Lanczos quadrature.
 //!
-//! S steps of Lanczos from a random vector make a tridiagonal T, whose eigenvalues θ and squared first components w
-//! of eigenvectors are the nodes and weights of Gauss's quadrature for that vector (Golub & Welsch 1969):
-//! `Σ w f(θ)` estimates `tr f(A) / D`, exactly for polynomials up to degree 2 S − 1 but for what the vector is.
+//! ```text
+//! ∫ f dμ = (1/D) tr f(A) ≈ (1/M) Σ_i Σ_j w_ij f(θ_ij)      θ_i, w_i: Gauss nodes and weights of probe i
+//! ```
+//!
+//! S steps of Lanczos from a unit vector z make a tridiagonal T, whose eigenvalues are the nodes, and the squares of
+//! whose eigenvectors' first coordinates are the weights, of a quadrature that gives `zᵀ f(A) z` exactly for
+//! polynomials f of degree 2 S − 1 (Golub & Meurant 1994; for traces, Bai, Fahey & Golub 1996 and Ubaru, Chen & Saad
+//! 2017; for networks' Hessians, Ghorbani, Krishnan & Xiao 2019). The mean over random z is the mean over the spectrum.
 
-use faer::{Mat, Side};
+use std::f64::consts::PI;
+use std::ops::Range;
 
-use super::algebra::{Distribution, RandomVectors, combine_each, copy, dots};
-use super::products::Products;
-use crate::operators::{Block, SymmetricOperator};
+use super::algebra::Distribution;
+use super::recurrence::{Recurrences, groups};
+use super::{Estimate, Which};
+use crate::gpu::Gpu;
+use crate::operators::{Block, OperatorFamily, SymmetricOperator};
 use crate::{Error, Result};
 
-/// Below this share of |λ₁|, what a step leaves is rounding, and an eigenvalue counts as zero.
-const ROUNDING: f64 = 1e-6;
-
-/// What [`quadrature`] is to make.
+/// What [`quadrature`] makes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct QuadratureOptions {
-    /// M, the random vectors, which are advanced together.
+    /// M, random vectors with entries ±1/√D.
     pub probes: usize,
-    /// S, the products that each gets.
+    /// S, Lanczos steps from each.
     pub steps: usize,
     pub seed: u64,
 }
 
-/// Nodes and weights of Gauss's quadrature, for each of M random vectors.
+/// One probe's Gauss quadrature.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rule {
+    /// θ, in ascending order: `[S]`, or `[D]` where that is less.
+    pub nodes: Vec<f64>,
+    /// w, which sum to 1.
+    pub weights: Vec<f64>,
+}
+
+/// The spectrum's measure μ, in which each of D eigenvalues weighs 1/D, as M quadratures.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Quadrature {
-    /// `(θ, w)` of each probe, θ ascending; `Σ w = 1`.
-    pub rules: Vec<Vec<(f64, f64)>>,
+    pub rules: Vec<Rule>,
     /// Products spent.
     pub products: usize,
 }
 
-/// A density on a grid.
+/// A density on equidistant points.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Density {
-    /// λ
-    pub at: Vec<f64>,
-    /// Its mean over the probes.
-    pub density: Vec<f64>,
-    /// The mean's standard error.
-    pub standard_error: Vec<f64>,
+    pub points: Vec<f64>,
+    /// The mean over the probes at each point, per unit of the axis.
+    pub values: Vec<f64>,
+    /// Of the values.
+    pub standard_errors: Vec<f64>,
 }
 
-/// The Lanczos vectors of all probes, step after step, as many on the device as half of the memory budget holds, the
-/// others on the host.
-struct Vectors {
-    probes: usize,
-    device: Block,
-    host: Vec<Vec<f32>>,
-    steps: usize,
+/// A density over the logarithm of the eigenvalues' magnitude, by their sign.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LogDensity {
+    /// Of the positive eigenvalues, over log₁₀ λ.
+    pub positive: Density,
+    /// Of the negative ones, over log₁₀ |λ|.
+    pub negative: Density,
+    /// The share of the spectrum that is too small for the axis.
+    pub below: Estimate,
 }
 
-impl Vectors {
-    fn new(operator: &dyn SymmetricOperator, options: &QuadratureOptions) -> Result<Vectors> {
-        let bytes = (4 * operator.stride() * options.probes) as u64;
-        let fit = (operator.gpu().memory_budget() / 2 / bytes).clamp(1, options.steps as u64) as usize;
-        let device = Block::zeros(operator.gpu(), operator.stride(), fit * options.probes)?;
-        Ok(Vectors { probes: options.probes, device, host: Vec::new(), steps: 0 })
+/// One operator as that many.
+struct Repeated<'a> {
+    operator: &'a dyn SymmetricOperator,
+    count: usize,
+}
+
+impl OperatorFamily for Repeated<'_> {
+    fn gpu(&self) -> &Gpu {
+        self.operator.gpu()
     }
 
-    fn push(&mut self, v: &Block) -> Result<()> {
-        let at = self.steps * self.probes;
-        if at < self.device.len() {
-            copy(v, (&self.device, at..at + self.probes))?;
-        } else {
-            self.host.push(v.download()?);
-        }
-        self.steps += 1;
-        Ok(())
+    fn count(&self) -> usize {
+        self.count
     }
 
-    /// Takes what each probe's vectors have of its own w out of it; adds the components to `c`, `[steps, M]`.
-    fn remove_from(&self, w: &Block, c: &mut [f64]) -> Result<()> {
-        let mut remove = |v: (&Block, std::ops::Range<usize>), first: usize| -> Result<()> {
-            let part = dots(v.clone(), w)?;
-            let minus: Vec<f64> = part.iter().map(|c| -c).collect();
-            c[first..first + part.len()].iter_mut().zip(&part).for_each(|(c, part)| *c += part);
-            combine_each(&minus, v, w, true)
-        };
-        let held = self.device.len().min(self.steps * self.probes);
-        remove((&self.device, 0..held), 0)?;
-        for (i, values) in self.host.iter().enumerate() {
-            let block = Block::upload(w.gpu(), w.stride(), values)?;
-            remove((&block, 0..self.probes), held + i * self.probes)?;
-        }
-        Ok(())
+    fn dim(&self) -> usize {
+        self.operator.dim()
+    }
+
+    fn stride(&self) -> usize {
+        self.operator.stride()
+    }
+
+    fn apply(&self, _: Range<usize>, x: &Block, y: &Block) -> Result<()> {
+        self.operator.apply(x, y)
+    }
+
+    fn pad(&self, flat: &[f32]) -> Vec<f32> {
+        self.operator.pad(flat)
     }
 }
 
-/// Nodes and weights from `options.probes` random vectors (±1 in each coordinate), all in one block.
-///
-/// Each is kept orthogonal to its own earlier vectors by two passes against all of them. One whose space is
-/// exhausted before the last step stops there; its rule is exact then.
+/// The quadratures of M probes, whose products are made together as far as the memory budget has room for their bases.
 ///
 /// # Errors
-/// [`Error::Argument`] for no probes or steps, [`Error::NotFinite`] where a product is not finite, and the
-/// device's errors.
+/// [`Error::Argument`] where an option is 0, [`Error::NotFinite`] where a product is not finite, and the device's
+/// errors.
 pub fn quadrature(operator: &dyn SymmetricOperator, options: &QuadratureOptions) -> Result<Quadrature> {
-    let QuadratureOptions { probes, steps, seed } = *options;
-    for (name, value) in [("probes", probes), ("steps", steps)] {
+    for (name, value) in [("probes", options.probes), ("steps", options.steps)] {
         if value == 0 {
-            return Err(Error::argument(name, 0, "at least 1"));
+            return Err(Error::argument(name, value, "at least 1"));
         }
     }
-    let steps = steps.min(operator.dim());
-    let mut products = Products::new(operator, "stochastic Lanczos quadrature");
-    let mut vectors = Vectors::new(operator, &QuadratureOptions { steps, ..*options })?;
-    let drawn = RandomVectors::new(Distribution::Rademacher, seed).draw(operator, probes)?;
-    let mut v = scaled(&drawn, &vec![1.0 / (operator.dim() as f64).sqrt(); probes])?;
-    let mut diagonal = vec![Vec::new(); probes]; // of T, each probe's
-    let mut beside = vec![Vec::new(); probes];
-    let mut going = vec![true; probes];
-    for step in 0..steps {
-        vectors.push(&v)?;
-        let w = products.make(&v)?;
-        let mut c = vec![0.0; (step + 1) * probes];
-        vectors.remove_from(&w, &mut c)?;
-        vectors.remove_from(&w, &mut c)?;
-        let lengths: Vec<f64> = dots(&w, &w)?.into_iter().map(f64::sqrt).collect();
-        let mut scales = vec![0.0; probes];
-        for p in 0..probes {
-            if !going[p] {
-                continue;
-            }
-            diagonal[p].push(c[step * probes + p]);
-            going[p] = lengths[p] > ROUNDING * products.largest && step + 1 < steps;
-            if going[p] {
-                beside[p].push(lengths[p]);
-                scales[p] = 1.0 / lengths[p];
-            }
+    let steps = options.steps.min(operator.dim());
+    let family = Repeated { operator, count: options.probes };
+    let mut rules = Vec::with_capacity(options.probes);
+    for members in groups(&family, steps) {
+        let count = members.len();
+        let mut recurrences =
+            Recurrences::new(&family, members, steps, Distribution::Rademacher, options.seed)?;
+        for _ in 0..steps {
+            recurrences.step()?;
         }
-        if !going.contains(&true) {
-            break;
+        for i in 0..count {
+            let ritz = recurrences.ritz(i, Which::Smallest)?;
+            let weights = ritz.vectors.row(0).iter().map(|first| first * first).collect();
+            rules.push(Rule { nodes: ritz.values, weights });
         }
-        v = scaled(&w, &scales)?;
     }
-    let rules = diagonal.iter().zip(&beside).map(|(diagonal, beside)| rule(diagonal, beside));
-    Ok(Quadrature { rules: rules.collect::<Result<_>>()?, products: products.made })
+    Ok(Quadrature { rules, products: options.probes * steps })
 }
 
-/// `c_i x_i`.
-fn scaled(x: &Block, c: &[f64]) -> Result<Block> {
-    let y = Block::zeros(x.gpu(), x.stride(), x.len())?;
-    combine_each(c, x, &y, false)?;
-    Ok(y)
-}
-
-/// The rule of a tridiagonal matrix.
-fn rule(diagonal: &[f64], beside: &[f64]) -> Result<Vec<(f64, f64)>> {
-    let t = Mat::from_fn(diagonal.len(), diagonal.len(), |i, j| match i.abs_diff(j) {
-        0 => diagonal[i],
-        1 => beside[i.min(j)],
-        _ => 0.0,
-    });
-    let pairs = t.self_adjoint_eigen(Side::Lower).map_err(|error| Error::NotFinite {
-        quantity: "a tridiagonal matrix's eigenvalues".into(),
-        detail: format!("{error:?}"),
-    })?;
-    let (u, theta) = (pairs.U(), pairs.S().column_vector());
-    Ok((0..diagonal.len()).map(|i| (theta[i], u[(0, i)].powi(2))).collect())
-}
-
-/// Mean and its standard error; none of the latter from a single value.
-pub(super) fn mean_with_error(values: &[f64]) -> (f64, f64) {
-    let n = values.len() as f64;
-    let mean = values.iter().sum::<f64>() / n;
-    let variance = values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / (n - 1.0);
-    (mean, if values.len() > 1 { (variance / n).sqrt() } else { 0.0 })
+impl Rule {
+    /// `Σ_j w_j f(θ_j)`
+    fn integral(&self, f: impl Fn(f64) -> f64) -> f64 {
+        self.nodes.iter().zip(&self.weights).map(|(&node, &weight)| weight * f(node)).sum()
+    }
 }
 
 impl Quadrature {
-    /// `tr f(A) / D` with its standard error over the probes (0 for one probe).
-    pub fn integrate(&self, f: impl Fn(f64) -> f64) -> (f64, f64) {
-        let of_rule = |rule: &Vec<(f64, f64)>| rule.iter().map(|&(theta, w)| w * f(theta)).sum();
-        mean_with_error(&self.rules.iter().map(of_rule).collect::<Vec<f64>>())
+    /// `∫ f dμ`, the mean of f over the spectrum; D times it is tr f(A).
+    pub fn integral(&self, f: impl Fn(f64) -> f64) -> Estimate {
+        let samples: Vec<f64> = self.rules.iter().map(|rule| rule.integral(&f)).collect();
+        Estimate::of(&samples, self.products)
     }
 
-    /// The smallest and the largest node.
+    /// `∫ λ^j dμ`, exact but for the choice of probes up to j = 2 S − 1.
+    pub fn moment(&self, j: u32) -> Estimate {
+        self.integral(|node| node.powi(j as i32))
+    }
+
+    /// Smallest and largest node.
     pub fn range(&self) -> (f64, f64) {
-        let nodes = || self.rules.iter().flatten().map(|node| node.0);
+        let nodes = || self.rules.iter().flat_map(|rule| rule.nodes.iter().copied());
         (nodes().fold(f64::INFINITY, f64::min), nodes().fold(f64::NEG_INFINITY, f64::max))
     }
 
-    /// The density of eigenvalues, its integral 1, on `points` values of λ, each node broadened to a normal
-    /// distribution whose deviation is `broadening` of the nodes' range.
+    /// μ, broadened by a Gaussian of standard deviation `sigma`, on that many points from five sigma below the smallest
+    /// node to five above the largest. Times the distance of the points, its values sum to 1.
     ///
     /// # Errors
-    /// [`Error::Argument`] for fewer than two points or a broadening that is not positive.
-    pub fn density(&self, points: usize, broadening: f64) -> Result<Density> {
-        let (low, high) = self.range();
-        let span = if high > low { high - low } else { high.abs().max(1.0) };
-        self.broadened(points, broadening * span, (low, high), Some, |at| at)
+    /// [`Error::Argument`] where sigma is not positive, or smaller than the distance of the points.
+    pub fn density(&self, points: usize, sigma: f64) -> Result<Density> {
+        let axis = axis(self.range(), points, sigma)?;
+        Ok(self.broadened(axis, sigma, Some))
     }
 
-    /// The density of log₁₀ |λ| of the eigenvalues that have the sign of `sign`, on a grid of |λ|, with `broadening`
-    /// in decades. Its integral over log₁₀ |λ| is the share of such eigenvalues; those below 1e-6 |λ₁|, which are
-    /// rounding, are left out.
+    /// μ over log₁₀ |λ|, broadened by a Gaussian of standard deviation `sigma` decades, on that many points from five
+    /// sigma below `smallest` to five above the largest node's magnitude. What is smaller in magnitude than `smallest`
+    /// is left out. Times the distance of the points, the values of both signs and `below` sum to 1.
     ///
     /// # Errors
-    /// [`Error::Argument`] as by [`Quadrature::density`], and where no node has that sign.
-    pub fn log_density(&self, sign: f64, points: usize, broadening: f64) -> Result<Density> {
-        let (low, high) = self.range();
-        let floor = ROUNDING * low.abs().max(high.abs());
-        let place = |theta: f64| (theta * sign.signum() > floor).then(|| theta.abs().log10());
-        let places = || self.rules.iter().flatten().filter_map(|node| place(node.0));
-        let range = (places().fold(f64::INFINITY, f64::min), places().fold(f64::NEG_INFINITY, f64::max));
-        if range.0 > range.1 {
-            let found = format!("no eigenvalue with the sign of {sign}");
-            return Err(Error::argument("logarithmic density", found, "at least one"));
-        }
-        self.broadened(points, broadening, range, place, |at| 10f64.powf(at))
-    }
-
-    fn broadened(
-        &self,
-        points: usize,
-        deviation: f64,
-        (low, high): (f64, f64),
-        place: impl Fn(f64) -> Option<f64>,
-        back: impl Fn(f64) -> f64,
-    ) -> Result<Density> {
-        if points < 2 {
-            return Err(Error::argument("points", points, "at least 2"));
-        }
-        // also false for NaN
-        let positive = deviation > 0.0 && deviation.is_finite();
+    /// [`Error::Argument`] where `smallest` or sigma is not positive, or sigma smaller than the distance of the points.
+    pub fn log_density(&self, points: usize, sigma: f64, smallest: f64) -> Result<LogDensity> {
+        let positive = smallest > 0.0 && smallest.is_finite();
         if !positive {
-            return Err(Error::argument("broadening", deviation, "a number above 0"));
+            return Err(Error::argument("smallest", smallest, "a number above 0"));
         }
-        // beyond five deviations there is nothing to see
-        let (low, high) = (low - 5.0 * deviation, high + 5.0 * deviation);
-        let mut density = Density { at: vec![], density: vec![], standard_error: vec![] };
-        for i in 0..points {
-            let at = low + (high - low) * i as f64 / (points - 1) as f64;
-            let normal = |theta: f64| {
-                let z = (at - theta) / deviation;
-                (-0.5 * z * z).exp() / (deviation * (2.0 * std::f64::consts::PI).sqrt())
-            };
-            let (mean, error) = self.integrate(|theta| place(theta).map_or(0.0, normal));
-            density.at.push(back(at));
-            density.density.push(mean);
-            density.standard_error.push(error);
-        }
-        Ok(density)
+        let (low, high) = self.range();
+        let ends = (smallest.log10(), high.abs().max(low.abs()).max(smallest).log10());
+        let axis = axis(ends, points, sigma)?;
+        let end = |sign: f64| move |node: f64| (sign * node >= smallest).then(|| (sign * node).log10());
+        Ok(LogDensity {
+            positive: self.broadened(axis.clone(), sigma, end(1.0)),
+            negative: self.broadened(axis, sigma, end(-1.0)),
+            below: self.integral(|node| if node.abs() < smallest { 1.0 } else { 0.0 }),
+        })
     }
+
+    /// The density of the nodes at the places that `place` gives them.
+    fn broadened(&self, points: Vec<f64>, sigma: f64, place: impl Fn(f64) -> Option<f64>) -> Density {
+        let height = 1.0 / (sigma * (2.0 * PI).sqrt());
+        let at = |point: f64| {
+            self.integral(|node| {
+                let from_node = |place: f64| height * (-0.5 * ((point - place) / sigma).powi(2)).exp();
+                place(node).map_or(0.0, from_node)
+            })
+        };
+        let (values, standard_errors) =
+            points.iter().map(|&point| at(point)).map(|e| (e.value, e.standard_error)).unzip();
+        Density { points, values, standard_errors }
+    }
+}
+
+/// Points from five sigma before the first to five behind the last.
+fn axis((first, last): (f64, f64), points: usize, sigma: f64) -> Result<Vec<f64>> {
+    let positive = sigma > 0.0 && sigma.is_finite();
+    if !positive {
+        return Err(Error::argument("sigma", sigma, "a number above 0"));
+    }
+    let (first, last) = (first - 5.0 * sigma, last + 5.0 * sigma);
+    let distance = (last - first) / (points.max(2) - 1) as f64;
+    // of points further apart than that, the sum of a Gaussian depends on where they lie
+    if distance > sigma {
+        return Err(Error::argument(
+            "sigma",
+            sigma,
+            format!("at least {distance}, the distance of {points} points"),
+        ));
+    }
+    Ok((0..points).map(|i| first + i as f64 * distance).collect())
 }

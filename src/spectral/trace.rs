@@ -1,254 +1,213 @@
-//! Traces, Frobenius norms and diagonals from products with random vectors; the largest eigenvalue by power
-//! iteration.
+//! Traces, norms and diagonals from products with random vectors.
 
-use faer::{Mat, Scale};
+use faer::Mat;
 
-use super::algebra::{Distribution, RandomVectors, combine, dots, gram};
-use super::basis::Basis;
-use super::orthonormalise::orthonormalise;
+use super::algebra::{Distribution, RandomVectors, copy, dots};
 use super::products::Products;
-use super::quadrature::mean_with_error;
+use super::{Basis, Estimate, Orthonormal, orthonormalise};
 use crate::operators::{Block, SymmetricOperator};
 use crate::{Error, Result};
 
-/// Vectors that are multiplied at a time.
-const AT_ONCE: usize = 16;
+/// Random vectors that are multiplied at a time; the numbers do not depend on it.
+const BLOCK: usize = 16;
 
-/// An estimate and how far it may be off.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Estimate {
-    pub value: f64,
-    /// Over what was drawn.
-    pub standard_error: f64,
-    /// Products spent.
-    pub products: usize,
-}
+/// What a product leaves of a unit vector that counts as nothing beside the longest one.
+const ROUNDING: f64 = 1e-6;
 
-/// What products with random vectors tell at once.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Hutchinson {
-    /// `tr A = E zᵀ A z`
-    pub trace: Estimate,
-    /// `‖A‖_F = √(E ‖A z‖²)`
-    pub frobenius: Estimate,
-    /// `A_ii = E z_i (A z)_i`, `[dim]`
-    pub diagonal: Vec<f64>,
-    /// Its standard errors, `[dim]`.
-    pub diagonal_standard_error: Vec<f64>,
-}
-
-fn at_least(name: &str, found: usize, least: usize) -> Result<()> {
-    if found < least {
-        return Err(Error::argument(name, found, format!("at least {least}")));
+/// Hands `A Z` to `each` for `probes` vectors z with entries ±1, a block at a time.
+fn probe(
+    operator: &dyn SymmetricOperator,
+    probes: usize,
+    seed: u64,
+    mut each: impl FnMut(&Block, &Block) -> Result<()>,
+) -> Result<()> {
+    if probes < 2 {
+        return Err(Error::argument("probes", probes, "at least 2, for a standard error"));
+    }
+    let mut random = RandomVectors::new(Distribution::Rademacher, seed);
+    let mut products = Products::new(operator, "the estimate");
+    for first in (0..probes).step_by(BLOCK) {
+        let z = random.draw(operator, BLOCK.min(probes - first))?;
+        each(&z, &products.make(&z)?)?;
     }
     Ok(())
 }
 
-/// Trace, Frobenius norm and diagonal from `probes` vectors of ±1 (Hutchinson 1989; the diagonal: Bekas, Kokiopoulou
-/// & Saad 2007).
+/// tr A as the mean of `zᵀ A z` over random z with entries ±1 (Girard 1987, Hutchinson 1990). The standard error falls
+/// as 1/√M with the number M of products.
 ///
 /// # Errors
-/// [`Error::Argument`] for fewer than two probes, [`Error::NotFinite`] where a product is not finite, and the
-/// device's errors.
-pub fn hutchinson(operator: &dyn SymmetricOperator, probes: usize, seed: u64) -> Result<Hutchinson> {
-    at_least("probes", probes, 2)?;
-    let mut products = Products::new(operator, "Hutchinson's estimate");
-    let mut random = RandomVectors::new(Distribution::Rademacher, seed);
-    let (mut traces, mut squares) = (Vec::new(), Vec::new());
-    let (mut sum, mut sum_of_squares) = (vec![0.0; operator.dim()], vec![0.0; operator.dim()]);
-    for first in (0..probes).step_by(AT_ONCE) {
-        let z = random.draw(operator, AT_ONCE.min(probes - first))?;
-        let az = products.make(&z)?;
-        traces.extend(dots(&z, &az)?);
-        squares.extend(dots(&az, &az)?);
-        let [flat, product] = [&z, &az].map(|block| block.download().map(|v| operator.unpad(&v)));
-        for (i, (z, az)) in flat?.iter().zip(product?).enumerate() {
-            let value = f64::from(z * az);
-            sum[i % operator.dim()] += value;
-            sum_of_squares[i % operator.dim()] += value * value;
-        }
-    }
-    let n = probes as f64;
-    let spread = |(sum, squares): (&f64, &f64)| ((squares - sum * sum / n).max(0.0) / (n - 1.0) / n).sqrt();
-    let (trace, trace_error) = mean_with_error(&traces);
-    let (square, square_error) = mean_with_error(&squares);
-    let norm = square.sqrt();
-    let estimate = |value, standard_error| Estimate { value, standard_error, products: probes };
-    Ok(Hutchinson {
-        trace: estimate(trace, trace_error),
-        frobenius: estimate(norm, if norm > 0.0 { square_error / (2.0 * norm) } else { 0.0 }),
-        diagonal_standard_error: sum.iter().zip(&sum_of_squares).map(spread).collect(),
-        diagonal: sum.iter().map(|sum| sum / n).collect(),
-    })
-}
-
-/// `A X`, a few vectors at a time.
-fn multiply(products: &mut Products, x: &Block) -> Result<Block> {
-    let y = Block::zeros(x.gpu(), x.stride(), x.len())?;
-    for first in (0..x.len()).step_by(AT_ONCE) {
-        let range = first..x.len().min(first + AT_ONCE);
-        let some = Block::zeros(x.gpu(), x.stride(), range.len())?;
-        super::copy((x, range.clone()), &some)?;
-        super::copy(&products.make(&some)?, (&y, range))?;
-    }
-    Ok(y)
-}
-
-/// Orthonormal vectors that span those of `y`, and R with `Y = Q R`.
-fn span(operator: &dyn SymmetricOperator, y: Block, random: &mut RandomVectors) -> Result<(Block, Mat<f64>)> {
-    let none = Basis::new(operator.gpu(), operator.stride(), 1)?;
-    let width = y.len();
-    let made = orthonormalise(operator, &none, y, width, 0.0, random)?;
-    Ok((made.q, made.r))
-}
-
-/// The trace by Hutch++ (Meyer, Musco, Musco & Woodruff 2021): exact on the range of a sketch, Hutchinson's on the
-/// rest; a third of the products each for the sketch, its range and the rest.
-///
-/// # Errors
-/// [`Error::Argument`] for fewer than six products, [`Error::NotFinite`] where a product is not finite, and the
-/// device's errors.
-pub fn hutch_plus_plus(operator: &dyn SymmetricOperator, products: usize, seed: u64) -> Result<Estimate> {
-    at_least("products", products, 6)?;
-    let third = (products / 3).min(operator.dim());
-    let mut made = Products::new(operator, "Hutch++");
-    let mut random = RandomVectors::new(Distribution::Rademacher, seed);
-    let sketch = random.draw(operator, third)?;
-    let y = multiply(&mut made, &sketch)?;
-    let (q, _) = span(operator, y, &mut random)?;
-    let exact: f64 = dots(&q, &multiply(&mut made, &q)?)?.iter().sum();
-    let g = random.draw(operator, third)?;
-    let components = gram(&q, &g)?;
-    combine((-1.0 * &components).as_ref(), &q, &g, true)?; // (I − QQᵀ) G
-    let rest = dots(&g, &multiply(&mut made, &g)?)?;
-    let (mean, error) = mean_with_error(&rest);
-    Ok(Estimate { value: exact + mean, standard_error: error, products: made.made })
-}
-
-/// The trace by XTrace (Epperly, Tropp & Webber 2024): as Hutch++, but every test vector sketches for all the others
-/// and is tested against what they span, so that half as many serve for both.
-///
-/// With `Y = A Ω = Q R` and `H = QᵀAQ`, the range of Y without its column i is Q without the direction
-/// `s_i ∝ R⁻ᵀ e_i`; the i-th estimate is `tr H − s_iᵀ H s_i + ω_iᵀ (I − P_i) A (I − P_i) ω_i`, P_i projecting onto that
-/// range.
-///
-/// # Errors
-/// [`Error::Argument`] for fewer than four products, [`Error::NotFinite`] where a product is not finite, and the
-/// device's errors.
-pub fn x_trace(operator: &dyn SymmetricOperator, products: usize, seed: u64) -> Result<Estimate> {
-    at_least("products", products, 4)?;
-    let m = (products / 2).min(operator.dim());
-    let mut made = Products::new(operator, "XTrace");
-    let mut random = RandomVectors::new(Distribution::Rademacher, seed);
-    let omega = random.draw(operator, m)?;
-    let y = multiply(&mut made, &omega)?;
-    let products_of = dots(&omega, &y)?; // ω_iᵀ A ω_i
-    let (q, r) = span(operator, y, &mut random)?;
-    let h = gram(&q, &multiply(&mut made, &q)?)?;
-    let h = (&h + h.transpose()) * Scale(0.5);
-    let w = gram(&q, &omega)?;
-    let trace: f64 = (0..m).map(|i| h[(i, i)]).sum();
-    let left_out = left_out(&r)?;
-    let estimates: Vec<f64> = (0..m)
-        .map(|i| {
-            let s = left_out.col(i);
-            let along = s.transpose() * w.col(i);
-            let x = w.col(i) - s * Scale(along); // P_i ω_i in Q
-            let hx = &h * &x;
-            let mixed = x.transpose() * r.col(i);
-            trace - s.transpose() * &h * s + products_of[i] - 2.0 * mixed + x.transpose() * &hx
-        })
-        .collect();
-    let (value, standard_error) = mean_with_error(&estimates);
-    Ok(Estimate { value, standard_error, products: made.made })
-}
-
-/// The unit vectors s_i, as columns; zero where column i of R depends on the others, whose span it then does not
-/// change.
-fn left_out(r: &Mat<f64>) -> Result<Mat<f64>> {
-    const DEPENDENT: f64 = 1e-6;
-    let m = r.ncols();
-    let svd = r.svd().map_err(|error| Error::NotFinite {
-        quantity: "a sketch's singular values".into(),
-        detail: format!("{error:?}"),
+/// [`Error::Argument`] for less than two products, [`Error::NotFinite`] where one is not finite, and the device's
+/// errors.
+pub fn hutchinson(operator: &dyn SymmetricOperator, products: usize, seed: u64) -> Result<Estimate> {
+    let mut samples = Vec::with_capacity(products);
+    probe(operator, products, seed, |z, az| {
+        samples.extend(dots(z, az)?);
+        Ok(())
     })?;
-    let (u, sigma, v) = (svd.U(), svd.S().column_vector(), svd.V());
-    let largest = sigma.iter().fold(0.0f64, |largest, &value| largest.max(value));
-    let counts = |j: usize| sigma[j] > DEPENDENT * largest;
-    let mut s = Mat::zeros(m, m);
-    for i in 0..m {
-        let dependent: f64 = (0..m).filter(|&j| !counts(j)).map(|j| v[(i, j)].powi(2)).sum();
-        if dependent.sqrt() > DEPENDENT {
-            continue;
+    Ok(Estimate::of(&samples, products))
+}
+
+/// ‖A‖_F, from the mean of `‖A z‖²` over random z with entries ±1, which is `‖A‖_F²`. The standard error is that of the
+/// mean, to first order.
+///
+/// # Errors
+/// As [`hutchinson`].
+pub fn frobenius_norm(operator: &dyn SymmetricOperator, products: usize, seed: u64) -> Result<Estimate> {
+    let mut samples = Vec::with_capacity(products);
+    probe(operator, products, seed, |_, az| {
+        samples.extend(dots(az, az)?);
+        Ok(())
+    })?;
+    let square = Estimate::of(&samples, products);
+    let value = square.value.sqrt();
+    let standard_error = if value > 0.0 { square.standard_error / (2.0 * value) } else { 0.0 };
+    Ok(Estimate { value, standard_error, products })
+}
+
+/// A's diagonal as the mean of `z ⊙ A z` over random z with entries ±1 (Bekas, Kokiopoulou & Saad 2007): `[dim]`.
+///
+/// # Errors
+/// As [`hutchinson`].
+pub fn diagonal(operator: &dyn SymmetricOperator, products: usize, seed: u64) -> Result<Vec<Estimate>> {
+    let dim = operator.dim();
+    let (mut sums, mut squares, mut shift) = (vec![0.0; dim], vec![0.0; dim], Vec::new());
+    probe(operator, products, seed, |z, az| {
+        let flat = |block: &Block| -> Result<Vec<f32>> { Ok(operator.unpad(&block.download()?)) };
+        let samples: Vec<f64> = flat(z)?.iter().zip(flat(az)?).map(|(&z, az)| z as f64 * az as f64).collect();
+        if shift.is_empty() {
+            // sums of what the samples are off the first: their squares cancel less
+            shift = samples[..dim].to_vec();
         }
-        for j in (0..m).filter(|&j| counts(j)) {
-            for row in 0..m {
-                s[(row, i)] += u[(row, j)] * v[(i, j)] / sigma[j];
+        for sample in samples.chunks_exact(dim) {
+            for (i, sample) in sample.iter().enumerate() {
+                sums[i] += sample - shift[i];
+                squares[i] += (sample - shift[i]).powi(2);
             }
         }
-        let length = s.col(i).norm_l2();
-        s.col_mut(i).iter_mut().for_each(|value| *value /= length);
-    }
-    Ok(s)
+        Ok(())
+    })?;
+    let m = products as f64;
+    let estimate = |i: usize| {
+        let variance = (squares[i] - sums[i] * sums[i] / m).max(0.0) / (m - 1.0);
+        Estimate { value: shift[i] + sums[i] / m, standard_error: (variance / m).sqrt(), products }
+    };
+    Ok((0..dim).map(estimate).collect())
 }
 
-/// The eigenvalue of largest magnitude, its vector and its residual.
-pub struct PowerIteration {
-    /// The Rayleigh quotient.
-    pub value: f64,
-    /// `‖A v − λ v‖ / |λ|`
-    pub residual: f64,
-    pub converged: bool,
-    /// One vector, of unit length.
-    pub vector: Block,
-    /// Products spent.
-    pub products: usize,
-}
-
-/// Power iteration from a random vector until the residual is within `tolerance` or `max_products` are spent. Two
-/// eigenvalues of one magnitude and opposite signs keep it from converging.
+/// tr A as the trace on the range of A times random vectors, and [`hutchinson`]'s estimate of the rest: a third of the
+/// products each for finding that range, for the trace on it and for the rest (Meyer, Musco, Musco & Woodruff 2021,
+/// Hutch++). For a matrix whose eigenvalues decay, the standard error falls as 1/M or faster.
 ///
 /// # Errors
-/// [`Error::Argument`] for a tolerance that is not positive or no products, [`Error::NotFinite`] where a product is
-/// not finite, and the device's errors.
-pub fn power_iteration(
-    operator: &dyn SymmetricOperator,
-    tolerance: f64,
-    max_products: usize,
-    seed: u64,
-) -> Result<PowerIteration> {
-    // also false for NaN
-    let positive = tolerance > 0.0 && tolerance.is_finite();
-    if !positive {
-        return Err(Error::argument("tolerance", tolerance, "a number above 0"));
+/// [`Error::Argument`] for less than six products, [`Error::NotFinite`] where one is not finite, and the device's
+/// errors.
+pub fn hutch_plus_plus(operator: &dyn SymmetricOperator, products: usize, seed: u64) -> Result<Estimate> {
+    if products < 6 {
+        return Err(Error::argument("products", products, "at least 6"));
     }
-    at_least("products", max_products, 1)?;
-    let mut products = Products::new(operator, "power iteration");
-    let mut v = RandomVectors::new(Distribution::Gaussian, seed).draw(operator, 1)?;
-    normalise(&mut v)?;
-    loop {
-        let mut next = products.make(&v)?;
-        let (value, square) = (dots(&v, &next)?[0], dots(&next, &next)?[0]);
-        // of unit v: ‖A v − λ v‖² = ‖A v‖² − λ², which cancels near convergence: the difference itself is measured
-        let difference = Block::zeros(operator.gpu(), v.stride(), 1)?;
-        super::copy(&next, &difference)?;
-        combine(Mat::from_fn(1, 1, |_, _| -value).as_ref(), &v, &difference, true)?;
-        let length = dots(&difference, &difference)?[0].sqrt();
-        let residual = if value != 0.0 { length / value.abs() } else { 0.0 };
-        let converged = square == 0.0 || (value != 0.0 && residual <= tolerance);
-        if converged || products.made == max_products {
-            return Ok(PowerIteration { value, residual, converged, vector: v, products: products.made });
+    let mut random = RandomVectors::new(Distribution::Rademacher, seed);
+    let sketch = (products / 3).min(operator.dim());
+    let mut made = Products::new(operator, "the estimate");
+    let range = Range::of(&mut made, &random.draw(operator, sketch)?, &mut random)?;
+    let within: f64 = (0..sketch).map(|i| range.h[(i, i)]).sum();
+    if sketch == operator.dim() {
+        return Ok(Estimate { value: within, standard_error: 0.0, products: made.made });
+    }
+    let mut samples = Vec::new();
+    while made.made < products {
+        let g = random.draw(operator, BLOCK.min(products - made.made))?;
+        range.q.remove_from(&g)?;
+        samples.extend(dots(&g, &made.make(&g)?)?);
+    }
+    let rest = Estimate::of(&samples, made.made);
+    Ok(Estimate { value: within + rest.value, ..rest })
+}
+
+/// tr A as the mean of M/2 estimates, each of which takes the trace on the range of A times all random vectors but one,
+/// and estimates the rest from that one (Epperly, Tropp & Webber 2024, XTrace). Its standard error falls faster with the
+/// number M of products than that of [`hutch_plus_plus`], because all vectors serve both ends.
+///
+/// # Errors
+/// [`Error::Argument`] for less than four products, [`Error::NotFinite`] where one is not finite, and the device's
+/// errors.
+pub fn xtrace(operator: &dyn SymmetricOperator, products: usize, seed: u64) -> Result<Estimate> {
+    if products < 4 {
+        return Err(Error::argument("products", products, "at least 4"));
+    }
+    let dim = operator.dim();
+    let mut random = RandomVectors::new(Distribution::Gaussian, seed);
+    let m = (products / 2).min(dim);
+    let mut made = Products::new(operator, "the estimate");
+    let omega = random.draw(operator, m)?;
+    let Range { q, h, r, .. } = Range::of(&mut made, &omega, &mut random)?;
+    let within: f64 = (0..m).map(|i| h[(i, i)]).sum();
+    if m == dim {
+        return Ok(Estimate { value: within, standard_error: 0.0, products: made.made });
+    }
+    let w = q.project(&omega)?; // QᵀΩ
+    let squares = dots(&omega, &omega)?;
+    let s = left_out(&r)?;
+    let sample = |i: usize| {
+        let (s, w, aw) = (s.col(i), w.col(i), r.col(i)); // QᵀAω = R e_i
+        let along: f64 = s.transpose() * w;
+        // ω − Q u is what the range without ω's own part leaves of ω
+        let u = w - s * along;
+        let rest = w.transpose() * aw - 2.0 * (u.transpose() * aw) + u.transpose() * &h * &u;
+        // of the right length for a vector in what is left of the space
+        let left = squares[i] - u.squared_norm_l2();
+        let room = (dim - m) as f64 + s.squared_norm_l2().round();
+        within - s.transpose() * &h * s + rest * room / left
+    };
+    Ok(Estimate::of(&(0..m).map(sample).collect::<Vec<_>>(), made.made))
+}
+
+/// An orthonormal basis Q of the range of `A Ω = Q R`, and `H = QᵀAQ`.
+struct Range {
+    q: Basis,
+    h: Mat<f64>,
+    r: Mat<f64>,
+}
+
+impl Range {
+    fn of(products: &mut Products, omega: &Block, random: &mut RandomVectors) -> Result<Range> {
+        let (operator, m) = (products.operator, omega.len());
+        let none = Basis::new(operator.gpu(), operator.stride(), 1)?;
+        let y = Block::zeros(operator.gpu(), operator.stride(), m)?;
+        for first in (0..m).step_by(BLOCK) {
+            let range = first..m.min(first + BLOCK);
+            let z = Block::zeros(operator.gpu(), operator.stride(), range.len())?;
+            copy((omega, range.clone()), &z)?;
+            copy(&products.make(&z)?, (&y, range))?;
         }
-        normalise(&mut next)?;
-        v = next;
+        let floor = ROUNDING * products.largest;
+        let Orthonormal { q: block, r, .. } = orthonormalise(operator, &none, y, m, floor, random)?;
+        let mut q = Basis::new(operator.gpu(), operator.stride(), m)?;
+        q.append(&block)?;
+        let mut h = Mat::zeros(m, m);
+        for first in (0..m).step_by(BLOCK) {
+            let range = first..m.min(first + BLOCK);
+            let az = products.make(&q.block(range.clone())?)?;
+            h.subcols_mut(range.start, range.len()).copy_from(&q.project(&az)?);
+        }
+        Ok(Range { q, h, r })
     }
 }
 
-/// Makes one vector's length 1.
-fn normalise(v: &mut Block) -> Result<()> {
-    let length = dots(&*v, v)?[0].sqrt();
-    let unit = Block::zeros(v.gpu(), v.stride(), 1)?;
-    combine(Mat::from_fn(1, 1, |_, _| 1.0 / length).as_ref(), &*v, &unit, false)?;
-    *v = unit;
-    Ok(())
+/// For each column of `R`, the unit vector of its space that is orthogonal to all other columns: the direction of the
+/// range that this column alone reaches. 0 where R is singular to rounding: the others then reach all of the range.
+fn left_out(r: &Mat<f64>) -> Result<Mat<f64>> {
+    let m = r.ncols();
+    let svd = r.thin_svd().map_err(|error| Error::NotFinite {
+        quantity: "the singular values of a random matrix's products".into(),
+        detail: format!("{error:?}"),
+    })?;
+    let sigma = svd.S().column_vector();
+    if sigma[m - 1] <= ROUNDING * sigma[0] {
+        return Ok(Mat::zeros(m, m));
+    }
+    // R⁻ᵀ = U Σ⁻¹ Vᵀ
+    let scaled = Mat::from_fn(m, m, |i, j| svd.U()[(i, j)] / sigma[j]);
+    let inverse = scaled * svd.V().transpose();
+    Ok(Mat::from_fn(m, m, |i, j| inverse[(i, j)] / inverse.col(j).norm_l2()))
 }

@@ -12,13 +12,16 @@ use crate::operators::SymmetricOperator;
 use crate::report::plots::{Axis, Mark, Scale, Series, chart};
 use crate::report::{write_csv, write_text};
 use crate::spectral::{
-    Density, Estimate, Hutchinson, Quadrature, QuadratureOptions, hutchinson, quadrature, x_trace,
+    Density, Estimate, QuadratureOptions, diagonal, frobenius_norm, hutchinson, quadrature, xtrace,
 };
 
-/// Points of a density, and the deviation that each node is broadened to: of the spectrum's range, and in decades.
+/// Points of a density, and the deviation that each node is broadened to: as a share of the spectrum's range, and in
+/// decades.
 const POINTS: usize = 1000;
 const BROADENING: f64 = 0.005;
 const BROADENING_IN_DECADES: f64 = 0.1;
+/// The smallest magnitude on the logarithmic axis, as a share of the largest: what is smaller is rounding.
+const SMALLEST: f64 = 1e-7;
 
 /// A row of `density.csv` and `density-log.csv`.
 #[derive(Serialize)]
@@ -28,13 +31,11 @@ struct Row {
     standard_error: f64,
 }
 
-fn rows(density: &Density, sign: f64) -> impl Iterator<Item = Row> + '_ {
-    let Density { at, density, standard_error } = density;
-    (0..at.len()).map(move |i| Row {
-        eigenvalue: sign * at[i],
-        density: density[i],
-        standard_error: standard_error[i],
-    })
+fn rows(density: &Density, at: impl Fn(f64) -> f64) -> Vec<Row> {
+    let Density { points, values, standard_errors } = density;
+    let row =
+        |i: usize| Row { eigenvalue: at(points[i]), density: values[i], standard_error: standard_errors[i] };
+    (0..points.len()).map(row).collect()
 }
 
 /// Writes `density.csv` (per unit of λ), `density-log.csv` (per decade of |λ|, positive and negative eigenvalues) and
@@ -46,38 +47,34 @@ pub fn density(
     name: Operator,
     options: &QuadratureOptions,
 ) -> Result<(String, Value)> {
-    let found: Quadrature = quadrature(operator, options)?;
-    let linear = found.density(POINTS, BROADENING)?;
-    write_csv(out.join("density.csv"), rows(&linear, 1.0))?;
-    // a sign that no eigenvalue has makes no rows
-    let of_sign = |sign: f64| found.log_density(sign, POINTS, BROADENING_IN_DECADES).ok().map(|d| (sign, d));
-    let logarithmic: Vec<(f64, Density)> = [1.0, -1.0].into_iter().filter_map(of_sign).collect();
-    write_csv(out.join("density-log.csv"), logarithmic.iter().flat_map(|(sign, d)| rows(d, *sign)))?;
-    let points: Vec<(f64, f64)> = linear.at.iter().copied().zip(linear.density.iter().copied()).collect();
-    let floor = points.iter().fold(0.0f64, |top, p| top.max(p.1)) * 1e-8;
-    let series = Series {
-        name: String::new(),
-        mark: Mark::Line,
-        colour: 0,
-        points: points.into_iter().filter(|p| p.1 > floor).collect(),
-    };
+    let found = quadrature(operator, options)?;
+    let (low, high) = found.range();
+    let largest = low.abs().max(high.abs());
+    // of a multiple of the identity, the range is a point
+    let span = if high > low { high - low } else { largest.max(1.0) };
+    let linear = found.density(POINTS, BROADENING * span)?;
+    write_csv(out.join("density.csv"), rows(&linear, |at| at))?;
+    let smallest = (SMALLEST * largest).max(f64::MIN_POSITIVE);
+    let logarithmic = found.log_density(POINTS, BROADENING_IN_DECADES, smallest)?;
+    let positive = rows(&logarithmic.positive, |at| 10f64.powf(at));
+    let negative = rows(&logarithmic.negative, |at| -10f64.powf(at));
+    write_csv(out.join("density-log.csv"), positive.into_iter().chain(negative))?;
+    let points = linear.points.iter().copied().zip(linear.values.iter().copied());
+    // beyond eight decades below its top, the logarithmic axis would show nothing but the tails of Gaussians
+    let floor = linear.values.iter().fold(0.0f64, |top, &value| top.max(value)) * 1e-8;
+    let points = points.filter(|p| p.1 > floor).collect();
+    let series = Series { name: String::new(), mark: Mark::Line, colour: 0, points };
     let axes = [("eigenvalue", Scale::Linear), ("density", Scale::Log)];
     let [x, y] = axes.map(|(label, scale)| Axis { label, scale });
-    write_text(
-        out.join(svg),
-        &chart(&format!("Spectral density of the {}", name.words()), x, y, &[series])?,
-    )?;
-    let moment = |power: i32| found.integrate(|value| value.powi(power));
-    let (low, high) = found.range();
+    let title = format!("Spectral density of the {}", name.words());
+    write_text(out.join(svg), &chart(&title, x, y, &[series])?)?;
+    let QuadratureOptions { probes, steps, .. } = options;
+    let products = found.products;
     let text = format!(
-        "density by {} probes of {} steps, {} products: from {low:.4e} to {high:.4e}",
-        options.probes, options.steps, found.products
+        "density by {probes} probes of {steps} steps, {products} products: from {low:.4e} to {high:.4e}"
     );
-    let moments: Vec<Value> = (1..=4).map(|power| json!([moment(power).0, moment(power).1])).collect();
-    Ok((
-        text,
-        json!({ "range": [low, high], "moments": moments, "products": found.products, "rules": found.rules }),
-    ))
+    let moments: Vec<Value> = (1..=4).map(|power| json(found.moment(power))).collect();
+    Ok((text, json!({ "range": [low, high], "moments": moments, "products": products })))
 }
 
 /// Writes `diagonal.safetensors` (`diagonal` and `standard_error`, `[P]` each); returns what is printed and what goes
@@ -89,26 +86,25 @@ pub fn trace(
     seed: u64,
     how_made: &str,
 ) -> Result<(Vec<String>, Value)> {
-    let Hutchinson { trace, frobenius, diagonal, diagonal_standard_error } =
-        hutchinson(operator, probes, seed)?;
-    // as many products as the probes' own
-    let better = x_trace(operator, probes.max(4), seed)?;
-    let single = |values: &[f64]| values.iter().map(|&value| value as f32).collect::<Vec<f32>>();
-    let (diagonal, errors) = (single(&diagonal), single(&diagonal_standard_error));
-    let shape = [diagonal.len()];
-    let tensors = [("diagonal", &shape[..], &diagonal[..]), ("standard_error", &shape[..], &errors[..])];
+    let estimates = [
+        ("trace (Hutchinson)", "hutchinson", hutchinson(operator, probes, seed)?),
+        ("trace (XTrace)", "xtrace", xtrace(operator, probes.max(4), seed)?),
+        ("Frobenius norm", "frobenius", frobenius_norm(operator, probes, seed)?),
+    ];
+    let entries = diagonal(operator, probes, seed)?;
+    let of = |value: &dyn Fn(&Estimate) -> f64| entries.iter().map(|e| value(e) as f32).collect::<Vec<f32>>();
+    let (values, errors) = (of(&|e| e.value), of(&|e| e.standard_error));
+    let shape = [values.len()];
+    let tensors = [("diagonal", &shape[..], &values[..]), ("standard_error", &shape[..], &errors[..])];
     write_tensors(out.join("diagonal.safetensors"), &tensors, &[("run", how_made)])?;
-    let line = |name: &str, Estimate { value, standard_error, products }: Estimate| {
+    let line = |&(name, _, Estimate { value, standard_error, products }): &(&str, &str, Estimate)| {
         format!("{name:<22} {value:.6e} ± {standard_error:.1e}, {products} products")
     };
-    let json =
-        |e: Estimate| json!({ "value": e.value, "standard_error": e.standard_error, "products": e.products });
-    Ok((
-        vec![
-            line("trace (Hutchinson)", trace),
-            line("trace (XTrace)", better),
-            line("Frobenius norm", frobenius),
-        ],
-        json!({ "hutchinson": json(trace), "xtrace": json(better), "frobenius": json(frobenius) }),
-    ))
+    let record = estimates.iter().map(|&(_, key, estimate)| (key.to_string(), json(estimate)));
+    Ok((estimates.iter().map(line).collect(), Value::Object(record.collect())))
+}
+
+fn json(estimate: Estimate) -> Value {
+    let Estimate { value, standard_error, products } = estimate;
+    json!({ "value": value, "standard_error": standard_error, "products": products })
 }
