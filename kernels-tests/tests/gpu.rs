@@ -303,7 +303,7 @@ fn a_buffer_may_be_read_twice_at_once() {
     let buffer = gpu.upload(&random(1, 192)).unwrap();
     let (x, y) = (buffer.slice(0, 64), buffer.slice(128, 64));
     let s = poisoned(gpu, 1);
-    run(gpu, |rec| vector::dot(rec, 64, &x, &y, &s));
+    run(gpu, |rec| vector::dot(rec, 64, (&x, 0), &y, &s));
     let expected: f64 =
         read(gpu, &x).iter().zip(read(gpu, &y)).map(|(&x, y)| f64::from(x) * f64::from(y)).sum();
     assert!((f64::from(read(gpu, &s)[0]) - expected).abs() < 1e-5);
