@@ -23,6 +23,9 @@ pub fn gpu() -> &'static Gpu {
     &GPU
 }
 
+/// Workgroups of 64 invocations in one row of the grid, in elements; one more needs a second row.
+pub const GRID_ROW: usize = 32_768 * 64;
+
 /// What stands in a buffer before a kernel writes there: a NaN that no arithmetic makes.
 pub const POISON: f32 = f32::from_bits(0x7fc0_dead);
 

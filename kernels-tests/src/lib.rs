@@ -7,11 +7,13 @@
 //! | [`cases`] | the networks that the tests run over, and the measure of agreement |
 //! | [`prescribed`] | operators of prescribed spectrum |
 //! | [`device`] | the device that a test binary's tests share |
+//! | [`tensors`] | a tensor of each direction, with poison between |
 
 pub mod cases;
 pub mod device;
 pub mod prescribed;
 pub mod reference;
+pub mod tensors;
 pub mod twins;
 
 /// f32 or f64: what a twin accepts, computing in f64 whatever comes.

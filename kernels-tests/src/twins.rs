@@ -3,6 +3,9 @@
 //! Matrices are flat and row-major. A tensor's shape stands in brackets; n or N counts samples, k or K
 //! directions.
 
+pub mod pool;
+pub mod sequence;
+
 use curvkit::net::{Layer, Loss};
 
 use crate::reference::layers::Window;

@@ -1,14 +1,14 @@
 //! Convolution, its adjoints and its per-sample weight gradients against plain loops in f64, over every kernel
 //! size, stride and padding; outputs poisoned with NaN beforehand, which has to be there still between them.
 
-use curvkit::gpu::{Gpu, View};
-use curvkit::kernels::broadcast::Strided;
+use curvkit::gpu::Gpu;
 use curvkit::kernels::conv::{self, Conv};
 use curvkit::kernels::gemm::Family;
 use kernels_tests::cases::{assert_close, random};
-use kernels_tests::device::{POISON, gpu, read, run, upload};
+use kernels_tests::device::{gpu, run, upload};
 use kernels_tests::reference::layers::Window;
-use kernels_tests::{f64s, twins};
+use kernels_tests::tensors::{OnDevice, Tensors};
+use kernels_tests::twins;
 
 /// Words between the tensors of two directions.
 const GAP: usize = 64;
@@ -53,18 +53,13 @@ impl Case {
         }
     }
 
-    /// The tensors of all directions, or one for all, and their distance.
+    /// The tensors of all directions, or one for all.
     fn operand(&self, seed: u64, len: usize, own: bool) -> Tensors {
-        Tensors::random(seed, if own { self.batch } else { 1 }, len, own)
+        Tensors::random(seed, self.batch, len, own.then_some(GAP))
     }
 
-    /// The output: what is there beforehand.
     fn output(&self, len: usize) -> Tensors {
-        let mut out = Tensors::random(9, self.batch, len, true);
-        if !self.add {
-            out.values.fill(POISON);
-        }
-        out
+        Tensors::output(self.batch, len, GAP, self.add)
     }
 
     /// The value and the adjoint with respect to x.
@@ -104,7 +99,7 @@ impl Case {
             let (w, operand, into) = (w.strided(), operand.strided(), into.strided());
             conv::conv(rec, c, transposed, Some(family), batch, w, operand, bias, into, self.alpha, self.add)
         });
-        assert_close(&what, &out.found(&what, &read(gpu, &into.view)), &expected, 2e-6, 1.0);
+        assert_close(&what, &out.found(&what, gpu, &into), &expected, 2e-6, 1.0);
     }
 
     /// The adjoint with respect to the weights.
@@ -137,7 +132,7 @@ impl Case {
                 self.add,
             )
         });
-        assert_close(&what, &out.found(&what, &read(gpu, &into.view)), &expected, 2e-6, 1.0);
+        assert_close(&what, &out.found(&what, gpu, &into), &expected, 2e-6, 1.0);
     }
 
     /// The same, sample by sample.
@@ -146,8 +141,8 @@ impl Case {
         let what = format!("{family:?} weight per sample {self:?}");
         let [x_len, y_len] = c.lens();
         let (y, x) = (random(1, self.samples * y_len), random(2, self.samples * x_len));
-        let out = Tensors { values: vec![POISON; self.samples * c.weights()], len: c.weights(), own: true };
-        let mut expected = vec![0.0; self.samples * c.weights()];
+        let out = Tensors::output(self.samples, c.weights(), GAP, false);
+        let mut expected = out.before(false);
         for n in 0..self.samples {
             self.add_weight(&y[n * y_len..], &x[n * x_len..], &mut expected[n * c.weights()..]);
         }
@@ -164,7 +159,7 @@ impl Case {
                 self.alpha,
             )
         });
-        assert_close(&what, &out.found(&what, &read(gpu, &into.view)), &expected, 2e-6, 1.0);
+        assert_close(&what, &out.found(&what, gpu, &into), &expected, 2e-6, 1.0);
     }
 
     /// `w += α` the adjoint of one sample.
@@ -172,57 +167,6 @@ impl Case {
         twins::conv_terms(self.channels, self.input, self.window, |at_y, at_w, at_x| {
             w[at_w] += f64::from(self.alpha) * f64::from(y[at_y]) * f64::from(x[at_x]);
         });
-    }
-}
-
-/// One tensor of `len` values, or one for each direction.
-struct Tensors {
-    values: Vec<f32>,
-    len: usize,
-    own: bool,
-}
-
-impl Tensors {
-    fn random(seed: u64, count: usize, len: usize, own: bool) -> Tensors {
-        Tensors { values: random(seed, count * len), len, own }
-    }
-
-    /// That of direction `z`.
-    fn of(&self, z: usize) -> &[f32] {
-        let z = if self.own { z } else { 0 };
-        &self.values[z * self.len..(z + 1) * self.len]
-    }
-
-    /// What a sum starts from.
-    fn before(&self, add: bool) -> Vec<f64> {
-        if add { f64s(&self.values) } else { vec![0.0; self.values.len()] }
-    }
-
-    /// The tensors, [`GAP`] words of poison after each.
-    fn upload(&self, gpu: &Gpu) -> OnDevice {
-        let spread =
-            self.values.chunks(self.len).flat_map(|tensor| tensor.iter().copied().chain([POISON; GAP]));
-        let view = upload(gpu, &spread.collect::<Vec<f32>>());
-        OnDevice { view, stride: if self.own { self.len + GAP } else { 0 } }
-    }
-
-    /// What was found in the tensors' places; asserts that the gaps are poison.
-    #[track_caller]
-    fn found(&self, what: &str, all: &[f32]) -> Vec<f32> {
-        let gaps = all.chunks(self.len + GAP).flat_map(|tensor| &tensor[self.len..]);
-        assert!(gaps.clone().all(|x| x.to_bits() == POISON.to_bits()), "{what}: written between two tensors");
-        all.chunks(self.len + GAP).flat_map(|tensor| tensor[..self.len].to_vec()).collect()
-    }
-}
-
-struct OnDevice {
-    view: View,
-    stride: usize,
-}
-
-impl OnDevice {
-    fn strided(&self) -> Strided<'_> {
-        Strided { view: &self.view, stride: self.stride }
     }
 }
 

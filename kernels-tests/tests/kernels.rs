@@ -2,19 +2,15 @@
 //! a kernel has no business writing has to be that NaN still.
 
 use curvkit::gpu::{Gpu, Step, View};
-use curvkit::kernels::broadcast::{Axes, Strided};
 use curvkit::kernels::gemm::{self, Family, Gemm, Layout, Matrix, Shape};
 use curvkit::kernels::pack::{Rows, packed_len};
 use curvkit::kernels::pointwise::Pointwise;
-use curvkit::kernels::{broadcast, gather, loss, outer, pack, pointwise, sgd, vector};
+use curvkit::kernels::{gather, loss, outer, pack, pointwise, sgd, vector};
 use curvkit::net::{Layer, Loss};
 use kernels_tests::cases::{assert_close, random};
-use kernels_tests::device::{POISON, gpu, poisoned, read, run, run_step, upload};
+use kernels_tests::device::{GRID_ROW, POISON, gpu, poisoned, read, run, run_step, upload};
 use kernels_tests::reference::one_hot;
 use kernels_tests::{f64s, twins};
-
-/// Workgroups of 64 invocations in one row of the grid, in elements; one more needs a second row.
-const GRID_ROW: usize = 32_768 * 64;
 
 #[track_caller]
 fn assert_untouched(what: &str, found: &[f32], mut written: impl FnMut(usize) -> bool) {
@@ -643,87 +639,6 @@ fn noise_seeds() {
         };
         let expected: Vec<f64> = (0..k * rows * outputs).map(seed).collect();
         assert_close(&what, &read(gpu, &g1), &expected, 1e-6, 1.0);
-    }
-}
-
-/// K, the axes (outer, m, inner) and the gap between one direction's short tensor and the next's; `None`: one
-/// serves all.
-const AXES: [(usize, [usize; 3], Option<usize>); 11] = [
-    (1, [1, 1, 1], Some(0)),
-    (3, [2, 5, 1], Some(2)),
-    (2, [17, 16, 1], Some(0)),
-    (5, [131, 17, 1], Some(63)),
-    (1, [1031, 3, 1], None),
-    (4, [7, 67, 1], None),
-    (1, [3, GRID_ROW / 2, 1], Some(0)),
-    (67, [1, 1, 1], Some(5)),
-    (2, [3, 7, 5], Some(1)),
-    (1, [2, 1, 1031], None),
-    (3, [1, 129, 7], Some(0)),
-];
-
-/// `(k, e)` of each element of the long tensors `[K, outer, m, inner]`, and its element of the short one.
-fn elements(k: usize, [outer, m, inner]: [usize; 3]) -> impl Iterator<Item = (usize, usize, usize)> {
-    let len = outer * m * inner;
-    (0..k * len).map(move |at| (at / len, at % len, (at % len) / inner % m))
-}
-
-#[test]
-fn broadcasts() {
-    let gpu = gpu();
-    for (k, axes, gap) in AXES {
-        let [outer, m, inner] = axes;
-        let (len, stride) = (outer * m * inner, gap.map_or(0, |gap| m + gap));
-        for (c, add, factor) in [(1.0, false, false), (-0.375, true, false), (0.5, false, true)] {
-            let what = format!("expand {axes:?} × {k}, stride {stride}, c = {c}, add {add}, factor {factor}");
-            let a = spread(&random(1, if gap.is_some() { k * m } else { m }), (1, m), (m, stride));
-            let before = random(2, k * len);
-            let b = random(3, k * len);
-            let y = if add { upload(gpu, &before) } else { poisoned(gpu, k * len) };
-            let (on_device, factors) = (upload(gpu, &a), upload(gpu, &b));
-            let strided = |view, stride| Strided { view, stride };
-            let axes = Axes { outer, m, inner };
-            let times = factor.then_some(strided(&factors, len));
-            let (from, to) = (strided(&on_device, stride), strided(&y, len));
-            run(gpu, |rec| broadcast::expand(rec, k, axes, from, times, to, c, add));
-            let expected: Vec<f64> = elements(k, [outer, m, inner])
-                .map(|(k, e, q)| {
-                    let before = if add { f64::from(before[k * len + e]) } else { 0.0 };
-                    let times = if factor { f64::from(b[k * len + e]) } else { 1.0 };
-                    before + f64::from(c) * f64::from(a[k * stride + q]) * times
-                })
-                .collect();
-            assert_close(&what, &read(gpu, &y), &expected, 1e-6, 1.0);
-        }
-    }
-}
-
-#[test]
-fn reductions() {
-    let gpu = gpu();
-    for (k, axes, gap) in AXES {
-        let [outer, m, inner] = axes;
-        let (Some(gap), true) = (gap, m < GRID_ROW / 2) else { continue };
-        let len = outer * m * inner;
-        for (c, add, factor) in [(1.0, false, false), (-0.375, true, false), (0.5, false, true)] {
-            let what = format!("reduce {axes:?} × {k}, gap {gap}, c = {c}, add {add}, factor {factor}");
-            let (y, b) = (random(1, k * len), random(3, k * len));
-            let before = if add { random(2, k * m) } else { vec![POISON; k * m] };
-            let a = upload(gpu, &spread(&before, (1, m), (m, m + gap)));
-            let (long, factors) = (upload(gpu, &y), upload(gpu, &b));
-            let strided = |view, stride| Strided { view, stride };
-            let times = factor.then_some(strided(&factors, len));
-            let (from, to) = (strided(&long, len), strided(&a, m + gap));
-            run(gpu, |rec| broadcast::reduce(rec, k, Axes { outer, m, inner }, from, times, to, c, add));
-            let found = gathered(&what, &read(gpu, &a), k, (1, m), (m, m + gap));
-            let mut expected: Vec<f64> =
-                before.iter().map(|&before| if add { f64::from(before) } else { 0.0 }).collect();
-            for (k, e, q) in elements(k, [outer, m, inner]) {
-                let times = if factor { f64::from(b[k * len + e]) } else { 1.0 };
-                expected[k * m + q] += f64::from(c) * f64::from(y[k * len + e]) * times;
-            }
-            assert_close(&what, &found, &expected, 2e-6, 1.0);
-        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use curvkit::data::{Dataset, Targets};
+use curvkit::data::Dataset;
 use curvkit::net::Model;
 use kernels_tests::cases::{REFERENCE_CASES, assert_close};
 use kernels_tests::reference::Problem;
@@ -43,41 +43,6 @@ impl Tensors {
             bytemuck::pod_collect_to_vec(view.data())
         })
     }
-
-    fn i64s(&self, name: &str) -> Vec<i64> {
-        self.view(name, |view| {
-            assert_eq!(view.dtype(), Dtype::I64, "{name}");
-            bytemuck::pod_collect_to_vec(view.data())
-        })
-    }
-
-    /// Samples of `shape`; of tokens, the ids and then the mask.
-    fn data(&self, model: &Model) -> Dataset {
-        let (inputs, shape) = match model.tokens {
-            Some(tokens) => {
-                let ids: Vec<f32> = self.i64s("inputs").into_iter().map(|id| id as f32).collect();
-                let mask = self.f32s("mask");
-                let rows = ids.chunks(tokens).zip(mask.chunks(tokens));
-                (rows.flat_map(|(ids, mask)| [ids, mask].concat()).collect(), vec![2, tokens])
-            }
-            None => (self.f32s("inputs"), model.input.clone()),
-        };
-        Dataset::new(inputs, shape, self.targets()).expect("a data set")
-    }
-
-    /// Integers are classes, floats are values.
-    fn targets(&self) -> Targets {
-        self.view("targets", |view| match view.dtype() {
-            Dtype::I64 => {
-                let classes: Vec<i64> = bytemuck::pod_collect_to_vec(view.data());
-                Targets::Classes(classes.into_iter().map(|class| class as u32).collect())
-            }
-            Dtype::F32 => {
-                Targets::Values { values: bytemuck::pod_collect_to_vec(view.data()), width: view.shape()[1] }
-            }
-            other => panic!("targets are {other:?}"),
-        })
-    }
 }
 
 #[test]
@@ -92,7 +57,8 @@ fn the_oracle_agrees_with_jax_and_pytorch() {
             weights.view(name, |view| assert_eq!(view.shape(), shape, "{case}: {name}"));
         }
         let theta: Vec<f32> = parameters.iter().flat_map(|(name, _)| weights.f32s(name)).collect();
-        let problem = Problem::new(&model, loss, &theta, &tensors("data.safetensors").data(&model));
+        let data = Dataset::read(folder.join("data.safetensors")).expect("a data set");
+        let problem = Problem::new(&model, loss, &theta, &data);
         let v = tensors("vectors.safetensors").f32s("v");
 
         let expected = tensors("reference.safetensors");
