@@ -159,6 +159,16 @@ fn i64s(values: &[i64]) -> Vec<u8> {
     values.iter().flat_map(|x| x.to_le_bytes()).collect()
 }
 
+/// A data set of tokens: ids `[N, T]`, a mask if there is one, class p mod 2 for sample p.
+fn tokens(shape: &[usize], ids: &[u8], mask: Option<&[f32]>) -> Vec<u8> {
+    let classes: Vec<i64> = (0..shape[0] as i64).map(|p| p % 2).collect();
+    let (mask, classes) = (mask.map(f32s), i64s(&classes));
+    let mut tensors =
+        vec![("inputs", Dtype::I64, shape, ids), ("targets", Dtype::I64, &shape[..1], &classes[..])];
+    tensors.extend(mask.as_ref().map(|mask| ("mask", Dtype::F32, shape, &mask[..])));
+    safetensors(&tensors)
+}
+
 /// ‖found − expected‖ / ‖expected‖
 fn distance(found: &[f64], expected: &[f64]) -> f64 {
     assert_eq!(found.len(), expected.len());
@@ -175,8 +185,18 @@ const TRAIN: &str = "train --model model.toml --data data.safetensors --learning
 
 #[test]
 fn eval_agrees_with_f64() {
-    for loss in ["cross-entropy", "mse", "softmax-mse", "squared-error"] {
-        let place = Place::of(loss);
+    let cases = [
+        ("cross-entropy", "cross-entropy"),
+        ("mse", "mse"),
+        ("softmax-mse", "softmax-mse"),
+        ("squared-error", "squared-error"),
+        ("conv", "cross-entropy"),
+        ("residual", "mse"),
+        ("transformer-post-norm", "cross-entropy"),
+        ("transformer-norm-first", "squared-error"),
+    ];
+    for (case, loss) in cases {
+        let place = Place::of(case);
         place.done(&format!("{EVAL} --loss {loss} --vectors vectors.safetensors --compute {ALL}"));
         let tolerances = [
             ("loss", 1e-5),
@@ -190,12 +210,35 @@ fn eval_agrees_with_f64() {
         for (tensor, tolerance) in tolerances {
             let (found_shape, found) = place.values("out.safetensors", tensor);
             let (expected_shape, expected) = place.values("reference.safetensors", tensor);
-            assert_eq!(found_shape, expected_shape, "{loss} {tensor}");
+            assert_eq!(found_shape, expected_shape, "{case} {tensor}");
             let error = distance(&found, &expected);
-            assert!(error <= tolerance, "{loss} {tensor}: {error:.2e}");
+            assert!(error <= tolerance, "{case} {tensor}: {error:.2e}");
         }
         assert_eq!(place.tensors("out.safetensors").len(), tolerances.len());
     }
+}
+
+/// Tokens that the mask leaves out are without effect, whatever their ids; without a mask all are kept.
+#[test]
+fn eval_of_tokens_goes_by_the_mask() {
+    let place = Place::of("transformer-norm-first"); // ids 0 to 8, [4, 5]
+    let eval = format!("{EVAL} --loss squared-error --compute gradient");
+    let (shape, mask) = place.values("data.safetensors", "mask");
+    let gradient = |ids: &[i64], mask: Option<&[f64]>| {
+        let mask: Option<Vec<f32>> = mask.map(|mask| mask.iter().map(|&keep| keep as f32).collect());
+        place.write("data.safetensors", tokens(&shape, &i64s(ids), mask.as_deref()));
+        place.done(&eval);
+        place.tensors("out.safetensors")["gradient"].2.clone()
+    };
+    let ids: Vec<i64> = (0..20).map(|t| t * 5 % 9).collect();
+    let other: Vec<i64> =
+        ids.iter().zip(&mask).map(|(&id, &keep)| if keep == 1.0 { id } else { 8 - id }).collect();
+    assert!(ids != other);
+    let masked = gradient(&ids, Some(&mask));
+    assert!(masked == gradient(&other, Some(&mask)));
+    let whole = gradient(&ids, Some(&[1.0; 20]));
+    assert!(whole == gradient(&ids, None));
+    assert!(whole != masked);
 }
 
 #[test]
@@ -306,9 +349,29 @@ fn train_keeps_checkpoints_that_eval_reads() {
     assert!(last != place.tensors("run/checkpoints/epoch-000002.safetensors"));
     let run: Value = serde_json::from_str(&place.text("run/run.json")).unwrap();
     assert_eq!(run["options"]["train"]["batch_size"], 4);
+    assert!(place.text("run/loss.svg").contains("</svg>"));
     place.done(
         "eval --model model.toml --weights run/checkpoints/epoch-000002.safetensors --data data.safetensors --loss mse --compute loss --out out.safetensors",
     );
+}
+
+/// Makes the figure of `run/weights.safetensors` with the given options, and checks what is written: `dim` rows,
+/// as many as the measured layer has weights.
+fn reproduces_scaling(place: &Place, options: &str, dim: usize) {
+    let printed = place.done(&format!(
+        "reproduce superlinear scaling --dataset synthetic --loss cross-entropy --classes 3 --weights run/weights.safetensors --out out {options}"
+    ));
+    assert_eq!(printed, "report: out/report.html\n");
+    let table = place.text("out/scaling.csv");
+    let mut rows = table.lines();
+    assert_eq!(rows.next(), Some("index,hessian,covariance,curvature_second_moment"));
+    let curvatures: Vec<f64> = rows.map(|row| row.split(',').nth(1).unwrap().parse().unwrap()).collect();
+    assert_eq!(curvatures.len(), dim);
+    assert!(curvatures.is_sorted_by(|a, b| a >= b) && curvatures[0] > 0.0);
+    assert!(place.text("out/scaling.svg").contains("</svg>"));
+    assert!(place.text("out/report.html").contains("</html>"));
+    let run: Value = serde_json::from_str(&place.text("out/run.json")).unwrap();
+    assert_eq!(run["weights"], "run/weights.safetensors");
 }
 
 #[test]
@@ -321,20 +384,20 @@ fn reproduces_the_scaling_of_given_weights() {
     place.done(
         "train --model mlp.toml --dataset synthetic --classes 0,1,2 --per-class 50 --loss cross-entropy --learning-rate 0.1 --batch-size 50 --epochs 5 --out run",
     );
-    let printed = place.done(
-        "reproduce superlinear scaling --dataset synthetic --loss cross-entropy --classes 3 --weights run/weights.safetensors --out out",
+    reproduces_scaling(&place, "", 2500);
+}
+
+/// Of a network that has seen three images, and of its layer 20 → 10: a small eigenproblem, the large one being that
+/// of the fully connected network.
+#[test]
+fn reproduces_the_scaling_of_a_convolutional_network() {
+    let place = Place::empty();
+    place.done(
+        "train --model cnn-superlinear-mnist --dataset synthetic --classes 0,1,2 --per-class 1 --loss cross-entropy --learning-rate 0.1 --batch-size 3 --epochs 1 --out run",
     );
-    assert_eq!(printed, "report: out/report.html\n");
-    let table = place.text("out/scaling.csv");
-    let mut rows = table.lines();
-    assert_eq!(rows.next(), Some("index,hessian,covariance,curvature_second_moment"));
-    let curvatures: Vec<f64> = rows.map(|row| row.split(',').nth(1).unwrap().parse().unwrap()).collect();
-    assert_eq!(curvatures.len(), 2500);
-    assert!(curvatures.is_sorted_by(|a, b| a >= b) && curvatures[0] > 0.0);
-    assert!(place.text("out/scaling.svg").contains("</svg>"));
-    assert!(place.text("out/report.html").contains("</html>"));
+    reproduces_scaling(&place, "--model cnn --layer 15.weight", 200);
     let run: Value = serde_json::from_str(&place.text("out/run.json")).unwrap();
-    assert_eq!(run["weights"], "run/weights.safetensors");
+    assert_eq!(run["layer"], "15.weight");
 }
 
 #[test]
@@ -427,6 +490,14 @@ fn bad_arguments() {
             "reproduce superlinear all --dataset mnist --data-dir nowhere --out run",
             "nowhere: found neither train-images-idx3-ubyte nor train-images-idx3-ubyte.gz, here or in the folder mnist",
         ),
+        (
+            "bench hvp --model nothing",
+            "nothing: found no such model, expected a file or one of mlp-mnist, mlp-cifar, cnn-superlinear, \
+             cnn-superlinear-mnist, lenet, resnet20, mlp-tanh, cnn-sharpness, transformer-sst2, linear-4, two-layer, \
+             fnn-geometry, cnn-geometry, vgg13, vgg19, resnet38, resnet110",
+        ),
+        ("bench hvp --blocks 1,0", "--blocks: found 0, expected at least 1"),
+        ("bench train --batch-size 0", "--batch-size: found 0, expected at least 1"),
     ];
     for (args, expected) in cases {
         assert_eq!(place.refused(args), expected);
@@ -634,6 +705,50 @@ fn bad_data() {
         place.refused(&format!("{EVAL} --loss mse --compute loss")),
         "data.safetensors: targets: found shape [3, 3], expected [3, 4]"
     );
+}
+
+#[test]
+fn bad_tokens() {
+    let place = Place::of("transformer-norm-first"); // ids 0 to 8, 5 a sample
+    let shape = [2, 5];
+    let (good, mask) =
+        (i64s(&[0, 8, 1, 2, 3, 4, 5, 6, 7, 0]), [1.0, 1.0, 1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0]);
+    let masked = |at: usize, keep: f32| {
+        let mut mask = mask;
+        mask[at] = keep;
+        tokens(&shape, &good, Some(&mask))
+    };
+    let ids = f32s(&[0.0, 8.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 0.0]);
+    let cases = [
+        (
+            tokens(&shape, &i64s(&[0, 8, 1, 2, 3, 4, 9, 6, 7, 0]), Some(&mask)),
+            "tokens: found id 9 for token 1 of sample 1, expected 0 to 8",
+        ),
+        (
+            tokens(&shape, &i64s(&[0, 8, 1, 2, 3, 4, -1, 6, 7, 0]), Some(&mask)),
+            "tensor inputs: found -1 at [1, 1], expected 0 to 4294967295",
+        ),
+        (masked(6, 0.0), "mask: found no token kept of sample 1, expected at least one"),
+        (masked(3, 0.5), "mask: found 0.5 for token 3 of sample 0, expected 0 or 1"),
+        (tokens(&[1, 10], &good, Some(&mask)), "inputs: one sample: found shape [2, 10], expected [2, 5]"),
+        (
+            safetensors(&[
+                ("inputs", Dtype::F32, &shape, &ids),
+                ("mask", Dtype::F32, &shape, &f32s(&mask)),
+                ("targets", Dtype::I64, &[2], &i64s(&[0, 1])),
+            ]),
+            "inputs: one sample: found shape [5], expected [2, 5]",
+        ),
+    ];
+    for (data, expected) in cases {
+        place.write("data.safetensors", data);
+        for command in [
+            format!("{EVAL} --loss cross-entropy --compute loss"),
+            format!("{TRAIN} --loss cross-entropy --epochs 1 --out run"),
+        ] {
+            assert_eq!(place.refused(&command), format!("data.safetensors: {expected}"));
+        }
+    }
 }
 
 #[test]
