@@ -6,12 +6,14 @@
 //! | [`twins`] | one function a kernel |
 //! | [`cases`] | the networks that the tests run over, and the measure of agreement |
 //! | [`prescribed`] | operators of prescribed spectrum |
+//! | [`spectra`] | such spectra, and what is claimed of eigenpairs |
 //! | [`device`] | the device that a test binary's tests share |
 
 pub mod cases;
 pub mod device;
 pub mod prescribed;
 pub mod reference;
+pub mod spectra;
 pub mod twins;
 
 /// f32 or f64: what a twin accepts, computing in f64 whatever comes.
