@@ -102,11 +102,12 @@ fn combine_each(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workg
     }
     let i = at / p.elements;
     let e = at % p.elements;
-    var sum = 0.0;
+    // in the order of j from what is there, so that bits do not depend on where x is cut
+    var sum = y[at];
     for (var j = (i + p.period - p.first) % p.period; j < p.vectors; j += p.period) {
         sum += c[j] * x[j * p.elements + e];
     }
-    y[at] += sum;
+    y[at] = sum;
 }
 
 // y[j] = Σ_e x[j, e], in order

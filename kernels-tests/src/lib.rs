@@ -6,6 +6,7 @@
 //! | [`twins`] | one function a kernel |
 //! | [`cases`] | the networks that the tests run over, and the measure of agreement |
 //! | [`prescribed`] | operators of prescribed spectrum |
+//! | [`spectra`] | such spectra, and what is claimed of eigenpairs |
 //! | [`device`] | the device that a test binary's tests share |
 //! | [`tensors`] | a tensor of each direction, with poison between |
 
@@ -13,6 +14,7 @@ pub mod cases;
 pub mod device;
 pub mod prescribed;
 pub mod reference;
+pub mod spectra;
 pub mod tensors;
 pub mod twins;
 

@@ -1,4 +1,4 @@
-//! A symmetric operator of prescribed spectrum, multiplied in f64 on the host.
+//! Symmetric operators of prescribed spectrum, multiplied in f64 on the host, and such that break.
 
 use curvkit::gpu::{ALIGN, Gpu};
 use curvkit::operators::{Block, SymmetricOperator};
@@ -24,6 +24,12 @@ impl Prescribed {
         };
         let reflections = (0..reflections).map(unit).collect();
         Prescribed { gpu: gpu.clone(), eigenvalues, reflections }
+    }
+
+    /// f(A): the same eigenvectors with other eigenvalues.
+    pub fn map(&self, f: impl Fn(f64) -> f64) -> Prescribed {
+        let eigenvalues = self.eigenvalues.iter().map(|&value| f(value)).collect();
+        Prescribed { gpu: self.gpu.clone(), eigenvalues, reflections: self.reflections.clone() }
     }
 
     /// `A x`, `[D]`.
@@ -62,6 +68,48 @@ impl SymmetricOperator for Prescribed {
         for (first, run) in y.runs(0, y.len()) {
             self.gpu.write(&run, &padded[first * self.stride()..][..run.len()])?;
         }
+        Ok(())
+    }
+}
+
+/// An operator whose products hold a NaN once that many were made.
+pub struct Breaks {
+    operator: Prescribed,
+    after: usize,
+    made: std::cell::Cell<usize>,
+}
+
+impl Breaks {
+    pub fn after(products: usize, operator: Prescribed) -> Breaks {
+        Breaks { operator, after: products, made: 0.into() }
+    }
+}
+
+impl SymmetricOperator for Breaks {
+    fn gpu(&self) -> &Gpu {
+        self.operator.gpu()
+    }
+
+    fn dim(&self) -> usize {
+        self.operator.dim()
+    }
+
+    fn stride(&self) -> usize {
+        self.operator.stride()
+    }
+
+    fn apply(&self, x: &Block, y: &Block) -> curvkit::Result<()> {
+        self.operator.apply(x, y)?;
+        for (at, run) in y.runs(0, y.len()) {
+            let mut values: Vec<f32> = self.gpu().read(&run)?;
+            for (i, vector) in values.chunks_mut(self.stride()).enumerate() {
+                if self.made.get() + at + i >= self.after {
+                    vector[7] = f32::NAN;
+                }
+            }
+            self.gpu().write(&run, &values)?;
+        }
+        self.made.set(self.made.get() + x.len());
         Ok(())
     }
 }

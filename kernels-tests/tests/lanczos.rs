@@ -6,10 +6,11 @@ use curvkit::gpu::Gpu;
 use curvkit::net::Network;
 use curvkit::operators::{Block, Curvature, DenseMatrix, Problem, SymmetricOperator};
 use curvkit::spectral::{Eigenpairs, Lanczos, LanczosOptions, Which, eigenpairs};
-use kernels_tests::cases::{Case, cases, op_cases, random};
+use kernels_tests::cases::{Case, cases, op_cases};
 use kernels_tests::device::{gpu, own_device};
 use kernels_tests::f64s;
-use kernels_tests::prescribed::Prescribed;
+use kernels_tests::prescribed::{Breaks, Prescribed};
+use kernels_tests::spectra::{bits, bulk, check, clusters_of_20, dense, spectrum, vectors, wide_bulk};
 use nalgebra::{DMatrix, DVector};
 
 const ALL: [Which; 3] = [Which::Largest, Which::Smallest, Which::Magnitude];
@@ -19,100 +20,26 @@ fn tight() -> Gpu {
     own_device(wgpu::Limits::default(), Some(2 * 150 * 704 * 4))
 }
 
-/// The K wanted ones.
-fn wanted(eigenvalues: &[f64], which: Which, count: usize) -> Vec<f64> {
-    let mut sorted = eigenvalues.to_vec();
-    match which {
-        Which::Largest => sorted.sort_by(|a, b| b.total_cmp(a)),
-        Which::Smallest => sorted.sort_by(f64::total_cmp),
-        Which::Magnitude => sorted.sort_by(|a, b| b.abs().total_cmp(&a.abs())),
-    }
-    sorted.truncate(count);
-    sorted
-}
-
-fn largest(eigenvalues: &[f64]) -> f64 {
-    eigenvalues.iter().fold(0.0, |m, v| m.max(v.abs()))
-}
-
-/// The vectors as columns, `[dim, K]`.
-fn vectors(operator: &dyn SymmetricOperator, pairs: &Eigenpairs) -> DMatrix<f64> {
-    let block = pairs.vectors.block(0..pairs.vectors.len()).unwrap();
-    let flat = f64s(&operator.unpad(&block.download().unwrap()));
-    DMatrix::from_column_slice(operator.dim(), pairs.vectors.len(), &flat)
-}
-
-/// Asserts everything that is claimed of pairs of an operator whose products `times` makes in f64.
+/// Asserts everything that is claimed of pairs, and that nothing is missed.
 #[track_caller]
-fn check(
+fn check_complete(
     what: &str,
     operator: &dyn SymmetricOperator,
     times: impl Fn(&[f64]) -> Vec<f64>,
     spectrum: &[f64],
     options: &LanczosOptions,
     pairs: &Eigenpairs,
-    exact: f64,
 ) {
-    let scale = largest(spectrum);
-    let expected = wanted(spectrum, options.which, options.count);
-    assert_eq!(pairs.values.len(), options.count, "{what}: pairs");
-    let bad = pairs.converged.iter().filter(|&&c| !c).count();
-    assert!(
-        pairs.complete && bad == 0,
-        "{what}: complete {}, {bad} not converged, residuals {:?}",
-        pairs.complete,
-        pairs.residuals
-    );
-    for (i, (found, expected)) in pairs.values.iter().zip(&expected).enumerate() {
-        // the ends' eigenvalues of like magnitude may come in either order
-        let off = match options.which {
-            Which::Magnitude => (found.abs() - expected.abs()).abs(),
-            _ => (found - expected).abs(),
-        };
-        assert!(off <= exact * scale, "{what}: eigenvalue {i} is {found}, expected {expected} (of {scale})");
-    }
-    let v = vectors(operator, pairs);
-    let unit = DMatrix::<f64>::identity(options.count, options.count);
-    let orthonormal = (v.transpose() * &v - unit).amax();
-    assert!(orthonormal < 1.5e-6, "{what}: VᵀV is off by {orthonormal:e}");
-    for (i, x) in v.column_iter().enumerate() {
-        let ax = DVector::from_vec(times(x.as_slice()));
-        let residual = (ax - pairs.values[i] * x).norm() / scale;
-        let claimed = pairs.residuals[i];
-        assert!(claimed <= options.tolerance, "{what}: residual {i}");
-        assert!(
-            (residual - claimed).abs() <= 2e-6 + 0.02 * residual,
-            "{what}: residual {i} is {residual:e}, claimed {claimed:e}"
-        );
-    }
+    assert!(pairs.complete, "{what}: not complete");
+    let asked = (options.count, options.which, options.tolerance);
+    check(what, operator, times, spectrum, asked, pairs, 1e-5);
 }
 
 fn find(what: &str, operator: &Prescribed, options: LanczosOptions) -> Eigenpairs {
     let pairs = eigenpairs(operator, options.clone()).unwrap();
     println!("{what}: {} products", pairs.products);
-    check(what, operator, |x| operator.times(x), &operator.eigenvalues, &options, &pairs, 1e-5);
+    check_complete(what, operator, |x| operator.times(x), &operator.eigenvalues, &options, &pairs);
     pairs
-}
-
-/// Uniform in [−1, 1), times `scale`.
-fn bulk(seed: u64, count: usize, scale: f64) -> Vec<f64> {
-    f64s(&random(seed, count)).into_iter().map(|x| scale * x).collect()
-}
-
-/// `head`, then as much of `tail` as makes `dim` eigenvalues.
-fn spectrum(dim: usize, head: impl IntoIterator<Item = f64>, tail: Vec<f64>) -> Vec<f64> {
-    head.into_iter().chain(tail).take(dim).collect()
-}
-
-fn clusters_of_20(dim: usize) -> Vec<f64> {
-    let heads = [5.0, 3.0, -4.0, -2.5].into_iter().flat_map(|value| [value; 20]);
-    spectrum(dim, heads, bulk(1, dim, 1.0))
-}
-
-/// 95 % of the eigenvalues lie within 1 % of the largest around zero.
-fn wide_bulk(dim: usize) -> Vec<f64> {
-    let outlier = |i: usize| [1.0, -0.3][i % 2] / (1.0 + i as f64).sqrt();
-    spectrum(dim, (0..dim / 20).map(outlier), bulk(3, dim, 0.01))
 }
 
 #[test]
@@ -155,7 +82,7 @@ fn dense_matrices_are_diagonalised() {
             let options =
                 LanczosOptions { which, tolerance: 1e-5, block: Some(block), ..LanczosOptions::new(count) };
             let pairs = eigenpairs(&matrix, options.clone()).unwrap();
-            check(&what, &matrix, |x| operator.times(x), &operator.eigenvalues, &options, &pairs, 1e-5);
+            check_complete(&what, &matrix, |x| operator.times(x), &operator.eigenvalues, &options, &pairs);
         }
     }
 }
@@ -268,14 +195,6 @@ fn what_does_not_converge_within_the_budget_is_marked() {
     // too few products for as many vectors: those that there are
     let pairs = eigenpairs(&operator, options(1)).unwrap();
     assert_eq!((pairs.values.len(), pairs.vectors.len(), pairs.products, pairs.complete), (4, 4, 8, false));
-}
-
-/// Basis, values and residuals, bit by bit.
-fn bits(pairs: &Eigenpairs) -> (Vec<u32>, Vec<u64>, Vec<u64>, usize) {
-    let vectors = pairs.vectors.download().unwrap();
-    let bits = |x: &[f64]| x.iter().map(|x| x.to_bits()).collect();
-    let vectors = vectors.iter().map(|x| x.to_bits()).collect();
-    (vectors, bits(&pairs.values), bits(&pairs.residuals), pairs.products)
 }
 
 #[test]
@@ -426,53 +345,13 @@ fn what_cannot_be_asked_for_is_refused() {
 
 #[test]
 fn a_product_that_is_not_finite_is_an_error() {
-    /// The unit matrix, until that many products are made.
-    struct Breaks(Prescribed, std::cell::Cell<usize>);
-    impl SymmetricOperator for Breaks {
-        fn gpu(&self) -> &Gpu {
-            self.0.gpu()
-        }
-        fn dim(&self) -> usize {
-            self.0.dim()
-        }
-        fn stride(&self) -> usize {
-            self.0.stride()
-        }
-        fn apply(&self, x: &Block, y: &Block) -> curvkit::Result<()> {
-            self.0.apply(x, y)?;
-            for (at, run) in y.runs(0, y.len()) {
-                let mut values: Vec<f32> = self.gpu().read(&run)?;
-                for (i, vector) in values.chunks_mut(self.stride()).enumerate() {
-                    if self.1.get() + at + i >= 9 {
-                        vector[7] = f32::NAN;
-                    }
-                }
-                self.gpu().write(&run, &values)?;
-            }
-            self.1.set(self.1.get() + x.len());
-            Ok(())
-        }
-    }
-    let operator = Breaks(Prescribed::new(gpu(), bulk(1, 200, 1.0), 0), 0.into());
+    let operator = Breaks::after(9, Prescribed::new(gpu(), bulk(1, 200, 1.0), 0));
     let options = LanczosOptions { block: Some(4), ..LanczosOptions::new(3) };
     let error = eigenpairs(&operator, options).err().unwrap();
     assert!(matches!(error, Error::NotFinite { .. }));
     let expected = "product 10 of the Lanczos iteration is not finite: \
         the operator overflows, or holds what is no number";
     assert_eq!(error.to_string(), expected);
-}
-
-/// `D × D` of that curvature, by f64 products with unit vectors.
-fn dense(case: &Case, which: Curvature) -> DMatrix<f64> {
-    let problem = case.problem();
-    let dim = case.parameters.len();
-    let units = DMatrix::<f64>::identity(dim, dim);
-    let products = match which {
-        Curvature::Hessian => problem.hvp(units.as_slice()),
-        Curvature::Ggn => problem.ggnvp(units.as_slice()),
-        Curvature::NoiseCovariance => problem.noise_covariance_vp(units.as_slice()),
-    };
-    DMatrix::from_column_slice(dim, dim, &products)
 }
 
 /// The 20 largest and 5 smallest eigenvalues of all three matrices.
@@ -492,7 +371,7 @@ fn agrees_with_a_dense_eigendecomposition(name: &str) {
             let what = format!("{name}, {curvature:?}, {which:?}");
             println!("{what}: {} products", pairs.products);
             let times = |x: &[f64]| (&dense * DVector::from_column_slice(x)).as_slice().to_vec();
-            check(&what, &operator, times, &spectrum, &options, &pairs, 1e-5);
+            check_complete(&what, &operator, times, &spectrum, &options, &pairs);
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::{Block, SymmetricOperator, pad_behind};
+use super::{Block, SymmetricOperator, pad_behind, unpad_behind};
 use crate::gpu::{Gpu, Recorder};
 use crate::{Error, Result};
 
@@ -32,6 +32,11 @@ pub trait OperatorFamily {
     /// Flat vectors `[K, dim]` as they lie on the device, `[K, stride]`; as [`SymmetricOperator::pad`].
     fn pad(&self, flat: &[f32]) -> Vec<f32> {
         pad_behind(flat, self.dim(), self.stride())
+    }
+
+    /// The other way round.
+    fn unpad(&self, padded: &[f32]) -> Vec<f32> {
+        unpad_behind(padded, self.dim(), self.stride())
     }
 }
 
@@ -105,5 +110,9 @@ impl OperatorFamily for Several<'_> {
 
     fn pad(&self, flat: &[f32]) -> Vec<f32> {
         self.0[0].pad(flat)
+    }
+
+    fn unpad(&self, padded: &[f32]) -> Vec<f32> {
+        self.0[0].unpad(padded)
     }
 }

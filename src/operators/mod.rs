@@ -70,7 +70,7 @@ pub trait SymmetricOperator {
 
     /// The other way round.
     fn unpad(&self, padded: &[f32]) -> Vec<f32> {
-        padded.chunks_exact(self.stride()).flat_map(|vector| &vector[..self.dim()]).copied().collect()
+        unpad_behind(padded, self.dim(), self.stride())
     }
 }
 
@@ -81,4 +81,9 @@ fn pad_behind(flat: &[f32], dim: usize, stride: usize) -> Vec<f32> {
         to[..dim].copy_from_slice(from);
     }
     padded
+}
+
+/// The other way round.
+fn unpad_behind(padded: &[f32], dim: usize, stride: usize) -> Vec<f32> {
+    padded.chunks_exact(stride).flat_map(|vector| &vector[..dim]).copied().collect()
 }

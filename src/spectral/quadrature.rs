@@ -97,6 +97,10 @@ impl OperatorFamily for Repeated<'_> {
     fn pad(&self, flat: &[f32]) -> Vec<f32> {
         self.operator.pad(flat)
     }
+
+    fn unpad(&self, padded: &[f32]) -> Vec<f32> {
+        self.operator.unpad(padded)
+    }
 }
 
 /// The quadratures of M probes, whose products are made together as far as the memory budget has room for their bases.

@@ -100,20 +100,32 @@ impl<'a> Recurrences<'a> {
         let mut beta: Vec<f64> = dots(&y, &y)?.into_iter().map(f64::sqrt).collect();
         let ended: Vec<usize> = (0..m).filter(|&i| beta[i] <= ROUNDING * self.largest[i]).collect();
         if !ended.is_empty() {
+            let fresh = self.fresh(&ended)?;
             for &i in &ended {
                 beta[i] = 0.0;
-                // numbered by step and member, so that it does not depend on who else is here
-                self.random.drawn = (self.family.count() * self.len + self.members.start + i) as u64;
-                let fresh = self.family.pad(&self.random.coordinates(dim));
-                self.family.gpu().write(&y.runs(i, 1)[0].1, &fresh)?;
-            }
-            for _ in 0..2 {
-                self.remove_from(&y)?;
+                copy((&fresh, i..i + 1), (&y, i..i + 1))?;
             }
         }
         self.beta.extend(beta);
         self.next = unit(&y)?;
         Ok(())
+    }
+
+    /// For each member i that is named, a random vector orthogonal to V_i; numbered by step and member, so that it does
+    /// not depend on who else is here.
+    fn fresh(&mut self, named: &[usize]) -> Result<Block> {
+        let family = self.family;
+        let mut padded = vec![0.0; self.members.len() * family.stride()];
+        for &i in named {
+            self.random.drawn = (self.len as u64) << 32 | (self.members.start + i) as u64;
+            let vector = family.pad(&self.random.coordinates(family.dim()));
+            padded[i * family.stride()..][..family.stride()].copy_from_slice(&vector);
+        }
+        let fresh = Block::upload(family.gpu(), family.stride(), &padded)?;
+        for _ in 0..2 {
+            self.remove_from(&fresh)?;
+        }
+        Ok(fresh)
     }
 
     /// `y_i −= V_i c_i` with `c_i = V_iᵀ y_i`, and c: `[n, members]`.

@@ -126,7 +126,8 @@ pub fn hutch_plus_plus(operator: &dyn SymmetricOperator, products: usize, seed: 
 
 /// tr A as the mean of M/2 estimates, each of which takes the trace on the range of A times all random vectors but one,
 /// and estimates the rest from that one (Epperly, Tropp & Webber 2024, XTrace). Its standard error falls faster with the
-/// number M of products than that of [`hutch_plus_plus`], because all vectors serve both ends.
+/// number M of products than that of [`hutch_plus_plus`], because all vectors serve both ends. For the same reason the
+/// estimates are not independent, and the standard error may be half of the true one.
 ///
 /// # Errors
 /// [`Error::Argument`] for less than four products, [`Error::NotFinite`] where one is not finite, and the device's

@@ -1,0 +1,202 @@
+//! Traces, norms, diagonals and |λ₁| against exact ones.
+
+use curvkit::Error;
+use curvkit::net::Network;
+use curvkit::operators::{Curvature, Problem, SymmetricOperator};
+use curvkit::spectral::{
+    Estimate, diagonal, frobenius_norm, hutch_plus_plus, hutchinson, power_iteration, xtrace,
+};
+use kernels_tests::cases::cases;
+use kernels_tests::device::gpu;
+use kernels_tests::prescribed::{Breaks, Prescribed};
+use kernels_tests::spectra::{bulk, clusters_of_20, dense, largest, spectrum, wide_bulk};
+
+type Estimator = fn(&dyn SymmetricOperator, usize, u64) -> curvkit::Result<Estimate>;
+
+const TRACES: [(&str, Estimator); 3] =
+    [("Hutchinson", hutchinson), ("Hutch++", hutch_plus_plus), ("XTrace", xtrace)];
+
+#[track_caller]
+fn assert_within(what: &str, found: Estimate, expected: f64, rounding: f64) {
+    let off = (found.value - expected).abs();
+    assert!(
+        off <= 4.0 * found.standard_error + rounding,
+        "{what}: {} ± {}, expected {expected}",
+        found.value,
+        found.standard_error
+    );
+}
+
+/// λ_i = 1 / i^power
+fn decaying(dim: usize, power: f64) -> Vec<f64> {
+    (1..=dim).map(|i| (i as f64).powf(-power)).collect()
+}
+
+#[test]
+fn traces_agree_within_their_errors() {
+    let decades: Vec<f64> = (0..400).map(|i| 10f64.powf(-8.0 * i as f64 / 400.0)).collect();
+    let spectra = [
+        ("clusters", clusters_of_20(600)),
+        ("a wide bulk", wide_bulk(1000)),
+        ("eight decades", decades),
+        ("1/i²", decaying(700, 2.0)),
+        ("rank 4", spectrum(300, [4.0, 3.0, 3.0, -1.0], vec![0.0; 300])),
+        ("zero", vec![0.0; 70]),
+    ];
+    for (name, eigenvalues) in spectra {
+        let operator = Prescribed::new(gpu(), eigenvalues, 2);
+        let trace: f64 = operator.eigenvalues.iter().sum();
+        let squares: f64 = operator.eigenvalues.iter().map(|value| value * value).sum();
+        for (estimator, estimate) in TRACES {
+            for (products, seed) in [(40, 1), (41, 2), (90, 3), (12, 4)] {
+                let found = estimate(&operator, products, seed).unwrap();
+                let what = format!("{estimator}, {name}, {products} products");
+                assert!(found.products <= products && found.products + 2 > products, "{what}: {found:?}");
+                // rounding, and an error that is no larger than some times Hutchinson's
+                assert_within(&what, found, trace, 1e-5 * squares.sqrt());
+                let most = 3.0 * (2.0 * squares / products as f64).sqrt();
+                assert!(found.standard_error <= most, "{what}: ± {}", found.standard_error);
+            }
+        }
+    }
+}
+
+/// The root mean square over seeds of what each is off.
+#[test]
+fn what_decays_is_estimated_better() {
+    for (name, eigenvalues, share) in [("1/i²", decaying(500, 2.0), 0.1), ("1/i", decaying(500, 1.0), 0.6)] {
+        // reflections enough for no eigenvector to be near a unit vector, whose share Hutchinson's entries ±1 get exactly
+        let operator = Prescribed::new(gpu(), eigenvalues, 200);
+        let trace: f64 = operator.eigenvalues.iter().sum();
+        let [plain, plus, exchangeable] = TRACES.map(|(estimator, estimate)| {
+            let found: Vec<Estimate> = (0..12).map(|seed| estimate(&operator, 60, seed).unwrap()).collect();
+            let mean = |f: &dyn Fn(&Estimate) -> f64| (found.iter().map(f).sum::<f64>() / 12.0).sqrt();
+            let off = mean(&|e| (e.value - trace).powi(2));
+            let claimed = mean(&|e| e.standard_error.powi(2));
+            println!("{name}, {estimator}: off by {off:.2e}, claimed {claimed:.2e}");
+            assert!((0.4..2.5).contains(&(off / claimed)), "{estimator}: off by {off}, claimed {claimed}");
+            off
+        });
+        assert!(plus < share * plain, "{name}: {plus} by Hutch++, {plain} by Hutchinson");
+        assert!(exchangeable < plus, "{name}: {exchangeable} by XTrace, {plus} by Hutch++");
+    }
+}
+
+#[test]
+fn a_range_that_holds_all_leaves_nothing_to_chance() {
+    for dim in [1usize, 2, 5, 64] {
+        let operator = Prescribed::new(gpu(), bulk(dim as u64, dim, 2.0), 1);
+        let trace: f64 = operator.eigenvalues.iter().sum();
+        for (estimator, estimate) in &TRACES[1..] {
+            let found = estimate(&operator, 3 * dim + 6, 1).unwrap();
+            assert!((found.value - trace).abs() < 2e-5, "{estimator}, {dim}: {found:?}, not {trace}");
+            assert_eq!(found.standard_error, 0.0);
+        }
+    }
+}
+
+#[test]
+fn norms_and_diagonals_agree_within_their_errors() {
+    for (reflections, dim) in [(0, 67), (2, 300)] {
+        let operator = Prescribed::new(gpu(), bulk(8, dim, 1.0), reflections);
+        let norm = operator.eigenvalues.iter().map(|value| value * value).sum::<f64>().sqrt();
+        let found = frobenius_norm(&operator, 40, 1).unwrap();
+        assert_within("the norm", found, norm, 1e-6 * norm);
+        assert!(found.standard_error < 0.05 * norm && found.products == 40);
+        let estimates = diagonal(&operator, 40, 1).unwrap();
+        assert_eq!(estimates.len(), dim);
+        let mut beyond_2 = 0;
+        for (i, estimate) in estimates.into_iter().enumerate() {
+            let mut unit = vec![0.0; dim];
+            unit[i] = 1.0;
+            let expected = operator.times(&unit)[i];
+            assert_within(&format!("diagonal {i}"), estimate, expected, 1e-6);
+            beyond_2 += usize::from((estimate.value - expected).abs() > 2.0 * estimate.standard_error + 1e-6);
+        }
+        assert!(beyond_2 < dim / 8, "{beyond_2} of {dim} are off by more than two errors");
+    }
+    let zero = frobenius_norm(&Prescribed::new(gpu(), vec![0.0; 70], 0), 4, 0).unwrap();
+    assert_eq!((zero.value, zero.standard_error), (0.0, 0.0));
+}
+
+#[test]
+fn the_largest_magnitude_by_powers() {
+    let dim = 300;
+    let of = |head: &[f64]| Prescribed::new(gpu(), spectrum(dim, head.iter().copied(), bulk(2, dim, 1.0)), 2);
+    // of either sign, and of both at once
+    for head in [&[3.0][..], &[-3.0], &[3.0, -3.0], &[3.0, 3.0, -2.0]] {
+        let found = power_iteration(&of(head), 1e-5, 200, 1).unwrap();
+        assert!((found.value - 3.0).abs() < 1e-5 && found.residual <= 1e-5, "{head:?}: {found:?}");
+        assert!(found.products < 60, "{head:?}: {found:?}");
+    }
+    let short = power_iteration(&of(&[1.001]), 1e-5, 7, 1).unwrap();
+    assert!(short.residual > 1e-3 && short.products == 7 && short.value < 1.0, "{short:?}");
+    let zero = power_iteration(&Prescribed::new(gpu(), vec![0.0; 70], 0), 1e-5, 7, 1).unwrap();
+    assert_eq!((zero.value, zero.residual), (0.0, 0.0));
+}
+
+#[test]
+fn a_networks_curvature() {
+    let case = cases().into_iter().find(|case| case.name.starts_with("[17, 33, 10] Tanh bias")).unwrap();
+    let network = Network::new(&case.model).unwrap();
+    let problem = Problem::new(gpu(), &network, &case.parameters, &case.data, case.loss).unwrap();
+    for curvature in [Curvature::Hessian, Curvature::NoiseCovariance] {
+        let dense = dense(&case, curvature);
+        let operator = problem.operator(curvature, &network.all()).unwrap();
+        for (estimator, estimate) in TRACES {
+            let what = format!("{curvature:?}, {estimator}");
+            assert_within(&what, estimate(&operator, 48, 1).unwrap(), dense.trace(), 2e-5 * dense.norm());
+        }
+        assert_within(
+            "the norm",
+            frobenius_norm(&operator, 48, 1).unwrap(),
+            dense.norm(),
+            2e-5 * dense.norm(),
+        );
+        let scale = largest(dense.symmetric_eigenvalues().as_slice());
+        let found = power_iteration(&operator, 1e-3, 300, 1).unwrap();
+        assert!((found.value - scale).abs() < 1e-3 * scale, "{found:?}, not {scale}");
+        for (i, estimate) in diagonal(&operator, 48, 1).unwrap().into_iter().enumerate() {
+            let off = (estimate.value - dense[(i, i)]).abs();
+            // one in a thousand is off by more than four errors of a distribution with tails
+            assert!(
+                off <= 6.0 * estimate.standard_error + 1e-5 * scale,
+                "{curvature:?}, diagonal {i}: {estimate:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn the_same_seed_gives_the_same_bits() {
+    let operator = Prescribed::new(gpu(), bulk(3, 200, 1.0), 2);
+    for (estimator, estimate) in TRACES.into_iter().chain([("norm", frobenius_norm as Estimator)]) {
+        let bits = |seed| estimate(&operator, 20, seed).unwrap().value.to_bits();
+        assert_eq!(bits(1), bits(1), "{estimator}");
+        assert_ne!(bits(1), bits(2), "{estimator}");
+    }
+    assert_eq!(diagonal(&operator, 20, 1).unwrap(), diagonal(&operator, 20, 1).unwrap());
+    // the numbers of a block do not depend on how many there are
+    let first = diagonal(&operator, 2, 1).unwrap();
+    assert_eq!(first.len(), 200);
+}
+
+#[test]
+fn what_cannot_be_made_is_an_error() {
+    let operator = Prescribed::new(gpu(), vec![1.0; 10], 0);
+    let refused = |estimate: Estimator, products| estimate(&operator, products, 0).err().unwrap().to_string();
+    assert_eq!(refused(hutchinson, 1), "probes: found 1, expected at least 2, for a standard error");
+    assert_eq!(refused(hutch_plus_plus, 5), "products: found 5, expected at least 6");
+    assert_eq!(refused(xtrace, 3), "products: found 3, expected at least 4");
+    let error = power_iteration(&operator, 1e-3, 1, 0).err().unwrap().to_string();
+    assert_eq!(error, "max_products: found 1, expected at least 2");
+    for (estimator, estimate) in TRACES {
+        let operator = Breaks::after(9, Prescribed::new(gpu(), bulk(1, 200, 1.0), 0));
+        let error = estimate(&operator, 12, 0).err().unwrap();
+        assert!(matches!(error, Error::NotFinite { .. }), "{estimator}: {error}");
+        assert!(
+            error.to_string().starts_with("product 10 of the estimate is not finite"),
+            "{estimator}: {error}"
+        );
+    }
+}
