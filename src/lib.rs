@@ -13,7 +13,7 @@
 //! | [`net`] | model files, parameters, the graph |
 //! | [`jets`] | the jet programs: forward and reverse sweeps at orders 0, 1 and 2 |
 //! | [`operators`] | Hessian, GGN, noise covariance and dense matrices on device-resident blocks |
-//! | [`spectral`] | block Lanczos, and linear algebra on blocks of vectors |
+//! | [`spectral`] | block Lanczos, LOBPCG, quadrature, traces, and linear algebra on blocks of vectors |
 //! | [`train`] | SGD, samplers, schedules |
 //! | [`stats`] | fits, correlations, tests |
 //! | `papers`, `report`, `cli` | the reproductions and the command line (feature `cli`) |
