@@ -59,6 +59,10 @@ pub enum Error {
     #[error("{quantity} is not finite: {detail}")]
     NotFinite { quantity: String, detail: String },
 
+    /// An eigensolver's budget of products is spent; what it has found is there nevertheless.
+    #[error("{of}: {converged} of {wanted} eigenpairs {problem} within {products} products")]
+    NotConverged { of: String, converged: usize, wanted: usize, problem: &'static str, products: usize },
+
     /// A download failed.
     #[error("{url}: {problem}")]
     Download { url: String, problem: String },

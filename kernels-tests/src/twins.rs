@@ -5,6 +5,7 @@
 
 use curvkit::net::{Layer, Loss};
 
+use crate::reference::layers::Window;
 use crate::reference::network::{self, loss_gradient, pointwise_slope, sample_loss};
 use crate::reference::scalar::{Curve, Scalar};
 use crate::{Real, f64s};
@@ -70,6 +71,34 @@ pub fn gemm<T: Real>(product: &Gemm, a: &[T], b: &[T], bias: Option<&[T]>, out: 
                 let into = &mut out[at(product.out, batch, i, j)];
                 let before = if accumulate { *into } else { 0.0 };
                 *into = before + alpha * dot + bias;
+            }
+        }
+    }
+}
+
+/// The terms `y[o,q] w[o,c,r,s] x[c, q·stride − padding + (r,s)]` of one sample's convolution: `term` is given
+/// the places of y, w and x, once for each term inside of the image.
+///
+/// `y [O,·,·]`, `w [O,C,size,size]`, `x [C,height,width]`. The value is the sum of the terms' slopes with
+/// respect to y, the adjoints those with respect to x and w.
+pub fn conv_terms(
+    [channels, outs]: [usize; 2],
+    [height, width]: [usize; 2],
+    window: Window,
+    mut term: impl FnMut(usize, usize, usize),
+) {
+    let Window { size, stride, padding } = window;
+    let (rows, columns) = (window.count(height), window.count(width));
+    let inside = |q: usize, r: usize, len: usize| (q * stride + r).checked_sub(padding).filter(|&i| i < len);
+    for o in 0..outs {
+        for (q_row, q_column) in (0..rows * columns).map(|q| (q / columns, q % columns)) {
+            for (c, rs) in (0..channels * size * size).map(|j| (j / (size * size), j % (size * size))) {
+                let row = inside(q_row, rs / size, height);
+                let column = inside(q_column, rs % size, width);
+                if let (Some(row), Some(column)) = (row, column) {
+                    let y = (o * rows + q_row) * columns + q_column;
+                    term(y, (o * channels + c) * size * size + rs, (c * height + row) * width + column);
+                }
             }
         }
     }

@@ -6,6 +6,8 @@ mod eval;
 mod models;
 mod record;
 mod reproduce;
+mod spectrum;
+mod timed;
 mod train;
 
 use std::error::Error as _;
@@ -60,6 +62,8 @@ enum Command {
     },
     /// Evaluate losses, gradients and curvature products of a checkpoint.
     Eval(eval::Eval),
+    /// Find eigenpairs of the Hessian, the Gauss–Newton matrix or the noise covariance, and compare them.
+    Spectrum(spectrum::Spectrum),
     /// Train by SGD.
     Train(train::Train),
     /// Reproduce a paper's tables and figures.
@@ -78,22 +82,25 @@ enum Command {
     },
 }
 
-/// Runs the command line; errors go to standard error in one line, with exit code 2.
+/// Runs the command line; errors go to standard error in one line, with exit code 2, or 3 where there are results
+/// that have not converged.
 pub fn main() -> ExitCode {
+    let told = |error: Error| match error {
+        Error::NotConverged { .. } => (error.to_string(), 3),
+        _ => (error.to_string(), 2),
+    };
     let done = match Cli::try_parse() {
-        Ok(cli) => cli.run().and_then(|text| print(&text)).map_err(|error| error.to_string()),
+        Ok(cli) => cli.run().and_then(|text| print(&text)).map_err(told),
         // help and version
-        Err(error) if !error.use_stderr() => {
-            print(&error.render().to_string()).map_err(|error| error.to_string())
-        }
-        Err(error) => Err(usage(&error)),
+        Err(error) if !error.use_stderr() => print(&error.render().to_string()).map_err(told),
+        Err(error) => Err((usage(&error), 2)),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
-        Err(problem) => {
+        Err((problem, code)) => {
             // there is nobody left to tell where standard error is closed
             let _ = writeln!(io::stderr(), "curvkit: {problem}");
-            ExitCode::from(2)
+            ExitCode::from(code)
         }
     }
 }
@@ -129,6 +136,7 @@ impl Cli {
         match &self.command {
             Command::Adapters { json } => adapters(*json),
             Command::Eval(eval) => eval.run(&self.device),
+            Command::Spectrum(spectrum) => spectrum.run(&self.device),
             Command::Train(train) => train.run(&self.device),
             Command::Reproduce { paper } => paper.run(&self.device),
             Command::Bench(bench) => bench.run(&self.device),

@@ -188,18 +188,42 @@ pub fn bilinear(
             Form::Value => {
                 let batch = stacked(x, y);
                 let bias = bias.map(Operand::strided);
-                conv::conv(rec, sizes, false, batch, x.strided(), y.strided(), bias, out.strided(), c, add)
+                conv::conv(
+                    rec,
+                    sizes,
+                    false,
+                    None,
+                    batch,
+                    x.strided(),
+                    y.strided(),
+                    bias,
+                    out.strided(),
+                    c,
+                    add,
+                )
             }
             Form::AdjointB => {
                 let batch = stacked(y, x);
-                conv::conv(rec, sizes, true, batch, y.strided(), x.strided(), None, out.strided(), c, add)
+                conv::conv(
+                    rec,
+                    sizes,
+                    true,
+                    None,
+                    batch,
+                    y.strided(),
+                    x.strided(),
+                    None,
+                    out.strided(),
+                    c,
+                    add,
+                )
             }
             Form::AdjointA => {
-                conv::weight(rec, sizes, (k, n), x.strided(), y.strided(), out.strided(), c, add)
+                conv::weight(rec, sizes, None, (k, n), x.strided(), y.strided(), out.strided(), c, add)
             }
             Form::PerSampleA => {
                 let into = (&out.view, out.stride.unwrap_or(0));
-                conv::weight_per_sample(rec, sizes, n, &x.view, &y.view, into, c)
+                conv::weight_per_sample(rec, sizes, None, n, &x.view, &y.view, into, c)
             }
         },
         Bilinear::ScaleByParameter(axes) => {

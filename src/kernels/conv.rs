@@ -1,12 +1,27 @@
-//! Convolution of images and its adjoints (`shaders/conv.wgsl`).
+//! Convolution of images and its adjoints (`shaders/conv.wgsl` and the two families of kernels beside it).
 
 use super::broadcast::Strided;
-use super::gemm::sum_parts;
+use super::gemm::{Family, Shape, sum_parts};
 use crate::Result;
-use crate::gpu::{Recorder, Shader, View, grid};
+use crate::gpu::{Gpu, Recorder, Shader, View, grid};
 
-pub const SHADER: Shader =
-    Shader { name: "conv", files: &[super::COMMON, include_str!("../../shaders/conv.wgsl")] };
+const LETTERS: &str = include_str!("../../shaders/conv.wgsl");
+
+/// Register tiles, for software adapters.
+pub const REGISTER: Shader = Shader {
+    name: "conv_register",
+    files: &[super::COMMON, LETTERS, include_str!("../../shaders/conv_register.wgsl")],
+};
+
+/// Tiles in workgroup memory.
+pub const WORKGROUP: Shader = Shader {
+    name: "conv_workgroup",
+    files: &[super::COMMON, super::TILE, LETTERS, include_str!("../../shaders/conv_workgroup.wgsl")],
+};
+
+pub(super) fn shaders() -> Vec<(Shader, &'static [&'static str])> {
+    vec![(REGISTER, &["conv", "weight"]), (WORKGROUP, &["conv", "weight"])]
+}
 
 /// The sizes of a convolution: images `[channels, height, width]`, weights `[out, in, kernel, kernel]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,66 +52,196 @@ impl Conv {
         2.0 * self.weights() as f64 * (self.output[0] * self.output[1]) as f64
     }
 
-    fn params(&self, samples: usize, alpha: f32, add: bool) -> Params {
-        Params {
-            samples: samples as u32,
-            channels_in: self.channels[0] as u32,
-            channels_out: self.channels[1] as u32,
-            in_h: self.input[0] as u32,
-            in_w: self.input[1] as u32,
-            out_h: self.output[0] as u32,
-            out_w: self.output[1] as u32,
-            kernel: self.kernel as u32,
-            stride: self.stride as u32,
-            padding: self.padding as u32,
-            flags: add as u32,
-            alpha,
+    /// `y = w ⋆ x` as the shader has it.
+    fn value(&self) -> Pass {
+        let [channels_in, channels_out] = self.channels.map(|c| c as u32);
+        let kernel = self.kernel as u32;
+        Pass {
+            rows: channels_out,
+            depth: channels_in,
+            step: self.stride as u32,
+            y_size: self.output.map(|len| len as u32),
+            x_size: self.input.map(|len| len as u32),
+            j_size: self.output.map(|len| len as u32),
+            start: [-(self.padding as i32); 2],
+            taps: [kernel; 2],
+            out_step: 1,
+            w_row: channels_in * kernel * kernel,
+            w_depth: kernel * kernel,
+            w_tap: [kernel as i32, 1],
             parts: 1,
-            ..Params::default()
+            ..Pass::default()
         }
+    }
+
+    /// The adjoint with respect to x: one pass for each first pixel, of y's and x's places exchanged.
+    fn adjoint(&self) -> Vec<Pass> {
+        let value = self.value();
+        let (stride, padding, kernel) = (self.stride, self.padding, self.kernel);
+        // along one axis, from `first` on: the taps that are met are last, last − stride, … and the first
+        // pixel meets the first of them at `start`
+        let axis = |first: usize, len: usize| {
+            let least = (first + padding) % stride;
+            let taps = (kernel.saturating_sub(least)).div_ceil(stride);
+            let last = (least + stride * taps).saturating_sub(stride);
+            let start = ((first + padding) / stride) as i32 - taps as i32 + 1;
+            (len.saturating_sub(first).div_ceil(stride) as u32, taps as u32, last as u32, start)
+        };
+        let mut passes = Vec::new();
+        for first in (0..stride * stride).map(|i| [i / stride, i % stride]) {
+            let [rows, columns] = [0, 1].map(|i| axis(first[i], self.input[i]));
+            passes.push(Pass {
+                rows: value.depth,
+                depth: value.rows,
+                step: 1,
+                y_size: value.x_size,
+                x_size: value.y_size,
+                j_size: [rows.0, columns.0],
+                out_first: first.map(|first| first as u32),
+                start: [rows.3, columns.3],
+                taps: [rows.1, columns.1],
+                out_step: stride as u32,
+                w_first: rows.2 * kernel as u32 + columns.2,
+                w_row: value.w_depth,
+                w_depth: value.w_row,
+                w_tap: value.w_tap.map(|tap| -tap * stride as i32),
+                ..value
+            });
+        }
+        passes
     }
 }
 
 #[repr(C)]
 #[derive(Clone, Copy, Default, bytemuck::Pod, bytemuck::Zeroable)]
-struct Params {
+struct Pass {
     samples: u32,
-    channels_in: u32,
-    channels_out: u32,
-    in_h: u32,
-    in_w: u32,
-    out_h: u32,
-    out_w: u32,
-    kernel: u32,
-    stride: u32,
-    padding: u32,
+    rows: u32,
+    depth: u32,
+    step: u32,
+    y_size: [u32; 2],
+    x_size: [u32; 2],
+    j_size: [u32; 2],
+    out_first: [u32; 2],
+    start: [i32; 2],
+    taps: [u32; 2],
+    out_step: u32,
+    w_first: u32,
+    w_row: u32,
+    w_depth: u32,
+    w_tap: [i32; 2],
     x_stride: u32,
     w_stride: u32,
     y_stride: u32,
     bias_stride: u32,
     tiles: u32,
     tiles_n: u32,
+    batch: u32,
     flags: u32,
     alpha: f32,
     parts: u32,
-    part_samples: u32,
+    part_len: u32,
     part_stride: u32,
-    padding_words: [u32; 3],
 }
 
+const ADD: u32 = 1;
 const BIAS: u32 = 2;
-/// Rows and columns of a workgroup's tile.
-const TILE: (usize, usize) = (8, 64);
+/// Pixels of a register tile: so many that loading its weights is little of the work, and its sums lie in the
+/// nearest cache.
+const LINE: usize = 128;
+
+impl Pass {
+    /// Terms of a pixel.
+    fn taps(&self) -> usize {
+        self.depth as usize * (self.taps[0] * self.taps[1]) as usize
+    }
+
+    /// Columns of a row of taps in a register tile.
+    fn span(&self, columns: usize) -> usize {
+        (self.taps[1] as usize).clamp(1, columns)
+    }
+
+    /// In parts of as many lines of y (rows of j, cut where they are longer) as a register tile has room for.
+    fn in_lines(self) -> Pass {
+        let [height, width] = self.j_size.map(|len| len as usize);
+        let lines = self.samples as usize * height * width.div_ceil(LINE);
+        let part_len = LINE / width.min(LINE);
+        Pass { part_len: part_len as u32, parts: lines.div_ceil(part_len) as u32, ..self }
+    }
+
+    /// Of j, of all samples.
+    fn pixels(&self) -> usize {
+        self.samples as usize * (self.j_size[0] * self.j_size[1]) as usize
+    }
+}
+
+/// The family asked for, or the one that the adapter is tuned to.
+fn chosen(gpu: &Gpu, family: Option<Family>, s: Shape) -> Family {
+    family.unwrap_or_else(|| gpu.gemm_tuning().family(s))
+}
+
+/// A kernel, its constants, the tiles of its matrix (rows and columns), and how many a workgroup makes.
+struct Choice {
+    shader: Shader,
+    constants: Vec<(&'static str, u32)>,
+    tiles: [usize; 2],
+    tiles_of_workgroup: usize,
+}
+
+impl Choice {
+    /// A register tile of so many columns: 32 for `conv`, which keeps weights in them, 16 for `weight`, which
+    /// keeps sums.
+    fn register(pass: &Pass, columns: usize, tiles: [usize; 2]) -> Choice {
+        let constants = vec![
+            ("SPAN", pass.span(columns) as u32),
+            ("SLIDES", (pass.step == 1) as u32),
+            ("COLUMNS", columns as u32),
+        ];
+        Choice { shader: REGISTER, constants, tiles, tiles_of_workgroup: 8 }
+    }
+
+    /// The arrangement of invocations, 8 rows and 8 columns each, whose tiles cover the least beyond the matrix,
+    /// and of those the one of the largest tiles.
+    fn workgroup(matrix: [usize; 2]) -> Choice {
+        let tiles = |lanes: [usize; 2]| [0, 1].map(|i| matrix[i].div_ceil(8 * lanes[i]));
+        let covered = |lanes: [usize; 2]| tiles(lanes).iter().product::<usize>() * lanes[0] * lanes[1];
+        let arrangements = [[8, 16], [4, 16], [2, 16], [1, 32], [4, 8]];
+        let lanes = arrangements.into_iter().min_by_key(|&lanes| covered(lanes)).unwrap_or([8, 16]);
+        let constants = vec![("LX", lanes[1] as u32), ("LY", lanes[0] as u32)];
+        Choice { shader: WORKGROUP, constants, tiles: tiles(lanes), tiles_of_workgroup: 1 }
+    }
+
+    fn tiles(&self) -> usize {
+        self.tiles[0] * self.tiles[1]
+    }
+
+    fn record(
+        &self,
+        rec: &mut Recorder,
+        entry: &'static str,
+        pass: Pass,
+        bindings: &[(&str, &View)],
+        work: f64,
+    ) -> Result<()> {
+        let [_, tiles_n] = self.tiles;
+        let pass = Pass { tiles: self.tiles() as u32, tiles_n: tiles_n as u32, ..pass };
+        let kernel = rec.gpu().kernel(self.shader, entry, &self.constants)?;
+        let all = self.tiles() * pass.batch as usize * pass.parts as usize;
+        rec.dispatch(&kernel, bindings, &pass, grid(all, self.tiles_of_workgroup), work)
+    }
+}
 
 /// `y (+)= α w ⋆ x (+ bias)`; transposed, `x (+)= α` the adjoint of `y`.
 ///
 /// `operand`: x `[n, in, h, w]`, or ȳ `[n, out, h, w]` where transposed; `out` the other. `w`: `[out, in, k, k]`.
-/// Each is one for all of the `batch`, or one for each, `stride` words apart.
+/// Each is one for all of the `batch`, or one for each, `stride` words apart. `family`: `None` for the one that
+/// the adapter is tuned to.
 #[allow(clippy::too_many_arguments)]
 pub fn conv(
     rec: &mut Recorder,
     c: Conv,
     transposed: bool,
+    family: Option<Family>,
     (batch, samples): (usize, usize),
     w: Strided,
     operand: Strided,
@@ -105,41 +250,42 @@ pub fn conv(
     alpha: f32,
     add: bool,
 ) -> Result<()> {
-    let [rows, plane] = match transposed {
-        false => [c.channels[1], c.output[0] * c.output[1]],
-        true => [c.channels[0], c.input[0] * c.input[1]],
-    };
-    let (x, y) = if transposed { (out, operand) } else { (operand, out) };
-    let tiles_n = (samples * plane).div_ceil(TILE.1);
-    let tiles = rows.div_ceil(TILE.0) * tiles_n;
-    let mut params = Params {
-        x_stride: x.stride as u32,
-        w_stride: w.stride as u32,
-        y_stride: y.stride as u32,
-        bias_stride: bias.map_or(0, |bias| bias.stride as u32),
-        tiles: tiles as u32,
-        tiles_n: tiles_n as u32,
-        ..c.params(samples, alpha, add)
-    };
-    if bias.is_some() {
-        params.flags |= BIAS;
+    rec.count_flops(c.flops() * (batch * samples) as f64);
+    for pass in if transposed { c.adjoint() } else { vec![c.value()] } {
+        let pass = Pass {
+            samples: samples as u32,
+            batch: batch as u32,
+            x_stride: operand.stride as u32,
+            w_stride: w.stride as u32,
+            y_stride: out.stride as u32,
+            bias_stride: bias.map_or(0, |bias| bias.stride as u32),
+            flags: if add { ADD } else { 0 } | if bias.is_some() { BIAS } else { 0 },
+            alpha,
+            ..pass
+        };
+        let [m, n, k] = [pass.rows as usize, pass.pixels(), pass.taps()];
+        if n == 0 || (k == 0 && add) {
+            continue;
+        }
+        let (choice, pass) = match chosen(rec.gpu(), family, Shape { batch, m, n, k }) {
+            Family::Register => (Choice::register(&pass, 32, [m.div_ceil(4), 1]), pass.in_lines()),
+            Family::Workgroup => (Choice::workgroup([m, n]), pass),
+        };
+        let shift = bias.map_or(w.view, |bias| bias.view);
+        let bindings = [("w", w.view), ("x", operand.view), ("bias", shift), ("out", out.view)];
+        choice.record(rec, "conv", pass, &bindings, 2.0 * (batch * m * n) as f64 * k as f64)?;
     }
-    let kernel = rec.gpu().kernel(SHADER, "conv", &[("TRANSPOSED", transposed as u32)])?;
-    let bindings =
-        [("w", w.view), ("x", operand.view), ("bias", bias.map_or(w.view, |b| b.view)), ("out", out.view)];
-    let [gx, gy, _] = grid(tiles, 1);
-    let work = c.flops() * (batch * samples) as f64;
-    rec.count_flops(work);
-    rec.dispatch(&kernel, &bindings, &params, [gx, gy, batch as u32], work)
+    Ok(())
 }
 
 /// `w (+)= α` the adjoint with respect to the weights, summed over samples in a fixed order.
 ///
-/// `y` (ȳ): `[n, out, h, w]`. `x`: `[n, in, h, w]`. `w`: `[out, in, k, k]`.
+/// `y` (ȳ): `[n, out, h, w]`. `x`: `[n, in, h, w]`. `w`: `[out, in, k, k]`. `family` as in [`conv`].
 #[allow(clippy::too_many_arguments)]
 pub fn weight(
     rec: &mut Recorder,
     c: Conv,
+    family: Option<Family>,
     (batch, samples): (usize, usize),
     y: Strided,
     x: Strided,
@@ -147,26 +293,35 @@ pub fn weight(
     alpha: f32,
     add: bool,
 ) -> Result<()> {
-    // enough parts to keep the adapter busy, none of less than a few samples
-    let tiles = tiles_of_weight(c);
-    let wanted = (512usize).div_ceil(tiles.0 * batch).min(samples.div_ceil(4)).max(1);
-    let part_samples = samples.div_ceil(wanted);
+    /// Tiles that keep an adapter busy.
+    const ENOUGH: usize = 512;
+    /// Terms of one accumulator: fewer are not worth a part, with more rounding would show.
+    const TERMS: [usize; 2] = [256, 8192];
+    let choice = choice_of_weight(rec.gpu(), c, family, batch);
+    let plane = c.output[0] * c.output[1];
+    let wanted = ENOUGH.div_ceil(choice.tiles() * batch);
+    let part_samples = (samples / wanted).clamp(TERMS[0].div_ceil(plane), (TERMS[1] / plane).max(1));
+    // all the parts lie in one binding
+    let most = (rec.gpu().max_binding_len() / (batch * c.weights())).max(1);
+    let part_samples = part_samples.max(samples.div_ceil(most)).min(samples);
     let parts = samples.div_ceil(part_samples);
     if parts == 1 {
-        return weight_parts(rec, c, (batch, samples, samples), y, x, (w, 0), alpha, add);
+        return weight_parts(rec, c, &choice, (batch, samples, samples), y, x, (w, 0), alpha, add);
     }
     let len = c.weights();
     let words = batch * parts * len;
     let scratch = rec.scratch(words)?;
     let into = (Strided { view: &scratch, stride: parts * len }, len);
-    weight_parts(rec, c, (batch, samples, part_samples), y, x, into, 1.0, false)?;
+    weight_parts(rec, c, &choice, (batch, samples, part_samples), y, x, into, 1.0, false)?;
     sum_parts(rec, (batch, parts, len), &scratch, w, alpha, add)
 }
 
 /// `w[n] = α` the adjoint with respect to the weights, sample by sample, `sample_stride` words apart.
+#[allow(clippy::too_many_arguments)]
 pub fn weight_per_sample(
     rec: &mut Recorder,
     c: Conv,
+    family: Option<Family>,
     samples: usize,
     y: &View,
     x: &View,
@@ -175,18 +330,28 @@ pub fn weight_per_sample(
 ) -> Result<()> {
     let [y, x] = [y, x].map(|view| Strided { view, stride: 0 });
     let into = (Strided { view: w, stride: 0 }, sample_stride);
-    weight_parts(rec, c, (1, samples, 1), y, x, into, alpha, false)
+    let choice = choice_of_weight(rec.gpu(), c, family, samples);
+    weight_parts(rec, c, &choice, (1, samples, 1), y, x, into, alpha, false)
 }
 
-fn tiles_of_weight(c: Conv) -> (usize, usize) {
-    let tiles_n = (c.channels[0] * c.kernel * c.kernel).div_ceil(TILE.1);
-    (c.channels[1].div_ceil(TILE.0) * tiles_n, tiles_n)
+fn choice_of_weight(gpu: &Gpu, c: Conv, family: Option<Family>, batch: usize) -> Choice {
+    let [m, n] = [c.channels[1], c.channels[0] * c.kernel * c.kernel];
+    match chosen(gpu, family, Shape { batch, m, n, k: c.output[0] * c.output[1] }) {
+        Family::Register => {
+            let (pass, columns) = (c.value(), 16);
+            let span = pass.span(columns);
+            let rows_of_taps = c.channels[0] * c.kernel * c.kernel.div_ceil(span);
+            Choice::register(&pass, columns, [m.div_ceil(4), rows_of_taps.div_ceil(columns / span)])
+        }
+        Family::Workgroup => Choice::workgroup([m, n]),
+    }
 }
 
 #[allow(clippy::too_many_arguments)]
 fn weight_parts(
     rec: &mut Recorder,
     c: Conv,
+    choice: &Choice,
     (batch, samples, part_samples): (usize, usize, usize),
     y: Strided,
     x: Strided,
@@ -194,24 +359,20 @@ fn weight_parts(
     alpha: f32,
     add: bool,
 ) -> Result<()> {
-    let (tiles, tiles_n) = tiles_of_weight(c);
-    let parts = samples.div_ceil(part_samples);
-    assert!(batch * parts <= 65_535, "a convolution's weights in {} parts", batch * parts);
-    let params = Params {
+    let pass = Pass {
+        samples: samples as u32,
+        batch: batch as u32,
         x_stride: x.stride as u32,
         w_stride: w.stride as u32,
         y_stride: y.stride as u32,
-        tiles: tiles as u32,
-        tiles_n: tiles_n as u32,
-        parts: parts as u32,
-        part_samples: part_samples as u32,
+        flags: if add { ADD } else { 0 },
+        alpha,
+        parts: samples.div_ceil(part_samples) as u32,
+        part_len: part_samples as u32,
         part_stride: part_stride as u32,
-        ..c.params(samples, alpha, add)
+        ..c.value()
     };
-    let kernel = rec.gpu().kernel(SHADER, "weight", &[])?;
-    let bindings = [("y_in", y.view), ("x", x.view), ("out", w.view)];
-    let [gx, gy, _] = grid(tiles, 1);
     let work = c.flops() * (batch * samples) as f64;
     rec.count_flops(work);
-    rec.dispatch(&kernel, &bindings, &params, [gx, gy, (batch * parts) as u32], work)
+    choice.record(rec, "weight", pass, &[("y", y.view), ("x", x.view), ("out", w.view)], work)
 }

@@ -9,12 +9,16 @@ use crate::gpu::{Gpu, Recorder, Shader, View, grid};
 const LETTERS: &str = include_str!("../../shaders/gemm.wgsl");
 
 /// Register tiles, for software adapters.
-pub const REGISTER: Shader =
-    Shader { name: "gemm_register", files: &[LETTERS, include_str!("../../shaders/gemm_register.wgsl")] };
+pub const REGISTER: Shader = Shader {
+    name: "gemm_register",
+    files: &[super::TILE, LETTERS, include_str!("../../shaders/gemm_register.wgsl")],
+};
 
 /// Tiles in workgroup memory.
-pub const WORKGROUP: Shader =
-    Shader { name: "gemm_workgroup", files: &[LETTERS, include_str!("../../shaders/gemm_workgroup.wgsl")] };
+pub const WORKGROUP: Shader = Shader {
+    name: "gemm_workgroup",
+    files: &[super::TILE, LETTERS, include_str!("../../shaders/gemm_workgroup.wgsl")],
+};
 
 pub(super) fn shaders() -> Vec<(Shader, &'static [&'static str])> {
     vec![(REGISTER, &["gemm_tn4", "gemm_nn4", "gemm_any", "gemm_sum"]), (WORKGROUP, &["gemm"])]
@@ -292,7 +296,7 @@ impl Tuning {
     /// Elements of C, over the whole batch, from which on a product counts as large.
     pub const SMALL: usize = 128 * 128;
 
-    fn family(&self, s: Shape) -> Family {
+    pub(super) fn family(&self, s: Shape) -> Family {
         if s.batch * s.m * s.n < Self::SMALL { self.small } else { self.large }
     }
 

@@ -21,12 +21,12 @@ pub mod vector;
 use crate::gpu::Shader;
 
 const COMMON: &str = include_str!("../../shaders/common.wgsl");
+const TILE: &str = include_str!("../../shaders/tile.wgsl");
 
 /// Every shader with its entry points, for the tests that validate and translate them all.
 pub fn shaders() -> Vec<(Shader, &'static [&'static str])> {
     let mut all: Vec<(Shader, &'static [&'static str])> = vec![
         (broadcast::SHADER, &["expand", "expand4", "reduce_many", "reduce_long"]),
-        (conv::SHADER, &["conv", "weight"]),
         (gather::SHADER, &["gather"]),
         (jacobi::SHADER, &["eigen"]),
         (loss::SHADER, &["primal", "tangent", "noise_seed"]),
@@ -53,6 +53,7 @@ pub fn shaders() -> Vec<(Shader, &'static [&'static str])> {
         (sgd::SHADER, &["sgd"]),
         (vector::SHADER, &["combine", "add_outer", "units", "dot", "combine_each", "row_sum"]),
     ];
+    all.extend(conv::shaders());
     all.extend(gemm::shaders());
     all
 }

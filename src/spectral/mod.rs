@@ -70,6 +70,7 @@
 mod algebra;
 mod basis;
 mod batched;
+mod comparison;
 mod estimate;
 mod lanczos;
 mod lobpcg;
@@ -87,6 +88,7 @@ mod width;
 pub use algebra::{Distribution, RandomVectors, Vectors, combine, combine_each, copy, dots, gram};
 pub use basis::Basis;
 pub use batched::{FamilyEigenpairs, FamilyOptions, family_eigenpairs};
+pub use comparison::Comparison;
 pub use estimate::Estimate;
 pub use lanczos::{Lanczos, eigenpairs};
 pub use lobpcg::{LobpcgOptions, Preconditioner, lobpcg};

@@ -1,12 +1,14 @@
 //! `curvkit bench`: what this adapter does, and how far from its own ceilings the crate's programs are.
 
 mod ceilings;
+mod spectrum;
 mod work;
 
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use self::ceilings::{Ceilings, ceilings};
+use self::spectrum::Spectrum;
 use self::work::{Hvp, Train};
 use super::{Device, record};
 use crate::Result;
@@ -30,6 +32,8 @@ enum Subject {
     Hvp(Hvp),
     /// SGD steps.
     Train(Train),
+    /// Eigenpairs by block Lanczos.
+    Spectrum(Spectrum),
 }
 
 impl Bench {
@@ -38,12 +42,14 @@ impl Bench {
             Subject::Gemm => None,
             Subject::Hvp(hvp) => Some(hvp.network()?),
             Subject::Train(train) => Some(train.network()?),
+            Subject::Spectrum(spectrum) => Some(spectrum.network()?),
         };
         let gpu = device.open()?;
         let ceilings = ceilings(&gpu)?;
         let result = match (&self.subject, &network) {
             (Subject::Hvp(hvp), Some(network)) => hvp.run(&gpu, network, &ceilings)?,
             (Subject::Train(train), Some(network)) => train.run(&gpu, network, &ceilings)?,
+            (Subject::Spectrum(spectrum), Some(network)) => spectrum.run(&gpu, network, &ceilings)?,
             _ => json!({}),
         };
         let all = json!({

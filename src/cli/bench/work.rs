@@ -53,7 +53,7 @@ struct HvpRate {
 
 /// Inputs in [0, 1], or token ids none of which is masked, and classes in turn: the figures do not depend on
 /// the values.
-fn made_up(network: &Network, samples: usize) -> Result<Dataset> {
+pub fn made_up(network: &Network, samples: usize) -> Result<Dataset> {
     let model = network.model();
     let inputs = match (model.tokens, model.layers.first()) {
         (Some(tokens), Some(&Layer::Embedding { num_embeddings, .. })) => {
@@ -68,11 +68,11 @@ fn made_up(network: &Network, samples: usize) -> Result<Dataset> {
 }
 
 /// `size`, which an option gave and which has to be at least 1.
-fn positive(option: &str, size: usize) -> Result<usize> {
+pub fn positive(option: &str, size: usize) -> Result<usize> {
     if size == 0 { Err(Error::argument(option, size, "at least 1")) } else { Ok(size) }
 }
 
-fn network(chosen: &Option<PathBuf>, default: (&[usize], bool)) -> Result<Network> {
+pub fn network(chosen: &Option<PathBuf>, default: (&[usize], bool)) -> Result<Network> {
     match chosen {
         None => Network::new(&Model::mlp(default.0, Layer::Relu, default.1)),
         Some(model) => open_network(model),

@@ -1,0 +1,191 @@
+//! The eigenpairs of one operator: found, watched, saved and written.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::Operator;
+use crate::cli::args::bar;
+use crate::cli::record::RunRecord;
+use crate::cli::timed::Timed;
+use crate::data::write_tensors;
+use crate::net::Subspace;
+use crate::operators::SymmetricOperator;
+use crate::report::plots::{Axis, Mark, Scale, Series, chart};
+use crate::report::{write_csv, write_text};
+use crate::spectral::{Eigenpairs, Lanczos, LanczosOptions, Progress};
+use crate::{Error, Result};
+
+/// How often, at least, the state that a run resumes from is written.
+const SAVE_EVERY: Duration = Duration::from_secs(60);
+/// How often a run tells where it is when it is not watched.
+const TELL_EVERY: Duration = Duration::from_secs(30);
+
+/// What is to be found, and where it goes.
+pub struct Wanted<'a> {
+    pub out: &'a Path,
+    /// What the names of the files begin with.
+    pub files: &'a str,
+    pub options: LanczosOptions,
+    pub resume: bool,
+    pub quiet: bool,
+}
+
+/// The eigenpairs of an operator.
+pub struct Found {
+    pub pairs: Eigenpairs,
+    /// K.
+    count: usize,
+    tolerance: f64,
+    /// Of the run that ended here, and of its products alone.
+    seconds: [f64; 2],
+}
+
+/// A row of `eigenvalues.csv`.
+#[derive(Serialize)]
+struct Row {
+    index: usize,
+    eigenvalue: f64,
+    residual: f64,
+    converged: bool,
+}
+
+impl Wanted<'_> {
+    /// Iterates to the end and writes `eigenvalues.csv`, `eigenvectors.safetensors` and `spectrum.svg`.
+    ///
+    /// While it goes on, `lanczos.safetensors` holds the state that `--resume` takes up; it is left where the pairs
+    /// have not converged, for a run with more products.
+    pub fn find(
+        &self,
+        operator: &dyn SymmetricOperator,
+        space: &Subspace,
+        name: Operator,
+        run: &RunRecord,
+    ) -> Result<Found> {
+        let file = |name: &str| self.out.join(format!("{}{name}", self.files));
+        let state = file("lanczos.safetensors");
+        let start = Instant::now();
+        let timed = Timed::new(operator);
+        let mut lanczos = match self.resume && state.exists() {
+            true => Lanczos::resume(&timed, self.options.clone(), &state)?,
+            false => Lanczos::new(&timed, self.options.clone())?,
+        };
+        let count = self.options.count;
+        let bar = bar(self.quiet, count as u64, "{pos}/{len} eigenpairs {bar:24} {msg}");
+        let watched = !bar.is_hidden();
+        let (mut saved, mut told, before) = (Instant::now(), Instant::now(), lanczos.progress().products);
+        while lanczos.step()? {
+            let progress = lanczos.progress();
+            let line = line(&progress, progress.products - before, start.elapsed());
+            bar.set_position(progress.converged as u64);
+            bar.set_message(line.clone());
+            if !watched && !self.quiet && told.elapsed() >= TELL_EVERY {
+                eprintln!("{}: {} of {count} eigenpairs, {line}", name.words(), progress.converged);
+                told = Instant::now();
+            }
+            if saved.elapsed() >= SAVE_EVERY {
+                lanczos.save(&state)?;
+                saved = Instant::now();
+            }
+        }
+        bar.finish_and_clear();
+        if lanczos.progress().converged < count {
+            lanczos.save(&state)?;
+        } else if state.exists() {
+            std::fs::remove_file(&state).map_err(Error::io(&state, "remove"))?;
+        }
+        let (pairs, tolerance) = (lanczos.finish()?, self.options.tolerance);
+        let seconds = [start.elapsed().as_secs_f64(), timed.seconds()];
+        let found = Found { pairs, count, tolerance, seconds };
+        write_csv(file("eigenvalues.csv"), found.rows())?;
+        let vectors = space.unpad(&found.pairs.vectors.download()?);
+        let shape = [found.pairs.values.len(), space.dim];
+        let tensors = [("eigenvectors", &shape[..], &vectors[..])];
+        write_tensors(file("eigenvectors.safetensors"), &tensors, &[("run", &run.value().to_string())])?;
+        write_text(file("spectrum.svg"), &found.plot(name)?)?;
+        Ok(found)
+    }
+}
+
+/// What a progress bar says beside the converged pairs.
+fn line(progress: &Progress, done: usize, elapsed: Duration) -> String {
+    let mut line = format!("{} products", progress.products);
+    if let (Some(left), true) = (progress.remaining, done > 0) {
+        let seconds = elapsed.as_secs_f64() / done as f64 * left as f64;
+        line += &format!(", about {left} and {seconds:.0} s left");
+    }
+    line
+}
+
+impl Found {
+    fn rows(&self) -> Vec<Row> {
+        let Eigenpairs { values, residuals, converged, .. } = &self.pairs;
+        let row = |index: usize| Row {
+            index: index + 1,
+            eigenvalue: values[index],
+            residual: residuals[index],
+            converged: converged[index],
+        };
+        (0..values.len()).map(row).collect()
+    }
+
+    fn plot(&self, name: Operator) -> Result<String> {
+        let values = self.pairs.values.iter().enumerate();
+        let points: Vec<(f64, f64)> = values.map(|(i, &value)| ((i + 1) as f64, value)).collect();
+        // a logarithmic axis would leave out what is not positive
+        let scale = if points.iter().all(|p| p.1 > 0.0) { Scale::Log } else { Scale::Linear };
+        let series = Series { name: String::new(), mark: Mark::Points, colour: 0, points };
+        let axes =
+            [("index", Scale::Linear), ("eigenvalue", scale)].map(|(label, scale)| Axis { label, scale });
+        chart(&format!("Eigenvalues of the {}", name.words()), axes[0], axes[1], &[series])
+    }
+
+    fn converged(&self) -> usize {
+        self.pairs.converged.iter().filter(|&&converged| converged).count()
+    }
+
+    /// Appends what is printed: the first few pairs.
+    pub fn tell(&self, lines: &mut Vec<String>) {
+        const SHOWN: usize = 20;
+        let rows = self.rows();
+        lines.push(format!("{:>6}  {:>14}  {:>9}", "index", "eigenvalue", "residual"));
+        for Row { index, eigenvalue, residual, converged } in rows.iter().take(SHOWN) {
+            let mark = if *converged { "" } else { "  not converged" };
+            lines.push(format!("{index:>6}  {eigenvalue:>14.7e}  {residual:>9.1e}{mark}"));
+        }
+        if rows.len() > SHOWN {
+            lines.push(format!("{:>6}  in eigenvalues.csv", "…"));
+        }
+        lines.push(format!(
+            "{} of {} converged to {:e}, {} products, {:.1} s of which {:.1} s are not products",
+            self.converged(),
+            self.count,
+            self.tolerance,
+            self.pairs.products,
+            self.seconds[0],
+            self.seconds[0] - self.seconds[1],
+        ));
+    }
+
+    pub fn json(&self) -> Value {
+        json!({
+            "eigenvalues": self.pairs.values, "residuals": self.pairs.residuals,
+            "converged": self.pairs.converged, "complete": self.pairs.complete, "products": self.pairs.products,
+            "seconds": self.seconds[0], "seconds_in_products": self.seconds[1],
+        })
+    }
+
+    /// What is wrong, where something has not converged or may be missing.
+    pub fn unconverged(&self, name: Operator) -> Option<Error> {
+        let (converged, wanted) = (self.converged(), self.count);
+        let problem = match (converged < wanted, self.pairs.complete) {
+            (true, _) => "converged",
+            (false, false) => "converged but were not shown to be the first",
+            (false, true) => return None,
+        };
+        let of = name.words().to_string();
+        Some(Error::NotConverged { of, converged, wanted, problem, products: self.pairs.products })
+    }
+}

@@ -1,0 +1,252 @@
+//! `curvkit spectrum`: eigenpairs, density and trace of a checkpoint's curvature, and two operators compared.
+
+mod comparison;
+mod eigen;
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use serde_json::{Map, Value, json};
+
+use self::eigen::Wanted;
+use super::Device;
+use super::args::{DataArgs, ModelArgs};
+use super::record::{self, RunRecord};
+use crate::data::{prepare_folder, read_parameters};
+use crate::net::{Network, Subspace};
+use crate::operators::{Curvature, Problem, layer_shape};
+use crate::spectral::{LanczosOptions, Which};
+use crate::{Error, Result};
+
+/// An operator's name on the command line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Operator {
+    Hessian,
+    Ggn,
+    NoiseCovariance,
+}
+
+impl Operator {
+    fn curvature(self) -> Curvature {
+        match self {
+            Operator::Hessian => Curvature::Hessian,
+            Operator::Ggn => Curvature::Ggn,
+            Operator::NoiseCovariance => Curvature::NoiseCovariance,
+        }
+    }
+
+    /// As a sentence has it.
+    fn words(self) -> &'static str {
+        match self {
+            Operator::Hessian => "Hessian",
+            Operator::Ggn => "Gauss–Newton matrix",
+            Operator::NoiseCovariance => "noise covariance",
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Operator::Hessian => "hessian",
+            Operator::Ggn => "ggn",
+            Operator::NoiseCovariance => "noise-covariance",
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum WhichArg {
+    /// The algebraically largest.
+    Largest,
+    /// The algebraically smallest.
+    Smallest,
+    /// The largest in magnitude.
+    Magnitude,
+}
+
+#[derive(Args)]
+pub struct Spectrum {
+    #[command(flatten)]
+    model: ModelArgs,
+    /// The parameters, a safetensors file with the names of PyTorch's `state_dict`.
+    #[arg(long, value_name = "FILE")]
+    weights: PathBuf,
+    #[command(flatten)]
+    data: DataArgs,
+    #[arg(long, value_enum)]
+    operator: Operator,
+    /// Only these parameters' coordinates, such as 2.weight,2.bias; all if not given.
+    #[arg(long, value_delimiter = ',', value_name = "NAME,…", conflicts_with = "layer")]
+    parameters: Option<Vec<String>>,
+    /// Only the weights of this fully connected layer, such as 2.weight.
+    #[arg(long, value_name = "NAME")]
+    layer: Option<String>,
+    /// How many eigenpairs; 10 unless something else is asked for.
+    #[arg(long, value_name = "K")]
+    top: Option<usize>,
+    #[arg(long, value_enum, default_value = "largest")]
+    which: WhichArg,
+    /// A pair has converged when ‖A v − λ v‖ is below this share of |λ₁|.
+    #[arg(long, default_value_t = 1e-4, value_name = "T")]
+    tolerance: f64,
+    /// How many vectors are multiplied at a time; the width that was measured to be cheapest if not given.
+    #[arg(long, value_name = "B")]
+    block: Option<usize>,
+    /// The most products that are spent on the eigenpairs; 20 K + 2,000 if not given.
+    #[arg(long, value_name = "N")]
+    max_products: Option<usize>,
+    /// Compare with this operator: overlap of the leading subspaces, diagonals, commutator; and a report.
+    #[arg(long, value_enum, value_name = "OPERATOR")]
+    compare: Option<Operator>,
+    /// Random vectors for what is estimated.
+    #[arg(long, default_value_t = 10, value_name = "M")]
+    probes: usize,
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Go on from where the folder's last run of the same command was stopped, if there is one.
+    #[arg(long)]
+    resume: bool,
+    /// The folder for eigenvalues.csv, eigenvectors.safetensors, spectrum.svg, run.json and what else is made.
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Print the results as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Spectrum {
+    /// The coordinates of the operator's vectors.
+    fn space(&self, network: &Network) -> Result<Subspace> {
+        match (&self.parameters, &self.layer) {
+            (Some(names), _) => network.restricted(names),
+            (None, Some(layer)) => {
+                layer_shape(network, layer)?;
+                network.restricted(&[layer])
+            }
+            (None, None) => Ok(network.all()),
+        }
+    }
+
+    /// K, where eigenpairs are wanted.
+    fn count(&self, dim: usize) -> Result<Option<usize>> {
+        let count = self.top.or(Some(10.min(dim)));
+        match count {
+            Some(count) if !(1..=dim).contains(&count) => {
+                Err(Error::argument("--top", count, format!("1 to {dim}, the number of parameters")))
+            }
+            _ => Ok(count),
+        }
+    }
+
+    fn check(&self) -> Result<()> {
+        // also false for NaN
+        let positive = self.tolerance > 0.0 && self.tolerance.is_finite();
+        if !positive {
+            return Err(Error::argument("--tolerance", self.tolerance, "a number above 0"));
+        }
+        for (option, value) in [("--block", self.block), ("--max-products", self.max_products)] {
+            if value == Some(0) {
+                return Err(Error::argument(option, 0, "at least 1"));
+            }
+        }
+        if self.probes < 2 {
+            return Err(Error::argument("--probes", self.probes, "at least 2, for a standard error"));
+        }
+        if self.compare == Some(self.operator) {
+            return Err(Error::argument(
+                "--compare",
+                self.operator.name(),
+                "another operator than --operator",
+            ));
+        }
+        Ok(())
+    }
+
+    pub fn run(&self, device: &Device) -> Result<String> {
+        self.check()?;
+        let network = self.model.network()?;
+        let parameters = read_parameters(&self.weights, &network.signature())?;
+        let space = self.space(&network)?;
+        let count = self.count(space.dim)?;
+        let data = self.data.read(&network, self.model.loss)?;
+        let gpu = device.open()?;
+        let problem = Problem::new(&gpu, &network, &parameters, &data, self.model.loss)?;
+        prepare_folder(&self.out)?;
+        let run = RunRecord::start(
+            &gpu,
+            json!({
+                "model": network.model(), "weights": self.weights, "data": self.data.describe(),
+                "loss": self.model.loss, "operator": self.operator.name(), "parameters": self.parameters,
+                "layer": self.layer, "top": count, "which": self.which(), "tolerance": self.tolerance,
+                "block": self.block, "max_products": self.max_products, "seed": self.seed,
+                "compare": self.compare.map(Operator::name), "probes": self.probes,
+            }),
+        );
+        let operator = problem.operator(self.operator.curvature(), &space)?;
+        let mut results = Map::new();
+        results.insert("dim".into(), json!(space.dim));
+        let mut lines = vec![format!("{} of {} parameters", self.operator.words(), space.dim)];
+        let mut unconverged = None;
+        if let Some(count) = count {
+            let wanted = Wanted {
+                out: &self.out,
+                files: "",
+                options: LanczosOptions {
+                    which: self.which(),
+                    tolerance: self.tolerance,
+                    block: self.block,
+                    max_products: self.max_products,
+                    seed: self.seed,
+                    ..LanczosOptions::new(count)
+                },
+                resume: self.resume,
+                quiet: device.quiet,
+            };
+            let found = wanted.find(&operator, &space, self.operator, &run)?;
+            found.tell(&mut lines);
+            results.insert("eigenpairs".into(), found.json());
+            unconverged = found.unconverged(self.operator);
+            if let Some(other) = self.compare {
+                let of_other = problem.operator(other.curvature(), &space)?;
+                let files = format!("{}-", other.name());
+                let second = Wanted { files: &files, options: wanted.options.clone(), ..wanted }
+                    .find(&of_other, &space, other, &run)?;
+                second.tell(&mut lines);
+                unconverged = unconverged.or(second.unconverged(other));
+                let compared = comparison::Report {
+                    out: &self.out,
+                    operators: [(&operator, self.operator, &found), (&of_other, other, &second)],
+                    probes: self.probes,
+                    seed: self.seed,
+                    how_made: &run.value(),
+                }
+                .write()?;
+                compared.tell(&mut lines);
+                results.insert("comparison".into(), compared.json());
+            }
+        }
+        let mut record = run.value();
+        record["results"] = Value::Object(results.clone());
+        crate::report::write_json(self.out.join("run.json"), &record)?;
+        lines.push(format!("wrote {}", self.out.display()));
+        let text = match (self.json, device.quiet) {
+            (true, _) => record::json(&results),
+            (false, true) => String::new(),
+            (false, false) => lines.join("\n"),
+        };
+        match unconverged {
+            None => Ok(text),
+            Some(problem) => {
+                super::print(&text)?;
+                Err(problem)
+            }
+        }
+    }
+
+    fn which(&self) -> Which {
+        match self.which {
+            WhichArg::Largest => Which::Largest,
+            WhichArg::Smallest => Which::Smallest,
+            WhichArg::Magnitude => Which::Magnitude,
+        }
+    }
+}

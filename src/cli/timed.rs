@@ -1,0 +1,60 @@
+//! An operator whose products are timed.
+
+use std::cell::Cell;
+use std::time::Instant;
+
+use crate::Result;
+use crate::gpu::Gpu;
+use crate::operators::{Block, SymmetricOperator};
+
+/// Another operator, and the seconds that its products took. Each is waited for.
+pub struct Timed<'a> {
+    operator: &'a dyn SymmetricOperator,
+    seconds: Cell<f64>,
+}
+
+impl<'a> Timed<'a> {
+    pub fn new(operator: &'a dyn SymmetricOperator) -> Timed<'a> {
+        Timed { operator, seconds: Cell::new(0.0) }
+    }
+
+    /// Seconds of all products so far.
+    pub fn seconds(&self) -> f64 {
+        self.seconds.get()
+    }
+}
+
+impl SymmetricOperator for Timed<'_> {
+    fn gpu(&self) -> &Gpu {
+        self.operator.gpu()
+    }
+
+    fn dim(&self) -> usize {
+        self.operator.dim()
+    }
+
+    fn stride(&self) -> usize {
+        self.operator.stride()
+    }
+
+    fn apply(&self, x: &Block, y: &Block) -> Result<()> {
+        self.gpu().wait()?;
+        let start = Instant::now();
+        self.operator.apply(x, y)?;
+        self.gpu().wait()?;
+        self.seconds.set(self.seconds.get() + start.elapsed().as_secs_f64());
+        Ok(())
+    }
+
+    fn description(&self) -> Option<String> {
+        self.operator.description()
+    }
+
+    fn pad(&self, flat: &[f32]) -> Vec<f32> {
+        self.operator.pad(flat)
+    }
+
+    fn unpad(&self, padded: &[f32]) -> Vec<f32> {
+        self.operator.unpad(padded)
+    }
+}

@@ -1,0 +1,119 @@
+//! Two operators on one space: do their leading eigenvectors span the same directions, and do they commute?
+
+use super::algebra::{Distribution, RandomVectors, combine, dots};
+use super::{Basis, Eigenpairs};
+use crate::operators::{Block, SymmetricOperator};
+use crate::{Error, Result};
+
+use faer::Mat;
+
+/// Vectors that are multiplied at a time.
+const AT_ONCE: usize = 16;
+
+/// What is measured of A and B, with `u_i` and `v_i` their leading eigenvectors.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Comparison {
+    /// `λ_i = u_iᵀ A u_i`, `[K]`.
+    pub eigenvalues: Vec<f64>,
+    /// `u_iᵀ B u_i`, `[K]`.
+    pub diagonal: Vec<f64>,
+    /// `‖U_kᵀ V_k‖_F² / k` for k = 1 … K: one where the first k eigenvectors of A span what those of B do, about
+    /// k / D where they have nothing to do with each other.
+    pub overlap: Vec<f64>,
+    /// `‖AB − BA‖_F / ‖AB‖_F`: zero where they commute, √2 for unrelated operators of high rank.
+    pub commutativity_error: f64,
+    /// Its standard error over the probes.
+    pub commutativity_standard_error: f64,
+    /// Products with A and with B, together.
+    pub products: usize,
+}
+
+impl Comparison {
+    /// Measures B in A's eigenvectors, and both norms from `probes` random vectors `z`, as `E ‖(AB − BA) z‖²` and
+    /// `E ‖AB z‖²` (Hutchinson 1989).
+    ///
+    /// # Errors
+    /// [`Error::Shape`] where the operators are not on one space, [`Error::Argument`] for fewer than two probes,
+    /// and the device's errors.
+    pub fn measure(
+        (a, of_a): (&dyn SymmetricOperator, &Eigenpairs),
+        (b, of_b): (&dyn SymmetricOperator, &Eigenpairs),
+        probes: usize,
+        seed: u64,
+    ) -> Result<Comparison> {
+        let (found, expected) = ([b.dim(), b.stride()], [a.dim(), a.stride()]);
+        if found != expected {
+            return Err(Error::shape("the operator compared with", found, expected));
+        }
+        if probes < 2 {
+            return Err(Error::argument("probes", probes, "at least 2, for a standard error"));
+        }
+        let diagonal = diagonal_in(&of_a.vectors, b)?;
+        let overlap = overlap(&of_a.vectors, &of_b.vectors)?;
+        let (mut commutators, mut products) = (Vec::new(), Vec::new());
+        let mut random = RandomVectors::new(Distribution::Rademacher, seed);
+        for first in (0..probes).step_by(AT_ONCE) {
+            let z = random.draw(a, AT_ONCE.min(probes - first))?;
+            let ab = apply(a, &apply(b, &z)?)?;
+            let ba = apply(b, &apply(a, &z)?)?;
+            products.extend(dots(&ab, &ab)?);
+            let minus = Mat::from_fn(z.len(), z.len(), |i, j| if i == j { -1.0 } else { 0.0 });
+            combine(minus.as_ref(), &ba, &ab, true)?; // AB z − BA z
+            commutators.extend(dots(&ab, &ab)?);
+        }
+        let (error, standard_error) = root_ratio(&commutators, &products);
+        Ok(Comparison {
+            eigenvalues: of_a.values.clone(),
+            products: diagonal.len() + 4 * probes,
+            diagonal,
+            overlap,
+            commutativity_error: error,
+            commutativity_standard_error: standard_error,
+        })
+    }
+}
+
+/// `A X`.
+fn apply(operator: &dyn SymmetricOperator, x: &Block) -> Result<Block> {
+    let y = Block::zeros(operator.gpu(), x.stride(), x.len())?;
+    operator.apply(x, &y)?;
+    Ok(y)
+}
+
+/// `u_iᵀ B u_i` for the vectors of `basis`.
+fn diagonal_in(basis: &Basis, b: &dyn SymmetricOperator) -> Result<Vec<f64>> {
+    let mut diagonal = Vec::with_capacity(basis.len());
+    for first in (0..basis.len()).step_by(AT_ONCE) {
+        let u = basis.block(first..basis.len().min(first + AT_ONCE))?;
+        diagonal.extend(dots(&u, &apply(b, &u)?)?);
+    }
+    Ok(diagonal)
+}
+
+/// `‖U_kᵀ V_k‖_F² / k` for each k up to the shorter of the two.
+fn overlap(u: &Basis, v: &Basis) -> Result<Vec<f64>> {
+    let most = u.len().min(v.len());
+    let products = u.project_all(v)?; // UᵀV
+    // what the k-th row and column add to the square before them
+    let added = |k: usize| {
+        let row: f64 = (0..=k).map(|j| products[(k, j)].powi(2)).sum();
+        let column: f64 = (0..k).map(|i| products[(i, k)].powi(2)).sum();
+        row + column
+    };
+    let sums = (0..most).scan(0.0, |sum, k| {
+        *sum += added(k);
+        Some(*sum / (k + 1) as f64)
+    });
+    Ok(sums.collect())
+}
+
+/// `√(Σ x / Σ y)` with its standard error by the jackknife; zero where all y are.
+fn root_ratio(x: &[f64], y: &[f64]) -> (f64, f64) {
+    let (sum_x, sum_y): (f64, f64) = (x.iter().sum(), y.iter().sum());
+    let ratio = |x: f64, y: f64| if y > 0.0 { (x.max(0.0) / y).sqrt() } else { 0.0 };
+    let without: Vec<f64> = x.iter().zip(y).map(|(x, y)| ratio(sum_x - x, sum_y - y)).collect();
+    let n = without.len() as f64;
+    let mean = without.iter().sum::<f64>() / n;
+    let spread: f64 = without.iter().map(|r| (r - mean).powi(2)).sum();
+    (ratio(sum_x, sum_y), (spread * (n - 1.0) / n).sqrt())
+}
