@@ -52,8 +52,8 @@ impl<'a> Lanczos<'a> {
     /// Prepares the start block; no product is made.
     ///
     /// # Errors
-    /// [`Error::Argument`], [`Error::Shape`] or [`Error::NotFinite`] naming the option that cannot be used,
-    /// and the device's errors.
+    /// [`crate::Error::Argument`], [`crate::Error::Shape`] or [`crate::Error::NotFinite`] naming the option that
+    /// cannot be used, and the device's errors.
     pub fn new(operator: &'a dyn SymmetricOperator, options: LanczosOptions) -> Result<Lanczos<'a>> {
         let started = options.check(operator.dim())?;
         let width = options.block.unwrap_or_else(|| width::cheapest(operator, options.count).max(started));
@@ -93,7 +93,7 @@ impl<'a> Lanczos<'a> {
     /// whether there is more to do.
     ///
     /// # Errors
-    /// [`Error::NotFinite`] naming the step where a product is not finite, and the device's errors.
+    /// [`crate::Error::NotFinite`] naming the step where a product is not finite, and the device's errors.
     pub fn step(&mut self) -> Result<bool> {
         if self.ended.is_none() {
             self.multiply()?;
@@ -132,7 +132,7 @@ impl<'a> Lanczos<'a> {
     /// The eigenpairs as they stand, with residuals by fresh products.
     ///
     /// # Errors
-    /// [`Error::NotFinite`] where a product is not finite, and the device's errors.
+    /// [`crate::Error::NotFinite`] where a product is not finite, and the device's errors.
     pub fn finish(mut self) -> Result<Eigenpairs> {
         let ritz = self.projection.ritz(0, self.options.which)?;
         let count = self.options.count.min(ritz.values.len());
