@@ -5,7 +5,7 @@ use curvkit::gpu::Gpu;
 use curvkit::net::Network;
 use curvkit::operators::{Block, Curvature, Problem, SymmetricOperator};
 use curvkit::spectral::{
-    Basis, Distribution, Orthonormal, RandomVectors, combine, copy, gram, orthonormalise,
+    Basis, Distribution, Orthonormal, RandomVectors, combine, combine_each, copy, dots, gram, orthonormalise,
 };
 use kernels_tests::cases::{assert_close, cases, random};
 use kernels_tests::device::{POISON, bindings_of, gpu, own_device};
@@ -111,6 +111,42 @@ fn combinations_agree_with_f64() {
     assert_eq!(y.download().unwrap(), before);
     combine(faer::Mat::zeros(0, 2).as_ref(), &x, &y, false).unwrap();
     assert_eq!(y.download().unwrap(), [0.0; 128]);
+}
+
+/// Vector by vector, where both lie in one buffer and where neither does.
+#[test]
+fn each_vector_with_its_own() {
+    let cramped = cramped();
+    // words, vectors of Y, as many times more of X
+    for (stride, m, times) in
+        [(64, 1, 1), (192, 5, 7), (4160, 3, 2), (8256, 3, 3), (8256, 9, 1), (8256, 7, 3)]
+    {
+        for gpu in [gpu(), &cramped] {
+            let what = format!("{times} times {m} of {stride} words");
+            let (x, y) = (random(1, stride * (m * times + 1)), random(2, stride * m));
+            let c = f64s(&random(3, m * times));
+            let (columns_x, columns_y) = (columns(&x[stride..], stride), columns(&y, stride));
+            let from = Block::upload(gpu, stride, &x).unwrap();
+            let held = 1..m * times + 1;
+            let to = Block::upload(gpu, stride, &y).unwrap();
+            let found = dots((&from, held.clone()), &to).unwrap();
+            for (j, found) in found.iter().enumerate() {
+                let expected = columns_x.column(j).dot(&columns_y.column(j % m));
+                assert!((found - expected).abs() < 2e-7 * stride as f64, "{what}: {found}, not {expected}");
+            }
+            for add in [false, true] {
+                let start = if add { y.clone() } else { vec![POISON; y.len()] };
+                let to = Block::upload(gpu, stride, &start).unwrap();
+                combine_each(&c, (&from, held.clone()), &to, add).unwrap();
+                let mut expected = if add { columns_y.clone() } else { DMatrix::zeros(stride, m) };
+                for (j, &c) in c.iter().enumerate() {
+                    let mut column = expected.column_mut(j % m);
+                    column += c * columns_x.column(j);
+                }
+                assert_close(&what, &to.download().unwrap(), expected.as_slice(), 1e-6, 1.0);
+            }
+        }
+    }
 }
 
 #[test]

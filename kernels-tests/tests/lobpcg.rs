@@ -16,7 +16,15 @@ fn find(what: &str, operator: &Prescribed, options: &LobpcgOptions) -> Eigenpair
     let pairs = lobpcg(operator, options, None).unwrap();
     println!("{what}: {} products", pairs.products);
     let asked = (options.count, options.which, options.tolerance);
-    check(what, operator, |x| operator.times(x), &operator.eigenvalues, asked, &pairs, 1e-5);
+    check(
+        what,
+        operator,
+        |x| operator.times(x),
+        &operator.eigenvalues,
+        asked,
+        &pairs,
+        1e-5f64.max(0.1 * options.tolerance),
+    );
     pairs
 }
 

@@ -45,13 +45,9 @@ fn as_many_steps_as_dimensions_are_exact() {
             let found = made(&operator, 3, steps);
             assert_eq!((found.rules.len(), found.products), (3, 3 * dim));
             for rule in &found.rules {
-                for i in 0..dim {
+                for (i, expected) in expected.iter().enumerate() {
                     let (node, weight) = (rule.nodes[i], rule.weights[i] * dim as f64);
-                    assert!(
-                        (node - expected[i]).abs() < 2e-5,
-                        "{dim}: node {i} is {node}, not {}",
-                        expected[i]
-                    );
+                    assert!((node - expected).abs() < 2e-5, "{dim}: node {i} is {node}, not {expected}");
                     assert!((weight - 1.0).abs() < 1e-2, "{dim}: weight {i} is {weight} / {dim}");
                 }
             }

@@ -81,25 +81,22 @@ pub fn family_eigenpairs(
                 break;
             }
             if recurrences.len >= due {
-                if converged(&mut recurrences, members.len(), options)? {
+                if converged(&recurrences, members.len(), options)? {
                     break;
                 }
                 due += (due / 4).max(1);
             }
         }
-        each(measured(family, &mut recurrences, members, options)?)?;
+        each(measured(family, &recurrences, members, options)?)?;
     }
     Ok(())
 }
 
 /// Whether every wanted pair of every member has converged by what the recurrences say.
-fn converged(recurrences: &mut Recurrences, members: usize, options: &FamilyOptions) -> Result<bool> {
+fn converged(recurrences: &Recurrences, members: usize, options: &FamilyOptions) -> Result<bool> {
     for i in 0..members {
         let ritz = recurrences.ritz(i, options.which)?;
-        let largest =
-            ritz.values.iter().fold(recurrences.largest[i], |largest, value| largest.max(value.abs()));
-        recurrences.largest[i] = largest;
-        let enough = ESTIMATE * options.tolerance * largest;
+        let enough = ESTIMATE * options.tolerance * recurrences.largest(i, &ritz.values);
         if ritz.residuals[..options.count].iter().any(|&residual| residual > enough) {
             return Ok(false);
         }
@@ -110,17 +107,19 @@ fn converged(recurrences: &mut Recurrences, members: usize, options: &FamilyOpti
 /// The wanted pairs with Rayleigh quotients and residuals by fresh products.
 fn measured(
     family: &dyn OperatorFamily,
-    recurrences: &mut Recurrences,
+    recurrences: &Recurrences,
     members: Range<usize>,
     options: &FamilyOptions,
 ) -> Result<FamilyEigenpairs> {
     let (m, n, count) = (members.len(), recurrences.len, options.count);
     let mut q = vec![vec![0.0; n * m]; count]; // [K][n, members]
+    let mut largest = Vec::with_capacity(m);
     for i in 0..m {
         let ritz = recurrences.ritz(i, options.which)?;
         for (k, q) in q.iter_mut().enumerate() {
             (0..n).for_each(|j| q[j * m + i] = ritz.vectors[(j, k)]);
         }
+        largest.push(recurrences.largest(i, &ritz.values));
     }
     let mut found = FamilyEigenpairs {
         values: vec![0.0; m * count],
@@ -142,11 +141,10 @@ fn measured(
         for i in 0..m {
             found.values[i * count + k] = lambda[i];
             found.residuals[i * count + k] = (rr[i] / xx[i]).sqrt();
-            recurrences.largest[i] = recurrences.largest[i].max(lambda[i].abs());
         }
         found.vectors.push(x);
     }
-    for (residuals, &largest) in found.residuals.chunks_mut(count).zip(&recurrences.largest) {
+    for (residuals, &largest) in found.residuals.chunks_mut(count).zip(&largest) {
         residuals.iter_mut().for_each(|r| *r = if largest > 0.0 { *r / largest } else { 0.0 });
     }
     found.converged = found.residuals.iter().map(|&residual| residual <= options.tolerance).collect();

@@ -1,6 +1,6 @@
 //! Two operators on one space: do their leading eigenvectors span the same directions, and do they commute?
 
-use super::algebra::{Distribution, RandomVectors, combine, gram};
+use super::algebra::{Distribution, RandomVectors, combine, dots};
 use super::{Basis, Eigenpairs};
 use crate::operators::{Block, SymmetricOperator};
 use crate::{Error, Result};
@@ -56,10 +56,10 @@ impl Comparison {
             let z = random.draw(a, AT_ONCE.min(probes - first))?;
             let ab = apply(a, &apply(b, &z)?)?;
             let ba = apply(b, &apply(a, &z)?)?;
-            products.extend(squares(&ab)?);
+            products.extend(dots(&ab, &ab)?);
             let minus = Mat::from_fn(z.len(), z.len(), |i, j| if i == j { -1.0 } else { 0.0 });
             combine(minus.as_ref(), &ba, &ab, true)?; // AB z − BA z
-            commutators.extend(squares(&ab)?);
+            commutators.extend(dots(&ab, &ab)?);
         }
         let (error, standard_error) = root_ratio(&commutators, &products);
         Ok(Comparison {
@@ -80,19 +80,12 @@ fn apply(operator: &dyn SymmetricOperator, x: &Block) -> Result<Block> {
     Ok(y)
 }
 
-/// The vectors' squared lengths.
-fn squares(x: &Block) -> Result<Vec<f64>> {
-    let products = gram(x, x)?;
-    Ok((0..x.len()).map(|i| products[(i, i)]).collect())
-}
-
 /// `u_iᵀ B u_i` for the vectors of `basis`.
 fn diagonal_in(basis: &Basis, b: &dyn SymmetricOperator) -> Result<Vec<f64>> {
     let mut diagonal = Vec::with_capacity(basis.len());
     for first in (0..basis.len()).step_by(AT_ONCE) {
         let u = basis.block(first..basis.len().min(first + AT_ONCE))?;
-        let products = gram(&u, &apply(b, &u)?)?;
-        diagonal.extend((0..u.len()).map(|i| products[(i, i)]));
+        diagonal.extend(dots(&u, &apply(b, &u)?)?);
     }
     Ok(diagonal)
 }
@@ -100,11 +93,7 @@ fn diagonal_in(basis: &Basis, b: &dyn SymmetricOperator) -> Result<Vec<f64>> {
 /// `‖U_kᵀ V_k‖_F² / k` for each k up to the shorter of the two.
 fn overlap(u: &Basis, v: &Basis) -> Result<Vec<f64>> {
     let most = u.len().min(v.len());
-    let mut products = Mat::<f64>::zeros(u.len(), most); // UᵀV
-    for first in (0..most).step_by(AT_ONCE) {
-        let some = v.block(first..most.min(first + AT_ONCE))?;
-        products.subcols_mut(first, some.len()).copy_from(u.project(&some)?);
-    }
+    let products = u.project_all(v)?; // UᵀV
     // what the k-th row and column add to the square before them
     let added = |k: usize| {
         let row: f64 = (0..=k).map(|j| products[(k, j)].powi(2)).sum();

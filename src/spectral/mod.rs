@@ -54,8 +54,18 @@
 //! # }
 //! ```
 //!
-//! [`Lanczos`] does the same step by step, tells how far it is, and can be saved and resumed. Other solvers
-//! build on the same ground: [`gram`] and [`combine`], [`RandomVectors`], [`Basis`] and [`orthonormalise`].
+//! [`Lanczos`] does the same step by step, tells how far it is, and can be saved and resumed. Beside it there are
+//!
+//! | function | finds |
+//! |---|---|
+//! | [`lobpcg`] | some pairs at an end, from vectors near them, with a preconditioner |
+//! | [`family_eigenpairs`] | some pairs of each of many operators at once, an [`OperatorFamily`](crate::operators::OperatorFamily) |
+//! | [`quadrature`] | the density of the spectrum, its moments, the mean of a function over it |
+//! | [`hutchinson`], [`hutch_plus_plus`], [`xtrace`] | the trace |
+//! | [`frobenius_norm`], [`diagonal`], [`power_iteration`] | ‖A‖_F, A's diagonal, \|λ₁\| |
+//!
+//! All build on the same ground: [`gram`] and [`combine`], [`dots`] and [`combine_each`], [`RandomVectors`], [`Basis`]
+//! and [`orthonormalise`].
 
 mod algebra;
 mod basis;

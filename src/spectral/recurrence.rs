@@ -34,8 +34,8 @@ pub(super) struct Recurrences<'a> {
     /// α, β: `[n, members]`
     alpha: Vec<f64>,
     beta: Vec<f64>,
-    /// |λ₁| as far as seen: `[members]`
-    pub largest: Vec<f64>,
+    /// The longest product: `[members]`
+    longest: Vec<f64>,
 }
 
 /// The ranges of members whose recurrences of `steps` steps, with as much again for what their products take, find
@@ -64,8 +64,8 @@ impl<'a> Recurrences<'a> {
         random.drawn = members.start as u64;
         let start: Vec<f32> = (0..m).flat_map(|_| family.pad(&random.coordinates(family.dim()))).collect();
         let next = unit(&Block::upload(gpu, stride, &start)?)?;
-        let (alpha, beta, largest) = (Vec::new(), Vec::new(), vec![0.0; m]);
-        Ok(Recurrences { family, members, random, vectors, next, len: 0, alpha, beta, largest })
+        let (alpha, beta, longest) = (Vec::new(), Vec::new(), vec![0.0; m]);
+        Ok(Recurrences { family, members, random, vectors, next, len: 0, alpha, beta, longest })
     }
 
     /// One product for each member.
@@ -88,7 +88,7 @@ impl<'a> Recurrences<'a> {
                     detail: "the operator overflows, or holds what is no number".into(),
                 });
             }
-            self.largest[i] = self.largest[i].max(square.sqrt());
+            self.longest[i] = self.longest[i].max(square.sqrt());
         }
         self.len += 1;
         let (first, second) = (self.remove_from(&y)?, self.remove_from(&y)?);
@@ -98,7 +98,7 @@ impl<'a> Recurrences<'a> {
             return Ok(());
         }
         let mut beta: Vec<f64> = dots(&y, &y)?.into_iter().map(f64::sqrt).collect();
-        let ended: Vec<usize> = (0..m).filter(|&i| beta[i] <= ROUNDING * self.largest[i]).collect();
+        let ended: Vec<usize> = (0..m).filter(|&i| beta[i] <= ROUNDING * self.longest[i]).collect();
         if !ended.is_empty() {
             let fresh = self.fresh(&ended)?;
             for &i in &ended {
@@ -147,6 +147,11 @@ impl<'a> Recurrences<'a> {
         });
         let s = Mat::from_fn(1, n, |_, j| if j + 1 == n { self.beta[j * m + i] } else { 0.0 });
         Projection { t, s }.ritz(0, which)
+    }
+
+    /// |λ₁| of the i-th member, whose Ritz values these are, as far as seen.
+    pub fn largest(&self, i: usize, values: &[f64]) -> f64 {
+        values.iter().fold(self.longest[i], |largest, value| largest.max(value.abs()))
     }
 
     /// `V_i q_i` for each member, with q `[n, members]`: `[members]`.

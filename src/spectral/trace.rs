@@ -33,7 +33,7 @@ fn probe(
     Ok(())
 }
 
-/// tr A as the mean of `zᵀ A z` over random z with entries ±1 (Girard 1987, Hutchinson 1990). The standard error falls
+/// tr A as the mean of `zᵀ A z` over random z with entries ±1 (Girard 1987, Hutchinson 1989). The standard error falls
 /// as 1/√M with the number M of products.
 ///
 /// # Errors
