@@ -52,13 +52,8 @@ impl<'a> Lanczos<'a> {
     /// Prepares the start block; no product is made.
     ///
     /// # Errors
-<<<<<<< HEAD
-    /// [`crate::Error::Argument`], [`crate::Error::Shape`] or [`crate::Error::NotFinite`] naming the option that cannot be used,
-    /// and the device's errors.
-=======
     /// [`crate::Error::Argument`], [`crate::Error::Shape`] or [`crate::Error::NotFinite`] naming the option that
     /// cannot be used, and the device's errors.
->>>>>>> ebfcc1b
     pub fn new(operator: &'a dyn SymmetricOperator, options: LanczosOptions) -> Result<Lanczos<'a>> {
         let started = options.check(operator.dim())?;
         let width = options.block.unwrap_or_else(|| width::cheapest(operator, options.count).max(started));
