@@ -104,8 +104,8 @@ fn a_warm_start_takes_fewer_products() {
 }
 
 /// `Y = f(A) X`, product by product in f64.
-fn function_of<'a>(
-    operator: &'a Prescribed,
+fn function_of(
+    operator: &Prescribed,
     f: impl Fn(f64) -> f64,
 ) -> impl Fn(&Block, &Block) -> curvkit::Result<()> {
     let mapped = operator.map(f);
