@@ -41,9 +41,6 @@ fn holders(i: u32, len: u32, outs: u32) -> vec2<u32> {
     var first = 0u;
     if p.adaptive != 0u {
         first = (i * outs) / len;
-        if first > 0u && window(first - 1u, len, outs).y > i {
-            first -= 1u;
-        }
     } else if i >= p.kernel {
         first = (i - p.kernel) / p.stride + 1u;
     }

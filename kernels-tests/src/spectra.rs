@@ -1,7 +1,7 @@
 //! Spectra to be found, and what is claimed of pairs that a solver found.
 
 use curvkit::operators::{Curvature, SymmetricOperator};
-use curvkit::spectral::{Eigenpairs, Which};
+use curvkit::spectral::{Eigenpairs, Estimate, Which};
 use nalgebra::{DMatrix, DVector};
 
 use crate::cases::{Case, random};
@@ -125,4 +125,16 @@ pub fn dense(case: &Case, which: Curvature) -> DMatrix<f64> {
         Curvature::NoiseCovariance => problem.noise_covariance_vp(units.as_slice()),
     };
     DMatrix::from_column_slice(dim, dim, &products)
+}
+
+/// Asserts that an estimate is off by no more than four of its standard errors, and `rounding`.
+#[track_caller]
+pub fn assert_within(what: &str, found: Estimate, expected: f64, rounding: f64) {
+    let off = (found.value - expected).abs();
+    assert!(
+        off <= 4.0 * found.standard_error + rounding,
+        "{what}: {} ± {}, expected {expected}",
+        found.value,
+        found.standard_error
+    );
 }

@@ -4,11 +4,11 @@ use curvkit::Error;
 use curvkit::gpu::Gpu;
 use curvkit::net::Network;
 use curvkit::operators::{Curvature, Problem, SymmetricOperator};
-use curvkit::spectral::{Density, Estimate, Quadrature, QuadratureOptions, quadrature};
+use curvkit::spectral::{Density, Quadrature, QuadratureOptions, quadrature};
 use kernels_tests::cases::cases;
 use kernels_tests::device::{bindings_of, gpu, own_device};
 use kernels_tests::prescribed::{Breaks, Prescribed};
-use kernels_tests::spectra::{bulk, clusters_of_20, dense, spectrum, wide_bulk};
+use kernels_tests::spectra::{assert_within, bulk, clusters_of_20, dense, spectrum, wide_bulk};
 
 fn made(operator: &dyn SymmetricOperator, probes: usize, steps: usize) -> Quadrature {
     quadrature(operator, &QuadratureOptions { probes, steps, seed: 1 }).unwrap()
@@ -17,17 +17,6 @@ fn made(operator: &dyn SymmetricOperator, probes: usize, steps: usize) -> Quadra
 /// The mean of λ^j over a spectrum.
 fn moment(eigenvalues: &[f64], j: u32) -> f64 {
     eigenvalues.iter().map(|value| value.powi(j as i32)).sum::<f64>() / eigenvalues.len() as f64
-}
-
-#[track_caller]
-fn assert_within(what: &str, found: Estimate, expected: f64, rounding: f64) {
-    let off = (found.value - expected).abs();
-    assert!(
-        off <= 4.0 * found.standard_error + rounding,
-        "{what}: {} ± {}, expected {expected}",
-        found.value,
-        found.standard_error
-    );
 }
 
 fn integral(density: &Density) -> f64 {

@@ -9,23 +9,12 @@ use curvkit::spectral::{
 use kernels_tests::cases::cases;
 use kernels_tests::device::gpu;
 use kernels_tests::prescribed::{Breaks, Prescribed};
-use kernels_tests::spectra::{bulk, clusters_of_20, dense, largest, spectrum, wide_bulk};
+use kernels_tests::spectra::{assert_within, bulk, clusters_of_20, dense, largest, spectrum, wide_bulk};
 
 type Estimator = fn(&dyn SymmetricOperator, usize, u64) -> curvkit::Result<Estimate>;
 
 const TRACES: [(&str, Estimator); 3] =
     [("Hutchinson", hutchinson), ("Hutch++", hutch_plus_plus), ("XTrace", xtrace)];
-
-#[track_caller]
-fn assert_within(what: &str, found: Estimate, expected: f64, rounding: f64) {
-    let off = (found.value - expected).abs();
-    assert!(
-        off <= 4.0 * found.standard_error + rounding,
-        "{what}: {} ± {}, expected {expected}",
-        found.value,
-        found.standard_error
-    );
-}
 
 /// λ_i = 1 / i^power
 fn decaying(dim: usize, power: f64) -> Vec<f64> {

@@ -1,11 +1,10 @@
 //! Two operators on one space: do their leading eigenvectors span the same directions, and do they commute?
 
-use super::algebra::{Distribution, RandomVectors, combine, dots};
+use super::algebra::{Distribution, RandomVectors, combine_each, dots};
+use super::products::Products;
 use super::{Basis, Eigenpairs};
-use crate::operators::{Block, SymmetricOperator};
+use crate::operators::SymmetricOperator;
 use crate::{Error, Result};
-
-use faer::Mat;
 
 /// Vectors that are multiplied at a time.
 const AT_ONCE: usize = 16;
@@ -34,7 +33,7 @@ impl Comparison {
     ///
     /// # Errors
     /// [`Error::Shape`] where the operators are not on one space, [`Error::Argument`] for fewer than two probes,
-    /// and the device's errors.
+    /// [`Error::NotFinite`] where a product is not finite, and the device's errors.
     pub fn measure(
         (a, of_a): (&dyn SymmetricOperator, &Eigenpairs),
         (b, of_b): (&dyn SymmetricOperator, &Eigenpairs),
@@ -48,23 +47,23 @@ impl Comparison {
         if probes < 2 {
             return Err(Error::argument("probes", probes, "at least 2, for a standard error"));
         }
-        let diagonal = diagonal_in(&of_a.vectors, b)?;
+        let [mut by_a, mut by_b] = [a, b].map(|operator| Products::new(operator, "the comparison"));
+        let diagonal = diagonal_in(&of_a.vectors, &mut by_b)?;
         let overlap = overlap(&of_a.vectors, &of_b.vectors)?;
         let (mut commutators, mut products) = (Vec::new(), Vec::new());
         let mut random = RandomVectors::new(Distribution::Rademacher, seed);
         for first in (0..probes).step_by(AT_ONCE) {
             let z = random.draw(a, AT_ONCE.min(probes - first))?;
-            let ab = apply(a, &apply(b, &z)?)?;
-            let ba = apply(b, &apply(a, &z)?)?;
+            let ab = by_a.make(&by_b.make(&z)?)?;
+            let ba = by_b.make(&by_a.make(&z)?)?;
             products.extend(dots(&ab, &ab)?);
-            let minus = Mat::from_fn(z.len(), z.len(), |i, j| if i == j { -1.0 } else { 0.0 });
-            combine(minus.as_ref(), &ba, &ab, true)?; // AB z − BA z
+            combine_each(&vec![-1.0; z.len()], &ba, &ab, true)?; // AB z − BA z
             commutators.extend(dots(&ab, &ab)?);
         }
         let (error, standard_error) = root_ratio(&commutators, &products);
         Ok(Comparison {
             eigenvalues: of_a.values.clone(),
-            products: diagonal.len() + 4 * probes,
+            products: by_a.made + by_b.made,
             diagonal,
             overlap,
             commutativity_error: error,
@@ -73,19 +72,12 @@ impl Comparison {
     }
 }
 
-/// `A X`.
-fn apply(operator: &dyn SymmetricOperator, x: &Block) -> Result<Block> {
-    let y = Block::zeros(operator.gpu(), x.stride(), x.len())?;
-    operator.apply(x, &y)?;
-    Ok(y)
-}
-
 /// `u_iᵀ B u_i` for the vectors of `basis`.
-fn diagonal_in(basis: &Basis, b: &dyn SymmetricOperator) -> Result<Vec<f64>> {
+fn diagonal_in(basis: &Basis, b: &mut Products) -> Result<Vec<f64>> {
     let mut diagonal = Vec::with_capacity(basis.len());
     for first in (0..basis.len()).step_by(AT_ONCE) {
         let u = basis.block(first..basis.len().min(first + AT_ONCE))?;
-        diagonal.extend(dots(&u, &apply(b, &u)?)?);
+        diagonal.extend(dots(&u, &b.make(&u)?)?);
     }
     Ok(diagonal)
 }

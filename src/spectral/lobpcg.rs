@@ -19,7 +19,7 @@
 
 use faer::{Mat, MatRef};
 
-use super::algebra::{Distribution, RandomVectors, combine, dots};
+use super::algebra::{Distribution, RandomVectors, combine, combine_each, dots};
 use super::options::{check_start, check_wanted};
 use super::orthonormalise::whiten;
 use super::products::Products;
@@ -185,8 +185,8 @@ impl<'a> Lobpcg<'a> {
     fn residuals(&self) -> Result<(Block, Vec<f64>)> {
         let wanted = 0..self.options.count;
         let (x, r) = (self.s.block(wanted.clone())?, self.a.block(wanted)?);
-        let minus = Mat::from_fn(x.len(), x.len(), |i, j| if i == j { -self.values[i] } else { 0.0 });
-        combine(minus.as_ref(), &x, &r, true)?;
+        let minus: Vec<f64> = self.values[..x.len()].iter().map(|value| -value).collect();
+        combine_each(&minus, &x, &r, true)?;
         let lengths = dots(&r, &r)?.into_iter().map(f64::sqrt).collect();
         Ok((r, lengths))
     }
@@ -217,10 +217,9 @@ impl<'a> Lobpcg<'a> {
             let (t, scaled) = (block()?, block()?);
             preconditioner(&w, &t)?;
             let lengths = dots(&t, &t)?;
-            let unit = Mat::from_fn(t.len(), t.len(), |i, j| {
-                if i == j && lengths[i] > 0.0 { 1.0 / lengths[i].sqrt() } else { 0.0 }
-            });
-            combine(unit.as_ref(), &t, &scaled, false)?;
+            let unit: Vec<f64> =
+                lengths.iter().map(|&square| if square > 0.0 { 1.0 / square.sqrt() } else { 0.0 }).collect();
+            combine_each(&unit, &t, &scaled, false)?;
             w = scaled;
         }
         let w = orthonormalise(operator, &self.s, w, active.len(), FLOOR, &mut self.random)?.q;

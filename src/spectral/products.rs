@@ -2,7 +2,7 @@
 
 use faer::Mat;
 
-use super::algebra::{combine, dots, gram};
+use super::algebra::{combine_each, dots};
 use super::{Basis, Eigenpairs, Which};
 use crate::operators::{Block, SymmetricOperator};
 use crate::{Error, Result};
@@ -62,14 +62,12 @@ impl<'a> Products<'a> {
         for first in (0..count).step_by(width) {
             let x = vectors.block(first..count.min(first + width))?;
             let y = self.make(&x)?;
-            let (xx, xy) = (gram(&x, &x)?, gram(&x, &y)?);
-            let k = x.len();
-            let lambda = |i: usize| xy[(i, i)] / xx[(i, i)];
-            let minus = Mat::from_fn(k, k, |i, j| if i == j { -lambda(i) } else { 0.0 });
-            combine(minus.as_ref(), &x, &y, true)?; // A v − λ v
-            let rr = gram(&y, &y)?;
-            values.extend((0..k).map(lambda));
-            lengths.extend((0..k).map(|i| (rr[(i, i)] / xx[(i, i)]).sqrt()));
+            let (xx, xy) = (dots(&x, &x)?, dots(&x, &y)?);
+            let lambda: Vec<f64> = xy.iter().zip(&xx).map(|(xy, xx)| xy / xx).collect();
+            let minus: Vec<f64> = lambda.iter().map(|lambda| -lambda).collect();
+            combine_each(&minus, &x, &y, true)?; // A v − λ v
+            lengths.extend(dots(&y, &y)?.iter().zip(&xx).map(|(rr, xx)| (rr / xx).sqrt()));
+            values.extend(lambda);
         }
         self.largest = values.iter().fold(self.largest, |largest, value| largest.max(value.abs()));
         let residual = |i: usize| if self.largest > 0.0 { lengths[i] / self.largest } else { 0.0 };
