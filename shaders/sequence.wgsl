@@ -11,8 +11,9 @@
 //   row_shift      y[n, h, t, s] (+)= −max_{s kept} x[n, h, t, s] where mask(n, s) keeps s, else −∞ (−1e30)
 //
 //   k direction  n sample  t, s token  e feature  v id, of V  h head  d feature of a head;  contiguous, but
-//   W of one direction is `stride` words from the next's
-//   g list of positions: one for all samples, or one for each where each direction is a sample
+//   W of one direction is `stride` words from the next's, and so are `token_stride` the tokens for `embed` and its
+//   adjoint (0: all directions have the same)
+//   g list of positions: one for all directions, or one for each where each has tokens of its own
 
 struct Params {
     directions: u32,
@@ -21,10 +22,11 @@ struct Params {
     width: u32,    // E; of a head's features for `heads`
     count: u32,    // ids, or heads
     parts: u32,
-    part: u32,     // for `embed_links` and `embed_adjoint`, 1 where each direction is a sample; for masks, 1 where there is none
+    part: u32,     // for masks, 1 where there is none
     stride: u32,
     add: u32,
     c: f32,
+    token_stride: u32,
 }
 
 @group(0) @binding(0) var<storage, read> x: array<f32>;
@@ -44,8 +46,9 @@ fn store(e: u32, v: f32) {
     y[e] = total;
 }
 
-fn token(n: u32, t: u32) -> u32 {
-    return min(u32(tokens[n * 2u * p.tokens + t]), p.count - 1u);
+// id(n, t), of direction k where it has tokens of its own
+fn token(k: u32, n: u32, t: u32) -> u32 {
+    return min(u32(tokens[k * p.token_stride + n * 2u * p.tokens + t]), p.count - 1u);
 }
 
 fn keeps(n: u32, t: u32) -> bool {
@@ -63,7 +66,7 @@ fn embed(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) 
         return;
     }
     let position = (at % len) / p.width;
-    let v = token(position / p.tokens, position % p.tokens);
+    let v = token(at / len, position / p.tokens, position % p.tokens);
     store(at, p.c * x[(at / len) * p.stride + v * p.width + at % p.width]);
 }
 
@@ -74,7 +77,7 @@ fn positions() -> u32 {
 @compute @workgroup_size(64)
 fn embed_links(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
     let at = linear_index(id, groups, 64u);
-    if at >= p.count * select(1u, p.directions, p.part == 1u) {
+    if at >= p.count * select(p.directions, 1u, p.token_stride == 0u) {
         return;
     }
     let g = at / p.count;
@@ -83,8 +86,7 @@ fn embed_links(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgr
     var next = END;
     for (var n = p.samples; n > 0u; n--) {
         for (var t = p.tokens; t > 0u; t--) {
-            // where the list is one sample's, n is 1 and the sample is g
-            if token(g + n - 1u, t - 1u) == v {
+            if token(g, n - 1u, t - 1u) == v {
                 let q = (n - 1u) * p.tokens + t - 1u;
                 links[list + p.count + q] = next;
                 next = q;
@@ -103,7 +105,7 @@ fn embed_adjoint(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_work
     }
     let k = at / len;
     let v = (at % len) / p.width;
-    let list = select(0u, k * (p.count + positions()), p.part == 1u);
+    let list = select(k * (p.count + positions()), 0u, p.token_stride == 0u);
     var sum = 0.0;
     for (var q = links_in[list + v]; q != END; q = links_in[list + p.count + q]) {
         sum += x[(k * positions() + q) * p.width + at % p.width];

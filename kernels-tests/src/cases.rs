@@ -13,6 +13,7 @@ use crate::reference::Problem;
 use crate::{Real, f64s};
 
 /// One problem: a network, its data and K directions, in the f32 that an engine is handed.
+#[derive(Clone)]
 pub struct Case {
     /// What it is, for messages.
     pub name: String,
@@ -31,6 +32,11 @@ impl Case {
     /// The same in f64.
     pub fn problem(&self) -> Problem {
         Problem::new(&self.model, self.loss, &self.parameters, &self.data)
+    }
+
+    /// The same with sample p alone.
+    pub fn sample(&self, p: usize) -> Case {
+        Case { name: format!("sample {p} of {}", self.name), data: self.data.select(&[p]), ..self.clone() }
     }
 }
 

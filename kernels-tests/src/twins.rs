@@ -210,15 +210,11 @@ pub fn sgd_step(theta: &mut [f64], buf: &mut [f64], g: &[impl Real], eta: f64, m
     }
 }
 
-/// `out[p,i,j] = Σ_t x[p,t,i] y[p,t,j]`, `x [N,T,I]`, `y [N,T,J]`; T = 1 but where a layer is applied at
-/// several positions of a sample.
-pub fn outer_products<T: Real>(x: &[T], y: &[T], [positions, i, j]: [usize; 3]) -> Vec<f64> {
+/// `out[p,i,j] = x[p,i] y[p,j]`, `x [N,I]`, `y [N,J]`
+pub fn outer_products<T: Real>(x: &[T], y: &[T], [i, j]: [usize; 2]) -> Vec<f64> {
     let mut out = Vec::new();
-    for (x, y) in x.chunks(positions * i).zip(y.chunks(positions * j)) {
-        for ij in 0..i * j {
-            let term = |t: usize| x[t * i + ij / j].into() * y[t * j + ij % j].into();
-            out.push((0..positions).map(term).sum());
-        }
+    for (x, y) in x.chunks(i).zip(y.chunks(j)) {
+        out.extend((0..i * j).map(|ij| x[ij / j].into() * y[ij % j].into()));
     }
     out
 }
@@ -251,7 +247,7 @@ pub fn packed_matrices(a: &[impl Real], size: usize, s: &[f64]) -> Vec<f64> {
 
 /// `out[p,(i≤k)] = x_p[i] x_p[k]`, `x [N,I]`
 pub fn packed_squares(x: &[impl Real], size: usize) -> Vec<f64> {
-    let square = |x: &[_]| packed_matrices(&outer_products(x, x, [1, size, size]), size, &[1.0]);
+    let square = |x: &[_]| packed_matrices(&outer_products(x, x, [size, size]), size, &[1.0]);
     f64s(x).chunks(size).flat_map(square).collect()
 }
 
@@ -443,8 +439,7 @@ mod tests {
         assert_eq!(row_sums(&x, 2), [3.0, 7.0, 11.0, 15.0]);
         assert_eq!(sample_sums(&x, [2, 2, 2]), [4.0, 6.0, 12.0, 14.0]);
         assert_eq!(gather_rows(&x, 2, &[3, 0, 3]), [7.0, 8.0, 1.0, 2.0, 7.0, 8.0]);
-        assert_eq!(outer_products(&x[..4], &x[4..6], [1, 2, 1]), [5.0, 10.0, 18.0, 24.0]);
-        assert_eq!(outer_products(&x[..4], &x[4..6], [2, 2, 1]), [23.0, 34.0]);
+        assert_eq!(outer_products(&x[..4], &x[4..6], [2, 1]), [5.0, 10.0, 18.0, 24.0]);
         assert_eq!(packed_matrices(&x[..4], 2, &[2.0]), [2.0, 5.0, 8.0]);
         assert_eq!(packed_squares(&x[..4], 2), [1.0, 2.0, 4.0, 9.0, 12.0, 16.0]);
         assert_eq!(dots(&x[..4], &x[4..6], 2), [17.0, 39.0]);
@@ -463,7 +458,7 @@ mod tests {
         let (n, i, j) = (3, 2, 3);
         let symmetric = |seed, size| {
             let x = random(seed, n * size);
-            outer_products(&x, &x, [1, size, size])
+            outer_products(&x, &x, [size, size])
         };
         let (a, b) = (symmetric(1, i), symmetric(2, j));
         let mut sum = DMatrix::zeros(i * j, i * j);

@@ -135,33 +135,6 @@ impl Case {
         assert_close(&what, &out.found(&what, gpu, &into), &expected, 2e-6, 1.0);
     }
 
-    /// The same, sample by sample.
-    fn check_weight_per_sample(&self, gpu: &Gpu, family: Family) {
-        let c = self.sizes();
-        let what = format!("{family:?} weight per sample {self:?}");
-        let [x_len, y_len] = c.lens();
-        let (y, x) = (random(1, self.samples * y_len), random(2, self.samples * x_len));
-        let out = Tensors::output(self.samples, c.weights(), GAP, false);
-        let mut expected = out.before(false);
-        for n in 0..self.samples {
-            self.add_weight(&y[n * y_len..], &x[n * x_len..], &mut expected[n * c.weights()..]);
-        }
-        let (y, x, into) = (upload(gpu, &y), upload(gpu, &x), out.upload(gpu));
-        run(gpu, |rec| {
-            conv::weight_per_sample(
-                rec,
-                c,
-                Some(family),
-                self.samples,
-                &y,
-                &x,
-                (&into.view, into.stride),
-                self.alpha,
-            )
-        });
-        assert_close(&what, &out.found(&what, gpu, &into), &expected, 2e-6, 1.0);
-    }
-
     /// `w += α` the adjoint of one sample.
     fn add_weight(&self, y: &[f32], x: &[f32], w: &mut [f64]) {
         twins::conv_terms(self.channels, self.input, self.window, |at_y, at_w, at_x| {
@@ -196,6 +169,15 @@ fn other_cases() -> Vec<Case> {
         Case { batch: 3, own: [true, false], bias: Some(true), ..plain([5, 3], [6, 5], [3, 2, 1], 3) },
         Case { batch: 2, own: [false, true], bias: Some(false), ..plain([3, 17], [5, 9], [5, 1, 2], 1) },
         Case { batch: 2, own: [false, false], bias: Some(true), ..plain([1, 5], [5, 9], [2, 1, 0], 5) },
+        // samples as directions
+        Case {
+            batch: 67,
+            own: [true; 2],
+            bias: Some(true),
+            add: true,
+            ..plain([5, 3], [6, 7], [3, 1, 1], 1)
+        },
+        Case { batch: 131, own: [true; 2], ..plain([6, 16], [8, 9], [5, 2, 2], 1) },
         // α, bias and sums
         Case { alpha: -0.75, ..plain([3, 5], [9, 7], [3, 1, 0], 2) },
         Case { alpha: 0.5, add: true, bias: Some(false), ..plain([5, 17], [6, 7], [3, 1, 1], 2) },
@@ -243,9 +225,4 @@ fn adjoints() {
 #[test]
 fn weights() {
     for_all(|case, family| case.check_weight(gpu(), family));
-}
-
-#[test]
-fn weights_per_sample() {
-    for_all(|case, family| case.check_weight_per_sample(gpu(), family));
 }

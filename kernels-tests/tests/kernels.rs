@@ -5,7 +5,7 @@ use curvkit::gpu::{Gpu, Step, View};
 use curvkit::kernels::gemm::{self, Family, Gemm, Layout, Matrix, Shape};
 use curvkit::kernels::pack::{Rows, packed_len};
 use curvkit::kernels::pointwise::Pointwise;
-use curvkit::kernels::{gather, loss, outer, pack, pointwise, sgd, vector};
+use curvkit::kernels::{gather, loss, pack, pointwise, sgd, vector};
 use curvkit::net::{Layer, Loss};
 use kernels_tests::cases::{assert_close, random};
 use kernels_tests::device::{GRID_ROW, POISON, gpu, poisoned, read, run, run_step, upload};
@@ -160,6 +160,9 @@ fn gemm_of_every_size() {
         [3, 8, 12, 3],
         [2, 132, 68, 20],
         [1, 4, 200, 9],
+        // many samples' outer products
+        [131, 7, 65, 1],
+        [67, 4, 12, 1],
         // few elements, a long contraction: split along k
         [1, 5, 7, 1500],
         [1, 4, 8, 2111],
@@ -643,32 +646,6 @@ fn noise_seeds() {
 }
 
 #[test]
-fn outer_products() {
-    let gpu = gpu();
-    // samples, positions, outs, ins, gap
-    for (samples, positions, outs, ins, gap) in [
-        (1, 1, 1, 1, 0),
-        (3, 1, 5, 7, 2),
-        (2, 5, 3, 4, 0),
-        (7, 13, 1, 65, 11),
-        (67, 2, 11, 1, 1),
-        (131, 3, 67, 241, 64), // more than one row of the grid
-    ] {
-        let what = format!("outer products {samples} × {positions} × {outs} × {ins}, gap {gap}");
-        let (a, b) = (random(1, samples * positions * outs), random(2, samples * positions * ins));
-        let (size, stride) = (outs * ins, outs * ins + gap);
-        let w = poisoned(gpu, (samples - 1) * stride + size);
-        run(gpu, |rec| {
-            let shape = [samples, positions, outs, ins];
-            outer::outer(rec, shape, &upload(gpu, &a), &upload(gpu, &b), (&w, stride))
-        });
-        let found = gathered(&what, &read(gpu, &w), samples, (1, size), (size, stride));
-        let expected = twins::outer_products(&a, &b, [positions, outs, ins]);
-        assert_close(&what, &found, &expected, 1e-6, 1.0);
-    }
-}
-
-#[test]
 fn packed_factors() {
     let gpu = gpu();
     // samples, d, width of the scale, gap between packed rows
@@ -716,7 +693,7 @@ fn kronecker_gram_of_packed_factors() {
     for (samples, i, j) in [(1, 1, 1), (5, 3, 2), (67, 4, 7), (1031, 2, 5)] {
         let symmetric = |seed, size| {
             let x = random(seed, samples * size);
-            twins::outer_products(&x, &x, [1, size, size]).into_iter().map(|x| x as f32).collect::<Vec<_>>()
+            twins::outer_products(&x, &x, [size, size]).into_iter().map(|x| x as f32).collect::<Vec<_>>()
         };
         let (a, b) = (symmetric(1, i), symmetric(2, j));
         let (rows_a, rows_b) = (packed_len(i), packed_len(j));

@@ -1,8 +1,9 @@
 //! Embeddings, heads and what masks make, against plain loops in f64; outputs poisoned with NaN beforehand, which
 //! has to be there still between one direction's table and the next's.
 
-use curvkit::gpu::Gpu;
-use curvkit::kernels::sequence::{self, Embed, Heads, Sequences, embed};
+use curvkit::gpu::{Gpu, View};
+use curvkit::kernels::broadcast::Strided;
+use curvkit::kernels::sequence::{self, Heads, Sequences, embed};
 use kernels_tests::cases::{assert_close, random};
 use kernels_tests::device::{GRID_ROW, POISON, gpu, read, run, upload};
 use kernels_tests::f64s;
@@ -71,22 +72,36 @@ impl Table {
         }
     }
 
-    fn check_value(&self, gpu: &Gpu, (c, add): (f32, bool)) {
-        let what = format!("value, c {c}, add {add}, {self:?}");
+    /// Directions, and how many tables they have: one each or, `per_sample`, one for each sample.
+    fn tables(&self, per_sample: bool) -> (usize, usize) {
+        if per_sample { (1, self.n) } else { (self.k, self.k) }
+    }
+
+    /// Sizes, and the tokens, of each sample alone where it has a table.
+    fn laid_out<'a>(&self, per_sample: bool, tokens: &'a View) -> (Sequences, Strided<'a>) {
+        let (samples, stride) = if per_sample { (1, 2 * self.length) } else { (self.n, 0) };
+        let (_, directions) = self.tables(per_sample);
+        (Sequences { directions, samples, tokens: self.length }, Strided { view: tokens, stride })
+    }
+
+    /// Every direction's samples look up a table of its own; or, `per_sample`, every sample does.
+    fn check_value(&self, gpu: &Gpu, per_sample: bool, (c, add): (f32, bool)) {
+        let what = format!("value, per sample {per_sample}, c {c}, add {add}, {self:?}");
         let len = self.length * self.width;
-        let w = Tensors::random(1, self.k, self.ids * self.width, self.gap);
-        let y = Tensors::output(self.k * self.n, len, 0, add);
+        let (k, tables) = self.tables(per_sample);
+        let w = Tensors::random(1, tables, self.ids * self.width, self.gap);
+        let y = Tensors::output(k * self.n, len, 0, add);
         let mut expected = y.before(add);
-        for k in 0..self.k {
+        for k in 0..k {
             self.terms(|p, to, at| {
-                expected[(k * self.n + p) * len + to] += f64::from(c) * f64::from(w.of(k)[at]);
+                let table = w.of(if per_sample { p } else { k });
+                expected[(k * self.n + p) * len + to] += f64::from(c) * f64::from(table[at]);
             });
         }
         let (w, tokens, into) = (w.upload(gpu), upload(gpu, &self.tokens()), y.upload(gpu));
         run(gpu, |rec| {
-            let s = Sequences { directions: self.k, samples: self.n, tokens: self.length };
-            let sizes = (self.ids, self.width, w.stride);
-            embed(rec, s, sizes, Embed::Value, &w.view, &tokens, &into.view, c, add)
+            let (s, tokens) = self.laid_out(per_sample, &tokens);
+            embed(rec, s, (self.ids, self.width, w.stride), false, &w.view, tokens, &into.view, c, add)
         });
         assert_close(&what, &y.found(&what, gpu, &into), &expected, 2e-7, 1.0);
     }
@@ -95,7 +110,7 @@ impl Table {
     fn check_adjoint(&self, gpu: &Gpu, per_sample: bool, gap: usize, (c, add): (f32, bool)) {
         let what = format!("adjoint, per sample {per_sample}, c {c}, add {add}, {self:?}");
         let (len, size) = (self.length * self.width, self.ids * self.width);
-        let (k, tables) = if per_sample { (1, self.n) } else { (self.k, self.k) };
+        let (k, tables) = self.tables(per_sample);
         let y = random(1, k * self.n * len);
         let w = Tensors::output(tables, size, gap, add);
         let mut expected = w.before(add);
@@ -107,10 +122,8 @@ impl Table {
         }
         let (y, tokens, into) = (upload(gpu, &y), upload(gpu, &self.tokens()), w.upload(gpu));
         run(gpu, |rec| {
-            let sizes = (self.ids, self.width, into.stride);
-            let (kind, samples) = if per_sample { (Embed::PerSample, 1) } else { (Embed::Adjoint, self.n) };
-            let s = Sequences { directions: tables, samples, tokens: self.length };
-            embed(rec, s, sizes, kind, &y, &tokens, &into.view, c, add)
+            let (s, tokens) = self.laid_out(per_sample, &tokens);
+            embed(rec, s, (self.ids, self.width, into.stride), true, &y, tokens, &into.view, c, add)
         });
         assert_close(&what, &w.found(&what, gpu, &into), &expected, 1e-6, 1.0);
     }
@@ -119,7 +132,14 @@ impl Table {
 #[test]
 fn embeddings() {
     for table in tables() {
-        SCALES.into_iter().for_each(|how| table.check_value(gpu(), how));
+        SCALES.into_iter().for_each(|how| table.check_value(gpu(), false, how));
+    }
+}
+
+#[test]
+fn embeddings_per_sample() {
+    for table in tables().into_iter().filter(|table| table.n < 1000) {
+        SCALES.into_iter().for_each(|how| table.check_value(gpu(), true, how));
     }
 }
 
@@ -153,8 +173,8 @@ fn two_embedding_adjoints_in_one_program() {
     });
     run(gpu, |rec| {
         made.iter().try_for_each(|(table, [y, tokens, w], _)| {
-            let s = Sequences { directions: 1, samples: table.n, tokens: table.length };
-            embed(rec, s, (table.ids, table.width, 0), Embed::Adjoint, y, tokens, w, 1.0, false)
+            let (s, tokens) = table.laid_out(false, tokens);
+            embed(rec, s, (table.ids, table.width, 0), true, y, tokens, w, 1.0, false)
         })
     });
     for (table, [.., w], expected) in &made {

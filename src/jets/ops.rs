@@ -6,25 +6,48 @@ use crate::gpu::{Recorder, View};
 use crate::kernels::broadcast::{Axes, Strided, expand, reduce};
 use crate::kernels::gemm::{Gemm, Layout, Matrix, Shape, gemm};
 use crate::kernels::sequence::{self, Sequences};
-use crate::kernels::{conv, outer, pool};
+use crate::kernels::{conv, pool};
 use crate::net::{Bilinear, Constant, Linear};
 
-/// A tensor in memory: one for all directions, or one for each, `stride` words apart.
+/// A tensor in memory.
 #[derive(Clone)]
 pub struct Operand {
     pub view: View,
-    /// Words from one direction's tensor to the next's; `None` where one serves all.
-    pub stride: Option<usize>,
+    pub of: Of,
+}
+
+/// What has a tensor of its own, and the words from one's tensor to the next's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Of {
+    /// Nothing: one serves all directions.
+    All,
+    /// Each direction.
+    Direction(usize),
+    /// Each sample, where a tensor is otherwise one for all samples: tangents and adjoints of a parameter.
+    Sample(usize),
 }
 
 impl Operand {
+    /// Whether one serves all directions.
+    fn is_shared(&self) -> bool {
+        self.of == Of::All
+    }
+
+    /// Words from one tensor to the next; 0 where one serves all.
+    fn stride(&self) -> usize {
+        match self.of {
+            Of::All => 0,
+            Of::Direction(stride) | Of::Sample(stride) => stride,
+        }
+    }
+
     /// As a batch of matrices whose rows are `row` words apart.
     fn matrix(&self, row: usize) -> Matrix<'_> {
-        Matrix { view: &self.view, row, batch: self.stride.unwrap_or(0), period: 0 }
+        Matrix { view: &self.view, row, batch: self.stride(), period: 0 }
     }
 
     fn strided(&self) -> Strided<'_> {
-        Strided { view: &self.view, stride: self.stride.unwrap_or(0) }
+        Strided { view: &self.view, stride: self.stride() }
     }
 
     /// Several tensors of `len` words, one after the other.
@@ -43,31 +66,44 @@ pub struct Extent {
 impl Extent {
     /// How many tensors an operand has: one, or one for each direction.
     fn directions(&self, operand: &Operand) -> usize {
-        if operand.stride.is_some() { self.k } else { 1 }
+        if operand.is_shared() { 1 } else { self.k }
+    }
+
+    /// Where the operands have a parameter that is each sample's own, n samples of one direction are n directions of
+    /// one sample each, and so are the operands; elsewhere all stay what they are.
+    fn apart<const M: usize>(self, operands: [&Operand; M]) -> (Extent, [Operand; M]) {
+        if !operands.iter().any(|operand| matches!(operand.of, Of::Sample(_))) {
+            return (self, operands.map(Operand::clone));
+        }
+        let of_sample = |operand: &Operand| match operand.of {
+            Of::Sample(stride) => Of::Direction(stride),
+            // [n, …], or [1, n, …]
+            _ => Of::Direction(operand.view.len() / self.n),
+        };
+        let each = |operand: &Operand| Operand { of: of_sample(operand), ..operand.clone() };
+        (Extent { n: 1, k: self.n }, operands.map(each))
     }
 }
 
 /// `y (+)= c A x`, or `y (+)= c Aᵀ x`.
 ///
-/// Transposed, a map of a parameter sums over samples; `per_sample` keeps them apart, `stride` words from one
-/// to the next in `y`. `by`: the values that the map depends on.
+/// Transposed, a map of a parameter sums over samples, unless y is each sample's. `by`: the values that the map
+/// depends on.
 #[allow(clippy::too_many_arguments)]
 pub fn linear(
     rec: &mut Recorder,
     map: Linear,
-    (transposed, per_sample): (bool, bool),
+    transposed: bool,
     extent: Extent,
-    x: &Operand,
-    by: Option<&View>,
+    (x, by): (&Operand, Option<&Operand>),
     y: &Operand,
     c: f32,
     add: bool,
 ) -> Result<()> {
-    let k = extent.directions(y);
+    // x stands in for values where the map depends on none
+    let (extent, [x, by, y]) = extent.apart([x, by.unwrap_or(x), y]);
+    let k = extent.directions(&y);
     match map {
-        Linear::Broadcast(axes) if per_sample => {
-            reduce(rec, extent.n, axes, x.each(axes.len()), None, y.strided(), c, add)
-        }
         Linear::Broadcast(axes) => {
             let axes = Axes { outer: extent.n * axes.outer, ..axes };
             match transposed {
@@ -84,21 +120,14 @@ pub fn linear(
         }
         Linear::Pool { channels, windows, maximum } => {
             let planes0 = extent.n * channels;
-            let deciding = by.filter(|_| maximum).map(|values| (values, planes0));
+            let deciding = maximum.then_some((&by.view, planes0));
             pool::pool(rec, windows, transposed, k * planes0, &x.view, deciding, &y.view, c, add)
         }
         Linear::Embed { ids, width, tokens } => {
-            let ids_of = by.expect("an embedding is given its ids");
-            let weights = if transposed { y } else { x };
-            let sizes = (ids, width, weights.stride.unwrap_or(0));
-            let (s, kind) = match per_sample {
-                true => (Sequences { directions: extent.n, samples: 1, tokens }, sequence::Embed::PerSample),
-                false if transposed => {
-                    (Sequences { directions: k, samples: extent.n, tokens }, sequence::Embed::Adjoint)
-                }
-                false => (Sequences { directions: k, samples: extent.n, tokens }, sequence::Embed::Value),
-            };
-            sequence::embed(rec, s, sizes, kind, &x.view, ids_of, &y.view, c, add)
+            let weights = if transposed { &y } else { &x };
+            let sizes = (ids, width, weights.stride());
+            let s = Sequences { directions: k, samples: extent.n, tokens };
+            sequence::embed(rec, s, sizes, transposed, &x.view, by.strided(), &y.view, c, add)
         }
         Linear::Heads { tokens, heads } => {
             let s = Sequences { directions: k, samples: extent.n, tokens };
@@ -132,8 +161,7 @@ pub fn constant(
 
 /// `out (+)= c β(x, y)` in one of its forms, where `x` is what the form names first, plus `bias`.
 ///
-/// `bias` is added to every row ([`takes_bias`] says when it may be given). Per sample, `out.stride` is
-/// from one sample to the next.
+/// `bias` is added to every row ([`takes_bias`] says when it may be given).
 #[allow(clippy::too_many_arguments)]
 pub fn bilinear(
     rec: &mut Recorder,
@@ -146,16 +174,17 @@ pub fn bilinear(
     c: f32,
     add: bool,
 ) -> Result<()> {
-    let n = extent.n;
+    let (extent, [x, y, out]) = extent.apart([x, y, out]);
+    let (n, x, y) = (extent.n, &x, &y);
     // with one weight for all directions, their samples stand below each other
-    let stacked = |weight: &Operand, rows: &Operand| match weight.stride {
-        None => (1, n * extent.directions(rows)),
-        Some(_) => (extent.k, n),
+    let stacked = |weight: &Operand, rows: &Operand| match weight.is_shared() {
+        true => (1, n * extent.directions(rows)),
+        false => (extent.k, n),
     };
-    let k = extent.directions(out);
+    let k = extent.directions(&out);
     match map {
         Bilinear::Dense { rows, ins, outs } => {
-            let bias = bias.map(|bias| (&bias.view, bias.stride.unwrap_or(0)));
+            let bias = bias.map(|bias| (&bias.view, bias.stride()));
             let mut run = |layout, shape, a: (&Operand, usize), b: (&Operand, usize), width| {
                 let (a, b, c_out) = (a.0.matrix(a.1), b.0.matrix(b.1), out.matrix(width));
                 gemm(rec, Gemm { layout, shape, alpha: c, add }, a, b, bias, c_out)
@@ -177,10 +206,6 @@ pub fn bilinear(
                     // ā[o, i] = Σ_r ȳ[r, o] b[r, i]
                     let shape = Shape { batch: k, m: outs, n: ins, k: n * rows };
                     run(Layout::TN, shape, (x, outs), (y, ins), ins)
-                }
-                Form::PerSampleA => {
-                    let shape = [n, rows, outs, ins];
-                    outer::outer(rec, shape, &x.view, &y.view, (&out.view, out.stride.unwrap_or(0)))
                 }
             }
         }
@@ -221,10 +246,6 @@ pub fn bilinear(
             Form::AdjointA => {
                 conv::weight(rec, sizes, None, (k, n), x.strided(), y.strided(), out.strided(), c, add)
             }
-            Form::PerSampleA => {
-                let into = (&out.view, out.stride.unwrap_or(0));
-                conv::weight_per_sample(rec, sizes, None, n, &x.view, &y.view, into, c)
-            }
         },
         Bilinear::ScaleByParameter(axes) => {
             let all = Axes { outer: n * axes.outer, ..axes };
@@ -232,10 +253,6 @@ pub fn bilinear(
                 Form::Value => expand(rec, k, all, x.strided(), Some(y.strided()), out.strided(), c, add),
                 Form::AdjointB => expand(rec, k, all, y.strided(), Some(x.strided()), out.strided(), c, add),
                 Form::AdjointA => reduce(rec, k, all, x.strided(), Some(y.strided()), out.strided(), c, add),
-                Form::PerSampleA => {
-                    let (x, y) = (x.each(axes.len()), y.each(axes.len()));
-                    reduce(rec, n, axes, x, Some(y), out.strided(), c, add)
-                }
             }
         }
         Bilinear::Scale { m, inner } => {
@@ -244,7 +261,6 @@ pub fn bilinear(
                 Form::Value => expand(rec, k, axes, x.strided(), Some(y.strided()), out.strided(), c, add),
                 Form::AdjointB => expand(rec, k, axes, y.strided(), Some(x.strided()), out.strided(), c, add),
                 Form::AdjointA => reduce(rec, k, axes, x.strided(), Some(y.strided()), out.strided(), c, add),
-                Form::PerSampleA => unreachable!("no parameter is scaled so"),
             }
         }
         Bilinear::MatMul { batch, m, n: columns, k: depth, transposed_b } => {
@@ -252,12 +268,12 @@ pub fn bilinear(
             let mut run =
                 |layout, [m, n, k]: [usize; 3], a: (&Operand, [usize; 2]), b: (&Operand, [usize; 2])| {
                     // an operand of all directions begins again with each
-                    let period = |of: &Operand| if of.stride.is_some() { 0 } else { matrices };
+                    let period = |of: &Operand| if of.is_shared() { matrices } else { 0 };
                     let (batch_a, batch_b) = (a.1[0] * a.1[1], b.1[0] * b.1[1]);
                     let to_a = Matrix { view: &a.0.view, row: a.1[1], batch: batch_a, period: period(a.0) };
                     let to_b = Matrix { view: &b.0.view, row: b.1[1], batch: batch_b, period: period(b.0) };
                     let to = Matrix { view: &out.view, row: n, batch: m * n, period: 0 };
-                    let shape = Shape { batch: extent.directions(out) * matrices, m, n, k };
+                    let shape = Shape { batch: extent.directions(&out) * matrices, m, n, k };
                     gemm(rec, Gemm { layout, shape, alpha: c, add }, to_a, to_b, None, to)
                 };
             let b_shape = if transposed_b { [columns, depth] } else { [depth, columns] };
@@ -271,7 +287,6 @@ pub fn bilinear(
                 // b̄ = ȳᵀ a, or aᵀ ȳ
                 (Form::AdjointB, true) => run(Layout::TN, [columns, depth, m], (x, y_shape), (y, a_shape)),
                 (Form::AdjointB, false) => run(Layout::TN, [depth, columns, m], (y, a_shape), (x, y_shape)),
-                (Form::PerSampleA, _) => unreachable!("no parameter is multiplied so"),
             }
         }
     }
@@ -282,7 +297,7 @@ pub fn takes_bias(map: Bilinear, form: Form, x: &Operand, y: &Operand, bias: &Op
     match map {
         // the rows of a stacked product belong to several directions
         Bilinear::Dense { .. } | Bilinear::Conv(_) => {
-            form == Form::Value && (x.stride.is_some() || (y.stride.is_none() && bias.stride.is_none()))
+            form == Form::Value && (!x.is_shared() || (y.is_shared() && bias.is_shared()))
         }
         _ => false,
     }

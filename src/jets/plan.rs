@@ -7,7 +7,7 @@
 //! follow the same rules. Zeros are known: an absent slot costs nothing. What no result needs is dropped.
 
 use crate::kernels::pointwise::Pointwise;
-use crate::net::{Bilinear, Constant, Graph, Kind, Linear, Node, TensorId, Term};
+use crate::net::{Bilinear, Constant, Graph, Linear, Node, TensorId, Term};
 
 /// A tensor or its adjoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -64,10 +64,11 @@ pub struct Request {
     /// Of the tangents: 0, 1 or 2.
     pub order: u8,
     pub seeds: Seeds,
-    /// Orders of the adjoints of these parameters are results, summed over samples.
+    /// Orders of the adjoints of these parameters are results.
     pub gradients: Vec<(usize, u8)>,
-    /// Adjoints of order 0 of these parameters are results, sample by sample.
-    pub per_sample: Vec<usize>,
+    /// Each sample moves in a direction of its own, and its results are kept apart; otherwise all samples move in every
+    /// direction, and results are sums over samples.
+    pub per_sample: bool,
     /// These slots are results too.
     pub keep: Vec<Slot>,
 }
@@ -76,14 +77,7 @@ impl Request {
     /// Losses only.
     pub fn loss() -> Request {
         let tangents = Tangents::None;
-        Request {
-            tangents,
-            order: 0,
-            seeds: Seeds::None,
-            gradients: vec![],
-            per_sample: vec![],
-            keep: vec![],
-        }
+        Request { tangents, order: 0, seeds: Seeds::None, gradients: vec![], per_sample: false, keep: vec![] }
     }
 
     /// The gradient with respect to `parameters`.
@@ -94,7 +88,7 @@ impl Request {
 
     /// Per-sample gradients with respect to `parameters`.
     pub fn per_sample_gradient(parameters: &[usize]) -> Request {
-        Request { seeds: Seeds::Jet, per_sample: parameters.to_vec(), ..Request::loss() }
+        Request { per_sample: true, ..Request::gradient(parameters) }
     }
 
     /// Products of `seeds`' operator with directions in `parameters`; `order` 1, or 2 for `∇³L[v, v]`.
@@ -114,10 +108,8 @@ impl Request {
 pub enum Form {
     /// `β(a, b)` of a and b.
     Value,
-    /// The adjoint with respect to a, of ȳ and b, summed over samples where a is a parameter.
+    /// The adjoint with respect to a, of ȳ and b; of a parameter it is summed over samples, unless they are kept apart.
     AdjointA,
-    /// The same, sample by sample.
-    PerSampleA,
     /// The adjoint with respect to b, of ȳ and a.
     AdjointB,
 }
@@ -125,9 +117,9 @@ pub enum Form {
 /// A summand of a slot.
 #[derive(Clone, Copy, Debug)]
 pub enum Summand {
-    /// `c A x`, or `c Aᵀ x`; the latter summed over samples where A acts on a parameter, unless per sample.
+    /// `c A x`, or `c Aᵀ x`; the latter, where A acts on a parameter, summed over samples, unless they are kept apart.
     /// A may depend on values `by`: ids, or what decides a maximum.
-    Linear { map: Linear, transposed: bool, per_sample: bool, x: Slot, by: Option<Slot>, c: f32 },
+    Linear { map: Linear, transposed: bool, x: Slot, by: Option<Slot>, c: f32 },
     /// `c β(x, y)` in one of its forms.
     Bilinear { map: Bilinear, form: Form, x: Slot, y: Slot, c: f32 },
     /// Of order 0 alone; it may depend on the input and on values `of`.
@@ -291,7 +283,7 @@ impl Planner<'_> {
         match term {
             Term::Linear { map, transposed, x, c } => {
                 let (by, x) = (self.by(map, x), value(x, order));
-                let summand = Summand::Linear { map, transposed, per_sample: false, x, by, c };
+                let summand = Summand::Linear { map, transposed, x, by, c };
                 self.has(x).then_some(summand).into_iter().collect()
             }
             Term::Bilinear { map, a, b, c } => leibniz(order)
@@ -345,9 +337,8 @@ impl Planner<'_> {
             });
         }
         let graph = self.graph;
-        let parameters =
-            self.request.gradients.iter().map(|&(p, _)| p).chain(self.request.per_sample.iter().copied());
-        let mut sources: Vec<TensorId> = parameters.map(|p| graph.parameters[p].tensor).collect();
+        let gradients = self.request.gradients.iter();
+        let mut sources: Vec<TensorId> = gradients.map(|&(p, _)| graph.parameters[p].tensor).collect();
         sources.extend(self.request.keep.iter().filter_map(|slot| match slot.var {
             Var::Adjoint(id) => Some(id),
             Var::Value(_) => None,
@@ -381,10 +372,6 @@ impl Planner<'_> {
 
     /// What `term` of the definition of `output` adds to order `order` of the adjoint of tensor `id`.
     fn reverse_summands(&self, id: TensorId, output: TensorId, term: Term, order: u8) -> Vec<Summand> {
-        let per_sample = match self.graph.tensors[id].kind {
-            Kind::Parameter(index) => self.request.per_sample.contains(&index),
-            _ => false,
-        };
         let product = |form, other: TensorId, map, c: f32| {
             leibniz(order)
                 .map(move |(i, j, times)| (adjoint(output, i), value(other, j), c * times))
@@ -394,14 +381,13 @@ impl Planner<'_> {
         match term {
             Term::Linear { map, transposed, x, c } if x == id => {
                 let (by, x) = (self.by(map, x), adjoint(output, order));
-                let summand = Summand::Linear { map, transposed: !transposed, per_sample, x, by, c };
+                let summand = Summand::Linear { map, transposed: !transposed, x, by, c };
                 self.has(x).then_some(summand).into_iter().collect()
             }
             Term::Bilinear { map, a, b, c } => {
                 let mut summands = Vec::new();
                 if a == id {
-                    let form = if per_sample { Form::PerSampleA } else { Form::AdjointA };
-                    summands.extend(product(form, b, map, c));
+                    summands.extend(product(Form::AdjointA, b, map, c));
                 }
                 if b == id {
                     summands.extend(product(Form::AdjointB, a, map, c));
@@ -426,8 +412,7 @@ impl Planner<'_> {
     fn results(&self) -> Vec<Slot> {
         let of = |&p: &usize, order| adjoint(self.graph.parameters[p].tensor, order);
         let gradients = self.request.gradients.iter().map(|(p, order)| of(p, *order));
-        let per_sample = self.request.per_sample.iter().map(|p| of(p, 0));
-        gradients.chain(per_sample).chain(self.request.keep.iter().copied()).collect()
+        gradients.chain(self.request.keep.iter().copied()).collect()
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::ops::{self, Extent, Operand};
+use super::ops::{self, Extent, Of, Operand};
 use super::plan::{Instruction, Request, Slot, Summand, Tangents, Var, plan};
 use super::samples::Samples;
 use crate::gpu::{ALIGN, Buffer, Gpu, Program, Recorder, Step, View};
@@ -29,7 +29,7 @@ pub struct Sweep {
     program: Program,
     /// Samples of a batch and directions of a block.
     pub extent: Extent,
-    /// The directions, `[k, stride]` of the subspace.
+    /// The directions, `[k, stride]` of the subspace, or per-sample ones, `[n, stride]`.
     pub directions: Option<View>,
     /// Summed adjoints of the parameters, `[1 or k, stride]`, or per-sample ones, `[n, stride]`.
     pub gradient: Option<View>,
@@ -80,21 +80,17 @@ impl Sweep {
     ) -> Result<Sweep> {
         let gpu = work.gpu;
         let instructions = plan(work.network.graph(), request);
-        let moving = matches!(request.tangents, Tangents::Parameters(_));
         let tangent = request.tangents != Tangents::None;
         let k = extent.k;
-        let rows = match (request.per_sample.is_empty(), request.gradients.first()) {
-            (false, _) => extent.n,
-            (true, Some((_, 0))) => 1,
-            (true, _) => k,
-        };
-        let wants_gradient = !request.per_sample.is_empty() || !request.gradients.is_empty();
+        assert!(k == 1 || !request.per_sample, "a sample has one direction of its own");
         let view = |words: usize| -> Result<View> { Ok(gpu.zeros(words)?.slice(0, words)) };
+        let [directions, gradient] =
+            vectors(request, extent).map(|count| (count > 0).then(|| view(count * space.stride)).transpose());
         let sweep = Sweep {
             program: Recorder::new(gpu).finish()?,
             extent,
-            directions: moving.then(|| view(k * space.stride)).transpose()?,
-            gradient: wants_gradient.then(|| view(rows * space.stride)).transpose()?,
+            directions: directions?,
+            gradient: gradient?,
             losses: view(work.positions)?,
             correct: view(work.positions)?,
             slopes: tangent.then(|| view(k * work.positions)).transpose()?,
@@ -107,7 +103,7 @@ impl Sweep {
             space,
             sweep,
             results,
-            per_sample: !request.per_sample.is_empty(),
+            per_sample: request.per_sample,
             spare: gpu.buffer(1)?,
             slots: HashMap::new(),
             free: HashMap::new(),
@@ -151,6 +147,18 @@ impl Sweep {
     }
 }
 
+/// How many directions and results a sweep of that extent has.
+fn vectors(request: &Request, extent: Extent) -> [usize; 2] {
+    let each = if request.per_sample { extent.n } else { extent.k };
+    let directions = if matches!(request.tangents, Tangents::Parameters(_)) { each } else { 0 };
+    let results = match request.gradients.first() {
+        None => 0,
+        Some((_, 0)) if !request.per_sample => 1,
+        Some(_) => each,
+    };
+    [directions, results]
+}
+
 /// Cuts `samples` and `directions` so that a sweep keeps within the device's memory budget and bindings and
 /// each dispatch within a second or so.
 ///
@@ -175,22 +183,15 @@ pub fn fit(
     const MOST_GROUPS: usize = 65_535;
     loop {
         let memory = Memory::new(network, request, &instructions, extent);
-        let moving = matches!(request.tangents, Tangents::Parameters(_));
-        let directions = if moving { extent.k * space.stride } else { 0 };
-        let results = match (request.per_sample.is_empty(), request.gradients.first()) {
-            (false, _) => extent.n,
-            (true, None) => 0,
-            (true, Some((_, 0))) => 1,
-            (true, Some(_)) => extent.k,
-        } * space.stride;
-        let vectors = directions + results;
+        let counts = vectors(request, extent);
+        let [directions, results] = counts.map(|count| count * space.stride);
         // a sixteenth for what kernels need in between, such as the parts of a split sum
-        let bytes = 4 * (held + memory.buffers() + 2 * vectors) as u64 / 15 * 16;
+        let bytes = 4 * (held + memory.buffers() + 2 * (directions + results)) as u64 / 15 * 16;
         let binding = memory.largest().max(directions).max(results);
         if bytes <= gpu.memory_budget()
             && binding <= gpu.max_binding_len()
             && memory.heaviest(network) <= gpu.dispatch_flops()
-            && memory.matrices(network) <= MOST_GROUPS
+            && memory.matrices(network).max(counts[0]).max(counts[1]) <= MOST_GROUPS
         {
             return Ok(extent);
         }
@@ -343,36 +344,33 @@ impl Emitter<'_> {
 
     fn operand(&self, slot: Slot) -> Operand {
         let part_of = |index| self.space.part(index).expect("a parameter that moves lies in the subspace");
-        let rows_of = |view: &View, index| {
-            let part = part_of(index);
-            view.slice(part.padded, view.len() - self.space.stride + part.len)
+        let rows_of = |view: &View, index, of: fn(usize) -> Of| {
+            let (part, stride) = (part_of(index), self.space.stride);
+            Operand { view: view.slice(part.padded, view.len() - stride + part.len), of: of(stride) }
         };
+        let own = if self.per_sample { Of::Sample } else { Of::Direction };
         match slot.var {
             Var::Value(id) if self.parameter(id).is_some() => {
                 let index = self.parameter(id).expect("just checked");
                 match (&self.sweep.directions, slot.order) {
-                    (Some(directions), 1) => {
-                        let rows = directions.len() / self.space.stride * self.space.stride;
-                        let view = rows_of(&directions.slice(0, rows), index);
-                        Operand { view, stride: Some(self.space.stride) }
-                    }
+                    (Some(directions), 1) => rows_of(directions, index, own),
                     _ => {
                         let all = self.work.network.all();
                         let part = all.part(index).expect("all parameters lie in the whole space");
-                        Operand { view: self.work.theta.slice(part.padded, part.len), stride: None }
+                        Operand { view: self.work.theta.slice(part.padded, part.len), of: Of::All }
                     }
                 }
             }
             Var::Adjoint(id) if self.parameter(id).is_some() => {
                 let index = self.parameter(id).expect("just checked");
                 let gradient = self.sweep.gradient.as_ref().expect("a gradient was asked for");
-                let rows = slot.order > 0 || self.per_sample;
-                Operand { view: rows_of(gradient, index), stride: rows.then_some(self.space.stride) }
+                let summed_once = slot.order == 0 && !self.per_sample;
+                rows_of(gradient, index, if summed_once { |_| Of::All } else { own })
             }
             _ => {
                 let (buffer, words) = &self.slots[&slot];
-                let stride = (slot.order > 0).then(|| words / self.sweep.extent.k);
-                Operand { view: buffer.slice(0, *words), stride }
+                let of = if slot.order == 0 { Of::All } else { Of::Direction(words / self.sweep.extent.k) };
+                Operand { view: buffer.slice(0, *words), of }
             }
         }
     }
@@ -453,9 +451,9 @@ impl Emitter<'_> {
                 continue;
             }
             match *summand {
-                Summand::Linear { map, transposed, per_sample, x, by, c } => {
-                    let (x, by) = (self.operand(x), by.map(|by| self.view(by)));
-                    ops::linear(rec, map, (transposed, per_sample), extent, &x, by.as_ref(), &out, c, add)?;
+                Summand::Linear { map, transposed, x, by, c } => {
+                    let (x, by) = (self.operand(x), by.map(|by| self.operand(by)));
+                    ops::linear(rec, map, transposed, extent, (&x, by.as_ref()), &out, c, add)?;
                 }
                 Summand::Constant { constant, input, of } => {
                     let (input, of) = (self.view(input), of.map(|of| self.view(of)));

@@ -316,24 +316,6 @@ pub fn weight(
     sum_parts(rec, (batch, parts, len), &scratch, w, alpha, add)
 }
 
-/// `w[n] = α` the adjoint with respect to the weights, sample by sample, `sample_stride` words apart.
-#[allow(clippy::too_many_arguments)]
-pub fn weight_per_sample(
-    rec: &mut Recorder,
-    c: Conv,
-    family: Option<Family>,
-    samples: usize,
-    y: &View,
-    x: &View,
-    (w, sample_stride): (&View, usize),
-    alpha: f32,
-) -> Result<()> {
-    let [y, x] = [y, x].map(|view| Strided { view, stride: 0 });
-    let into = (Strided { view: w, stride: 0 }, sample_stride);
-    let choice = choice_of_weight(rec.gpu(), c, family, samples);
-    weight_parts(rec, c, &choice, (1, samples, 1), y, x, into, alpha, false)
-}
-
 fn choice_of_weight(gpu: &Gpu, c: Conv, family: Option<Family>, batch: usize) -> Choice {
     let [m, n] = [c.channels[1], c.channels[0] * c.kernel * c.kernel];
     match chosen(gpu, family, Shape { batch, m, n, k: c.output[0] * c.output[1] }) {

@@ -10,7 +10,6 @@ pub mod gather;
 pub mod gemm;
 pub mod jacobi;
 pub mod loss;
-pub mod outer;
 pub mod pack;
 pub mod pointwise;
 pub mod pool;
@@ -30,7 +29,6 @@ pub fn shaders() -> Vec<(Shader, &'static [&'static str])> {
         (gather::SHADER, &["gather"]),
         (jacobi::SHADER, &["eigen"]),
         (loss::SHADER, &["primal", "tangent", "noise_seed"]),
-        (outer::SHADER, &["outer"]),
         (pack::SHADER, &["matrix", "square"]),
         (pointwise::SHADER, &["jet0", "jet1", "jet2", "adjoint_block", "adjoint1", "adjoint2"]),
         (

@@ -1,5 +1,6 @@
 //! What sequences of tokens need beyond matrix products (`shaders/sequence.wgsl`).
 
+use super::broadcast::Strided;
 use crate::Result;
 use crate::gpu::{Recorder, Shader, View, grid};
 
@@ -19,7 +20,8 @@ struct Params {
     stride: u32,
     add: u32,
     c: f32,
-    padding: [u32; 2],
+    token_stride: u32,
+    padding: u32,
 }
 
 /// Sizes that the kernels share.
@@ -49,45 +51,31 @@ impl Sequences {
     }
 }
 
-/// How an embedding is used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Embed {
-    /// `y[k, n, t, e] (+)= c W[k, id(n, t), e]`
-    Value,
-    /// `W[k, v, e] (+)= c Σ y[k, n, t, e]` over the tokens v, in order.
-    Adjoint,
-    /// The same sample by sample: the directions of [`Sequences`] are samples, of one sample each.
-    PerSample,
-}
-
-/// An embedding or its adjoint.
+/// `y[k, n, t, e] (+)= c W[k, id(n, t), e]`; transposed, `W[k, v, e] (+)= c Σ y[k, n, t, e]` over the tokens v, in order.
 ///
 /// `ids`, `width`, `stride`: W is `[ids, width]` of each direction, `stride` words apart (0: one for all).
-/// `tokens`: `[n, 2, t]`.
+/// `tokens`: `[n, 2, t]`, one for all directions or one for each.
 #[allow(clippy::too_many_arguments)]
 pub fn embed(
     rec: &mut Recorder,
     s: Sequences,
     (ids, width, stride): (usize, usize, usize),
-    kind: Embed,
+    transposed: bool,
     x: &View,
-    tokens: &View,
+    tokens: Strided,
     y: &View,
     c: f32,
     add: bool,
 ) -> Result<()> {
-    let params = Params {
-        stride: stride as u32,
-        part: (kind == Embed::PerSample) as u32,
-        ..s.params(width, ids, c, add)
-    };
-    if kind != Embed::Value {
-        let lists = if kind == Embed::PerSample { s.directions } else { 1 };
+    let params =
+        Params { stride: stride as u32, token_stride: tokens.stride as u32, ..s.params(width, ids, c, add) };
+    if transposed {
+        let lists = if tokens.stride == 0 { 1 } else { s.directions };
         let positions = s.samples * s.tokens;
         let words = lists * (ids + positions);
         let links = rec.scratch(words)?;
         let kernel = rec.gpu().kernel(SHADER, "embed_links", &[])?;
-        let into = [("tokens", tokens), ("links", &links)];
+        let into = [("tokens", tokens.view), ("links", &links)];
         let work = (lists * ids * positions) as f64;
         rec.dispatch(&kernel, &into, &params, grid(lists * ids, 64), work)?;
         let kernel = rec.gpu().kernel(SHADER, "embed_adjoint", &[])?;
@@ -98,7 +86,7 @@ pub fn embed(
     }
     let kernel = rec.gpu().kernel(SHADER, "embed", &[])?;
     let items = s.positions() * width;
-    let bindings = [("x", x), ("tokens", tokens), ("y", y)];
+    let bindings = [("x", x), ("tokens", tokens.view), ("y", y)];
     rec.dispatch(&kernel, &bindings, &params, grid(items, 64), 2.0 * items as f64)
 }
 

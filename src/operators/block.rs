@@ -1,6 +1,6 @@
 //! Blocks of vectors on the device.
 
-use crate::gpu::{Buffer, Gpu, View};
+use crate::gpu::{Buffer, Gpu, Recorder, View};
 use crate::{Error, Result};
 
 /// K vectors of `stride` words, one after the other, over as many buffers as their size asks for.
@@ -98,6 +98,24 @@ impl Block {
             at += held;
         }
         runs
+    }
+
+    /// Copies the vectors from number `first` on, as many as `to` has room for.
+    pub(super) fn copy_to(&self, first: usize, to: &View) -> Result<()> {
+        let mut recorder = Recorder::new(&self.gpu);
+        for (at, run) in self.runs(first, to.len() / self.stride) {
+            recorder.copy(&run, &to.slice((at - first) * self.stride, run.len()));
+        }
+        recorder.finish()?.run()
+    }
+
+    /// The other way round.
+    pub(super) fn copy_from(&self, first: usize, of: &View) -> Result<()> {
+        let mut recorder = Recorder::new(&self.gpu);
+        for (at, run) in self.runs(first, of.len() / self.stride) {
+            recorder.copy(&of.slice((at - first) * self.stride, run.len()), &run);
+        }
+        recorder.finish()?.run()
     }
 
     /// The vectors, `[K, stride]`.

@@ -150,22 +150,10 @@ impl SymmetricOperator for CurvatureOperator<'_> {
             let sweep = &recorded.pass.sweep;
             let directions = sweep.directions.as_ref().expect("there are directions");
             let result = sweep.gradient.as_ref().expect("products were asked for");
-            let copies = |block: &Block, view: &View, into: bool| -> Result<()> {
-                let mut recorder = Recorder::new(self.gpu());
-                for (at, run) in block.runs(first, k) {
-                    let part = view.slice((at - first) * self.space.stride, run.len());
-                    if into {
-                        recorder.copy(&run, &part);
-                    } else {
-                        recorder.copy(&part, &run);
-                    }
-                }
-                recorder.finish()?.run()
-            };
-            copies(x, directions, true)?;
+            x.copy_to(first, directions)?;
             recorded.prologue.run()?;
             sweep.run(&recorded.pass.steps)?;
-            copies(y, result, false)?;
+            y.copy_from(first, result)?;
         }
         Ok(())
     }

@@ -25,8 +25,8 @@ pub trait OperatorFamily {
     /// the next, and so on, and so does Y.
     ///
     /// # Errors
-    /// [`Error::Shape`] where the blocks are not of these operators' vectors or differ in number, and the device's
-    /// errors.
+    /// [`Error::Argument`] where there are no such members, [`Error::Shape`] where the blocks are not of these
+    /// operators' vectors or differ in number, and the device's errors.
     fn apply(&self, members: Range<usize>, x: &Block, y: &Block) -> Result<()>;
 
     /// Flat vectors `[K, dim]` as they lie on the device, `[K, stride]`; as [`SymmetricOperator::pad`].
@@ -38,6 +38,31 @@ pub trait OperatorFamily {
     fn unpad(&self, padded: &[f32]) -> Vec<f32> {
         unpad_behind(padded, self.dim(), self.stride())
     }
+}
+
+/// How many vectors of each member `x` and `y` hold.
+///
+/// # Errors
+/// [`Error::Argument`] and [`Error::Shape`] as [`OperatorFamily::apply`] has them.
+pub(super) fn vectors_of_each(
+    family: &dyn OperatorFamily,
+    members: &Range<usize>,
+    x: &Block,
+    y: &Block,
+) -> Result<usize> {
+    if members.end > family.count() {
+        let found = format!("{members:?}");
+        return Err(Error::argument("members", found, format!("some of 0..{}", family.count())));
+    }
+    let each = x.len() / members.len().max(1);
+    let expected = [each * members.len(), family.stride()];
+    for (name, block) in [("X", x), ("Y", y)] {
+        let found = [block.len(), block.stride()];
+        if found != expected {
+            return Err(Error::shape(format!("block {name}"), found, expected));
+        }
+    }
+    Ok(each)
 }
 
 /// Operators that know nothing of each other, applied one after the other.
@@ -83,14 +108,7 @@ impl OperatorFamily for Several<'_> {
     }
 
     fn apply(&self, members: Range<usize>, x: &Block, y: &Block) -> Result<()> {
-        let each = x.len() / members.len().max(1);
-        let expected = [each * members.len(), self.stride()];
-        for (name, block) in [("X", x), ("Y", y)] {
-            let found = [block.len(), block.stride()];
-            if found != expected {
-                return Err(Error::shape(format!("block {name}"), found, expected));
-            }
-        }
+        let each = vectors_of_each(self, &members, x, y)?;
         let own = || Block::zeros(self.gpu(), self.stride(), each);
         let (own_x, own_y) = (own()?, own()?);
         let vector = |block: &Block, at: usize| block.runs(at, 1).remove(0).1;

@@ -24,6 +24,7 @@ mod dense;
 mod family;
 mod layer;
 mod pass;
+mod per_sample;
 mod problem;
 mod samples;
 
@@ -32,6 +33,7 @@ pub use curvature::{Curvature, CurvatureOperator};
 pub use dense::DenseMatrix;
 pub use family::{OperatorFamily, Several};
 pub use layer::{LayerCurvature, LayerMoments, layer_shape};
+pub use per_sample::SampleOperators;
 pub use problem::{LossReport, Problem};
 pub use samples::{SampleFactors, SampleSpectra};
 

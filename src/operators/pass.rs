@@ -4,7 +4,7 @@ use super::Problem;
 use crate::Result;
 use crate::gpu::{Buffer, Step, View};
 use crate::jets::plan::{Request, Slot};
-use crate::jets::sweep::{Results, Workload, fit};
+use crate::jets::sweep::{Results, fit};
 use crate::jets::{Sweep, ops::Extent};
 use crate::net::Subspace;
 
@@ -57,15 +57,7 @@ impl Pass {
                 ..Step::default()
             })
             .collect();
-        let work = Workload {
-            gpu: problem.gpu(),
-            network: problem.network(),
-            samples: problem.samples(),
-            loss: problem.loss_kind(),
-            theta: problem.theta(),
-            indices: indices.view(),
-            positions,
-        };
+        let work = problem.workload(indices.view(), positions);
         let sweep = Sweep::record(&work, request, space, extent, Results::Accumulate)?;
         Ok(Pass { sweep, steps, _indices: indices })
     }

@@ -2,12 +2,12 @@
 
 use super::curvature::{Curvature, CurvatureOperator};
 use super::pass::{Pass, extent};
-use super::{Block, SymmetricOperator};
+use super::{Block, SampleOperators, SymmetricOperator};
 use crate::data::Dataset;
 use crate::gpu::{Buffer, Gpu, Recorder, View};
-use crate::jets::Samples;
 use crate::jets::ops::Extent;
 use crate::jets::plan::{Request, Seeds};
+use crate::jets::{Samples, Workload};
 use crate::net::{Loss, Network, Subspace};
 use crate::{Error, Result};
 
@@ -99,6 +99,19 @@ impl Problem {
         self.samples.words() + self.network.all().stride + 4 * self.samples.len()
     }
 
+    /// What a sweep over the samples of a list of `positions` indices runs on.
+    pub(super) fn workload(&self, indices: View, positions: usize) -> Workload<'_> {
+        Workload {
+            gpu: &self.gpu,
+            network: &self.network,
+            samples: &self.samples,
+            loss: self.loss,
+            theta: self.theta(),
+            indices,
+            positions,
+        }
+    }
+
     /// The weight of one sample in the mean over samples.
     fn mean_weight(&self) -> f32 {
         1.0 / self.samples.len() as f32
@@ -183,6 +196,14 @@ impl Problem {
     /// Hessian, GGN or noise covariance on `space`, as an operator on device-resident blocks.
     pub fn operator(&self, which: Curvature, space: &Subspace) -> Result<CurvatureOperator<'_>> {
         CurvatureOperator::new(self, which, space)
+    }
+
+    /// The Hessians or GGNs of all samples on `space`, as a family whose products are made together.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for the noise covariance: a sample alone does not vary.
+    pub fn sample_operators(&self, which: Curvature, space: &Subspace) -> Result<SampleOperators<'_>> {
+        SampleOperators::new(self, which, space)
     }
 
     /// `∇³L[v, v, ·] = ∇θ (vᵀ H v)` for each of the flat directions `[K, dim]`: `[K, dim]`.

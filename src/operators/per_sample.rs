@@ -1,0 +1,148 @@
+//! Each sample's own curvature: the products of many samples in one sweep.
+
+use std::cell::RefCell;
+use std::ops::Range;
+
+use super::family::vectors_of_each;
+use super::problem::parameters_of;
+use super::{Block, Curvature, OperatorFamily, Problem};
+use crate::gpu::{Buffer, Gpu, Step};
+use crate::jets::Sweep;
+use crate::jets::ops::Extent;
+use crate::jets::plan::{Request, Seeds};
+use crate::jets::sweep::{Results, fit};
+use crate::net::Subspace;
+use crate::{Error, Result};
+
+/// `h_p = ∇²ℓ_p`, or the Gauss–Newton matrices `J_pᵀ ∇²ℓ_p J_p`, of all samples p of a problem at its present
+/// parameters, restricted to some of them: N operators, whose mean is the problem's own.
+///
+/// A sweep takes as many vectors, each with its member's sample, as keep within half of the memory budget; the other
+/// half is the caller's. Of a member with several vectors the sample is taken as many times.
+///
+/// ```no_run
+/// use curvkit::data::{Dataset, Targets};
+/// use curvkit::gpu::{Gpu, GpuOptions};
+/// use curvkit::net::{Layer, Loss, Model, Network};
+/// use curvkit::operators::{Curvature, Problem};
+/// use curvkit::spectral::{FamilyOptions, family_eigenpairs};
+///
+/// # fn main() -> curvkit::Result<()> {
+/// let gpu = Gpu::new(&GpuOptions::default())?;
+/// let network = Network::new(&Model::mlp(&[4, 8, 3], Layer::Tanh, true))?;
+/// let data = Dataset::new(vec![0.5; 2 * 4], vec![4], Targets::Classes(vec![0, 2]))?;
+/// let problem = Problem::new(&gpu, &network, &network.initial_parameters(0), &data, Loss::CrossEntropy)?;
+///
+/// // the three largest eigenvalues of every sample's Hessian
+/// let hessians = problem.sample_operators(Curvature::Hessian, &network.all())?;
+/// family_eigenpairs(&hessians, &FamilyOptions::new(3), |found| {
+///     for (sample, values) in found.members.zip(found.values.chunks(3)) {
+///         println!("sample {sample}: {values:?}");
+///     }
+///     Ok(())
+/// })?;
+/// # Ok(())
+/// # }
+/// ```
+pub struct SampleOperators<'p> {
+    problem: &'p Problem,
+    request: Request,
+    space: Subspace,
+    /// For the number of vectors last used.
+    recorded: RefCell<Option<Recorded>>,
+}
+
+struct Recorded {
+    /// Vectors of the application that the sweep was cut for.
+    vectors: usize,
+    sweep: Sweep,
+    /// Which sample each of the sweep's directions belongs to.
+    samples: Buffer,
+}
+
+impl<'p> SampleOperators<'p> {
+    pub(super) fn new(problem: &'p Problem, which: Curvature, space: &Subspace) -> Result<Self> {
+        let seeds = match which {
+            Curvature::Hessian => Seeds::Jet,
+            Curvature::Ggn => Seeds::Ggn,
+            Curvature::NoiseCovariance => {
+                let expected = "the Hessian or the GGN: a sample alone does not vary";
+                return Err(Error::argument("curvature", "the noise covariance", expected));
+            }
+        };
+        let request = Request { per_sample: true, ..Request::product(&parameters_of(space), seeds, 1) };
+        Ok(SampleOperators { problem, request, space: space.clone(), recorded: RefCell::default() })
+    }
+
+    /// The coordinates of its vectors.
+    pub fn space(&self) -> &Subspace {
+        &self.space
+    }
+
+    /// A sweep for `vectors` vectors, in as many parts as the memory asks for, as even as can be.
+    fn record(&self, vectors: usize) -> Result<Recorded> {
+        let (gpu, network) = (self.problem.gpu(), self.problem.network());
+        let callers = (gpu.memory_budget() / 2 / 4) as usize;
+        let held = self.problem.held() + callers;
+        let fitted = fit(gpu, network, &self.request, &self.space, held, (vectors, 1))?;
+        let extent = Extent { n: vectors.div_ceil(vectors.div_ceil(fitted.n)), ..fitted };
+        let samples = gpu.buffer(extent.n)?;
+        let work = self.problem.workload(samples.view(), extent.n);
+        let sweep = Sweep::record(&work, &self.request, &self.space, extent, Results::Replace)?;
+        Ok(Recorded { vectors, sweep, samples })
+    }
+}
+
+impl OperatorFamily for SampleOperators<'_> {
+    fn gpu(&self) -> &Gpu {
+        self.problem.gpu()
+    }
+
+    fn count(&self) -> usize {
+        self.problem.samples().len()
+    }
+
+    fn dim(&self) -> usize {
+        self.space.dim
+    }
+
+    fn stride(&self) -> usize {
+        self.space.stride
+    }
+
+    fn apply(&self, members: Range<usize>, x: &Block, y: &Block) -> Result<()> {
+        let each = vectors_of_each(self, &members, x, y)?;
+        if x.is_empty() {
+            return Ok(());
+        }
+        let mut recorded = self.recorded.borrow_mut();
+        // the one before is let go first: the budget is for one
+        let current = match recorded.take().filter(|recorded| recorded.vectors == x.len()) {
+            Some(current) => current,
+            None => self.record(x.len())?,
+        };
+        let Recorded { sweep, samples, .. } = recorded.insert(current);
+        let directions = sweep.directions.as_ref().expect("there are directions");
+        let products = sweep.gradient.as_ref().expect("products were asked for");
+        let n = sweep.extent.n;
+        for first in (0..x.len()).step_by(n) {
+            let count = n.min(x.len() - first);
+            // what the last part has too few repeats its last sample, weightless
+            let vectors = (first..first + n).map(|vector| vector.min(x.len() - 1));
+            let of: Vec<u32> = vectors.map(|vector| (members.start + vector / each) as u32).collect();
+            self.gpu().write(&samples.view(), &of)?;
+            x.copy_to(first, &directions.slice(0, count * self.space.stride))?;
+            sweep.run(&[Step { count: count as u32, weight: 1.0, ..Step::default() }])?;
+            y.copy_from(first, &products.slice(0, count * self.space.stride))?;
+        }
+        Ok(())
+    }
+
+    fn pad(&self, flat: &[f32]) -> Vec<f32> {
+        self.space.pad(flat)
+    }
+
+    fn unpad(&self, padded: &[f32]) -> Vec<f32> {
+        self.space.unpad(padded)
+    }
+}
