@@ -167,38 +167,24 @@ fn products_of_several_vectors_each() {
     assert_eq!(error, "block Y: found shape [5, 128], expected [6, 128]");
 }
 
-/// Each sample's Hessian, as the Hessian of a data set of one.
+/// The eigenpairs of every sample's Hessian and GGN, against f64 eigendecompositions.
 #[test]
-fn hessians_of_samples() {
-    let case = cases().into_iter().find(|case| case.name.starts_with("[7, 13, 1, 4] Tanh")).unwrap();
+fn curvatures_of_samples() {
+    let case = cases().into_iter().find(|case| case.name.starts_with("[7, 13, 1, 4] Gelu")).unwrap();
     let network = Network::new(&case.model).unwrap();
-    let samples: Vec<_> = (0..4)
-        .map(|i| kernels_tests::cases::Case {
-            name: case.name.clone(),
-            model: case.model.clone(),
-            loss: case.loss,
-            parameters: case.parameters.clone(),
-            data: case.data.select(&[i]),
-            directions: case.directions,
-            v: case.v.clone(),
-        })
-        .collect();
-    let problems: Vec<Problem> = samples
-        .iter()
-        .map(|case| Problem::new(gpu(), &network, &case.parameters, &case.data, case.loss).unwrap())
-        .collect();
-    let operators: Vec<_> = problems
-        .iter()
-        .map(|problem| problem.operator(Curvature::Hessian, &network.all()).unwrap())
-        .collect();
-    let matrices: Vec<DMatrix<f64>> = samples.iter().map(|case| dense(case, Curvature::Hessian)).collect();
-    let spectra: Vec<Vec<f64>> =
-        matrices.iter().map(|matrix| matrix.symmetric_eigenvalues().as_slice().to_vec()).collect();
-    let options = FamilyOptions { tolerance: 2e-5, ..FamilyOptions::new(3) };
-    let found = found(&several(&operators), &options).unwrap();
-    println!("{} products each", found[0].products);
-    let times = |i: usize, x: &[f64]| (&matrices[i] * DVector::from_column_slice(x)).as_slice().to_vec();
-    check("samples", &found, times, &spectra, &options);
+    let problem = Problem::new(gpu(), &network, &case.parameters, &case.data, case.loss).unwrap();
+    for which in [Curvature::Hessian, Curvature::Ggn] {
+        let family = problem.sample_operators(which, &network.all()).unwrap();
+        let matrices: Vec<DMatrix<f64>> =
+            (0..case.data.len()).map(|p| dense(&case.sample(p), which)).collect();
+        let spectra: Vec<Vec<f64>> =
+            matrices.iter().map(|matrix| matrix.symmetric_eigenvalues().as_slice().to_vec()).collect();
+        let options = FamilyOptions { tolerance: 2e-5, ..FamilyOptions::new(3) };
+        let found = found(&family, &options).unwrap();
+        println!("{which:?}: {} products each", found[0].products);
+        let times = |i: usize, x: &[f64]| (&matrices[i] * DVector::from_column_slice(x)).as_slice().to_vec();
+        check(&format!("{which:?} of samples"), &found, times, &spectra, &options);
+    }
 }
 
 #[test]

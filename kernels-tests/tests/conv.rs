@@ -4,8 +4,8 @@
 use curvkit::gpu::Gpu;
 use curvkit::kernels::conv::{self, Conv};
 use curvkit::kernels::gemm::Family;
-use kernels_tests::cases::{assert_close, random};
-use kernels_tests::device::{gpu, run, upload};
+use kernels_tests::cases::assert_close;
+use kernels_tests::device::{gpu, run};
 use kernels_tests::reference::layers::Window;
 use kernels_tests::tensors::{OnDevice, Tensors};
 use kernels_tests::twins;

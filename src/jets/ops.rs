@@ -1,4 +1,5 @@
-//! Which kernels a linear or bilinear map is: forward, transposed, for one operand or one per direction.
+//! Which kernels a linear or bilinear map is: forward, transposed, for one operand, one per direction or one per
+//! sample.
 
 use super::plan::Form;
 use crate::Result;
@@ -50,9 +51,9 @@ impl Operand {
         Strided { view: &self.view, stride: self.stride() }
     }
 
-    /// Several tensors of `len` words, one after the other.
-    fn each(&self, len: usize) -> Strided<'_> {
-        Strided { view: &self.view, stride: len }
+    /// All of it as one tensor.
+    fn whole(&self) -> Strided<'_> {
+        Strided { view: &self.view, stride: 0 }
     }
 }
 
@@ -69,8 +70,8 @@ impl Extent {
         if operand.is_shared() { 1 } else { self.k }
     }
 
-    /// Where the operands have a parameter that is each sample's own, n samples of one direction are n directions of
-    /// one sample each, and so are the operands; elsewhere all stay what they are.
+    /// Where one of the operands is a parameter of each sample's own, the n samples of one direction are regarded as
+    /// n directions of one sample each, and the activations that it meets likewise. Elsewhere all stay what they are.
     fn apart<const M: usize>(self, operands: [&Operand; M]) -> (Extent, [Operand; M]) {
         if !operands.iter().any(|operand| matches!(operand.of, Of::Sample(_))) {
             return (self, operands.map(Operand::clone));
@@ -114,8 +115,8 @@ pub fn linear(
         Linear::Spread { m, inner } => {
             let axes = Axes { outer: 1, m: k * extent.n * m, inner };
             match transposed {
-                false => expand(rec, 1, axes, x.each(0), None, y.each(0), c, add),
-                true => reduce(rec, 1, axes, x.each(0), None, y.each(0), c, add),
+                false => expand(rec, 1, axes, x.whole(), None, y.whole(), c, add),
+                true => reduce(rec, 1, axes, x.whole(), None, y.whole(), c, add),
             }
         }
         Linear::Pool { channels, windows, maximum } => {

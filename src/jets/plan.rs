@@ -66,8 +66,8 @@ pub struct Request {
     pub seeds: Seeds,
     /// Orders of the adjoints of these parameters are results.
     pub gradients: Vec<(usize, u8)>,
-    /// Each sample moves in a direction of its own, and its results are kept apart; otherwise all samples move in every
-    /// direction, and results are sums over samples.
+    /// Each sample moves in a direction of its own, and its results are kept apart: the extent's k is 1. Otherwise all
+    /// samples move in every direction, and results are sums over samples.
     pub per_sample: bool,
     /// These slots are results too.
     pub keep: Vec<Slot>,

@@ -18,7 +18,8 @@ use crate::{Error, Result};
 /// parameters, restricted to some of them: N operators, whose mean is the problem's own.
 ///
 /// A sweep takes as many vectors, each with its member's sample, as keep within half of the memory budget; the other
-/// half is the caller's. Of a member with several vectors the sample is taken as many times.
+/// half is the caller's. Of a member with several vectors the sample is taken as many times. How many go through
+/// together may show in a product's last bits, as it does in a block's.
 ///
 /// ```no_run
 /// use curvkit::data::{Dataset, Targets};
