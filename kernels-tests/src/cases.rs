@@ -1,7 +1,9 @@
 //! The networks that the tests run over, and the measure of agreement.
 
+mod networks;
 mod ops;
 
+pub use networks::network_cases;
 pub use ops::{TIES, op_cases};
 
 use curvkit::data::{Dataset, Targets};
