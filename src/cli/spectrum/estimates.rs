@@ -11,9 +11,7 @@ use crate::data::write_tensors;
 use crate::operators::SymmetricOperator;
 use crate::report::plots::{Axis, Mark, Scale, Series, chart};
 use crate::report::{write_csv, write_text};
-use crate::spectral::{
-    Density, Estimate, QuadratureOptions, diagonal, frobenius_norm, hutchinson, quadrature, xtrace,
-};
+use crate::spectral::{Density, Estimate, Hutchinson, QuadratureOptions, hutchinson, quadrature, xtrace};
 
 /// Points of a density, and the deviation that each node is broadened to: as a share of the spectrum's range, and in
 /// decades.
@@ -86,13 +84,14 @@ pub fn trace(
     seed: u64,
     how_made: &str,
 ) -> Result<(Vec<String>, Value)> {
+    let Hutchinson { trace, frobenius_norm, diagonal } = hutchinson(operator, probes, seed)?;
     let estimates = [
-        ("trace (Hutchinson)", "hutchinson", hutchinson(operator, probes, seed)?),
+        ("trace (Hutchinson)", "hutchinson", trace),
         ("trace (XTrace)", "xtrace", xtrace(operator, probes.max(4), seed)?),
-        ("Frobenius norm", "frobenius", frobenius_norm(operator, probes, seed)?),
+        ("Frobenius norm", "frobenius", frobenius_norm),
     ];
-    let entries = diagonal(operator, probes, seed)?;
-    let of = |value: &dyn Fn(&Estimate) -> f64| entries.iter().map(|e| value(e) as f32).collect::<Vec<f32>>();
+    let of =
+        |value: &dyn Fn(&Estimate) -> f64| diagonal.iter().map(|e| value(e) as f32).collect::<Vec<f32>>();
     let (values, errors) = (of(&|e| e.value), of(&|e| e.standard_error));
     let shape = [values.len()];
     let tensors = [("diagonal", &shape[..], &values[..]), ("standard_error", &shape[..], &errors[..])];
