@@ -36,8 +36,17 @@ fn rows(density: &Density, at: impl Fn(f64) -> f64) -> Vec<Row> {
     (0..points.len()).map(row).collect()
 }
 
-/// Writes `density.csv` (per unit of λ), `density-log.csv` (per decade of |λ|, positive and negative eigenvalues) and
-/// the plot `svg`; returns what is printed and what goes into the record.
+/// A density as a line, without what lies more than eight decades below its top: there, the logarithmic axis would show
+/// nothing but the tails of Gaussians.
+fn curve(name: &str, colour: usize, density: &Density, at: impl Fn(f64) -> f64) -> Series {
+    let floor = density.values.iter().fold(0.0f64, |top, &value| top.max(value)) * 1e-8;
+    let points = density.points.iter().zip(&density.values);
+    let points = points.filter(|point| *point.1 > floor).map(|(&point, &value)| (at(point), value)).collect();
+    Series { name: name.into(), mark: Mark::Line, colour, points }
+}
+
+/// Writes `density.csv` (per unit of λ), `density-log.csv` (per decade of |λ|, positive and negative eigenvalues), the
+/// plot `svg` of the one and `density-log.svg` of the other; returns what is printed and what goes into the record.
 pub fn density(
     out: &Path,
     svg: &str,
@@ -57,15 +66,18 @@ pub fn density(
     let positive = rows(&logarithmic.positive, |at| 10f64.powf(at));
     let negative = rows(&logarithmic.negative, |at| -10f64.powf(at));
     write_csv(out.join("density-log.csv"), positive.into_iter().chain(negative))?;
-    let points = linear.points.iter().copied().zip(linear.values.iter().copied());
-    // beyond eight decades below its top, the logarithmic axis would show nothing but the tails of Gaussians
-    let floor = linear.values.iter().fold(0.0f64, |top, &value| top.max(value)) * 1e-8;
-    let points = points.filter(|p| p.1 > floor).collect();
-    let series = Series { name: String::new(), mark: Mark::Line, colour: 0, points };
-    let axes = [("eigenvalue", Scale::Linear), ("density", Scale::Log)];
-    let [x, y] = axes.map(|(label, scale)| Axis { label, scale });
     let title = format!("Spectral density of the {}", name.words());
-    write_text(out.join(svg), &chart(&title, x, y, &[series])?)?;
+    let plot = |label: &str, scale: Scale, series: &[Series]| {
+        chart(&title, Axis { label, scale }, Axis { label: "density", scale: Scale::Log }, series)
+    };
+    write_text(out.join(svg), &plot("eigenvalue", Scale::Linear, &[curve("", 0, &linear, |at| at)])?)?;
+    let sides = [("positive", 0, &logarithmic.positive), ("negative", 1, &logarithmic.negative)];
+    let series = sides.map(|(name, colour, density)| curve(name, colour, density, |at| 10f64.powf(at)));
+    let series: Vec<Series> = series.into_iter().filter(|series| !series.points.is_empty()).collect();
+    // of the zero matrix there is nothing to show
+    if !series.is_empty() {
+        write_text(out.join("density-log.svg"), &plot("|eigenvalue|", Scale::Log, &series)?)?;
+    }
     let QuadratureOptions { probes, steps, .. } = options;
     let products = found.products;
     let text = format!(
