@@ -1,11 +1,13 @@
 //! The networks that the tests run over, and the measure of agreement.
 
+mod networks;
 mod ops;
 
+pub use networks::network_cases;
 pub use ops::{TIES, op_cases};
 
 use curvkit::data::{Dataset, Targets};
-use curvkit::net::{Layer, Loss, Model};
+use curvkit::net::{Layer, Loss, Model, Network};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -132,6 +134,29 @@ fn case(seed: u64, (widths, sigma, bias, loss, target, samples, directions): &Ro
         parameters,
         data: Dataset::new(inputs, vec![widths[0]], targets).expect("the table's shapes agree"),
         directions: *directions,
+    }
+}
+
+/// A perceptron with random parameters and samples, for what the table is too small for.
+///
+/// # Panics
+/// Where the widths make no network.
+pub fn perceptron(widths: &[usize], sigma: Layer, loss: Loss, samples: usize, directions: usize) -> Case {
+    let model = Model::mlp(widths, sigma.clone(), true);
+    let network = Network::new(&model).expect("a network");
+    let outputs = network.outputs();
+    let targets = match loss {
+        Loss::CrossEntropy => Targets::Classes((0..samples).map(|p| (p * p % 7 % outputs) as u32).collect()),
+        _ => Targets::Values { values: random(1, samples * outputs), width: outputs },
+    };
+    Case {
+        name: format!("{widths:?} {sigma:?} {loss} N={samples} K={directions}"),
+        loss,
+        parameters: random(2, network.dim()).into_iter().map(|x| 0.5 * x).collect(),
+        data: Dataset::new(random(3, samples * widths[0]), vec![widths[0]], targets).expect("shapes agree"),
+        directions,
+        v: random(4, directions * network.dim()),
+        model,
     }
 }
 

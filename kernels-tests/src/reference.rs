@@ -9,6 +9,7 @@
 //! * **definitions**: the noise covariance and the layer moments are means of explicit outer products and
 //!   explicit per-sample Hessians.
 
+mod dense;
 pub mod layers;
 pub mod network;
 pub mod scalar;
@@ -123,13 +124,18 @@ impl Problem {
 
     /// `C v [K, P]` with `C = (1/N) Σ (g_p − ḡ)(g_p − ḡ)ᵀ`.
     pub fn noise_covariance_vp(&self, v: &[impl Real]) -> Vec<f64> {
-        let g = DMatrix::from_row_slice(self.samples(), self.parameters.len(), &self.per_sample_gradient());
-        let mean = g.row_mean();
-        let deviations = DMatrix::from_fn(g.nrows(), g.ncols(), |p, i| g[(p, i)] - mean[i]); // [N, P]
+        let deviations = self.deviations();
         self.per_direction(v, |v| {
             let along = &deviations * DVector::from_column_slice(v); // [N]
             (deviations.tr_mul(&along) / self.samples() as f64).as_slice().to_vec()
         })
+    }
+
+    /// `g_p − ḡ [N, P]`
+    fn deviations(&self) -> DMatrix<f64> {
+        let g = DMatrix::from_row_slice(self.samples(), self.parameters.len(), &self.per_sample_gradient());
+        let mean = g.row_mean();
+        DMatrix::from_fn(g.nrows(), g.ncols(), |p, i| g[(p, i)] - mean[i])
     }
 
     /// H, uncentred C and `E[h_p²]` at the parameter `name` (`2.weight`), all `[D, D]`.

@@ -103,6 +103,39 @@ pub fn check(
     }
 }
 
+/// Asserts that the leading vectors span what the leading exact ones do, for each number of them behind which the
+/// spectrum has a gap δ of 1e-3 of the largest: `‖sin Θ‖_F ≤ ‖R‖_F / δ` (Davis & Kahan 1970), where R are the residuals,
+/// and rounding. Returns how many such numbers there are.
+///
+/// `spectrum`, `exact`: eigenvalues and, as columns, eigenvectors, the most wanted first.
+///
+/// # Panics
+/// Where it does not hold.
+#[track_caller]
+pub fn check_spans(
+    what: &str,
+    operator: &dyn SymmetricOperator,
+    spectrum: &[f64],
+    exact: &DMatrix<f64>,
+    pairs: &Eigenpairs,
+) -> usize {
+    let (v, scale) = (vectors(operator, pairs), largest(spectrum));
+    let gap = |m: usize| (pairs.values[m - 1] - spectrum[m]).abs() / scale;
+    let numbers = (1..=v.ncols()).filter(|&m| gap(m) > 1e-3);
+    numbers
+        .inspect(|&m| {
+            let (v, u) = (v.columns(0, m), exact.columns(0, m));
+            let sines = (v - u * u.tr_mul(&v)).norm();
+            let residual = pairs.residuals[..m].iter().map(|r| r * r).sum::<f64>().sqrt();
+            let most = 1.05 * residual / gap(m) + 3e-6 * (m as f64).sqrt() / gap(m);
+            assert!(
+                sines <= most,
+                "{what}: of {m} vectors the span is off by {sines:e}, at most {most:e} allowed"
+            );
+        })
+        .count()
+}
+
 /// Basis, values and residuals, bit by bit, and the products.
 ///
 /// # Panics
@@ -114,17 +147,26 @@ pub fn bits(pairs: &Eigenpairs) -> (Vec<u32>, Vec<u64>, Vec<u64>, usize) {
     (vectors, bits(&pairs.values), bits(&pairs.residuals), pairs.products)
 }
 
-/// `D × D` of that curvature, by f64 products with unit vectors.
+/// `D × D` of that curvature.
 pub fn dense(case: &Case, which: Curvature) -> DMatrix<f64> {
     let problem = case.problem();
-    let dim = case.parameters.len();
-    let units = DMatrix::<f64>::identity(dim, dim);
-    let products = match which {
-        Curvature::Hessian => problem.hvp(units.as_slice()),
-        Curvature::Ggn => problem.ggnvp(units.as_slice()),
-        Curvature::NoiseCovariance => problem.noise_covariance_vp(units.as_slice()),
-    };
-    DMatrix::from_column_slice(dim, dim, &products)
+    match which {
+        Curvature::Hessian => problem.hessian(),
+        Curvature::Ggn => problem.ggn(),
+        Curvature::NoiseCovariance => problem.noise_covariance(),
+    }
+}
+
+/// Eigenvalues in ascending order, and eigenvectors as columns.
+///
+/// # Panics
+/// Where the decomposition fails.
+pub fn decomposed(matrix: &DMatrix<f64>) -> (Vec<f64>, DMatrix<f64>) {
+    let dim = matrix.nrows();
+    let entries = faer::Mat::from_fn(dim, dim, |i, j| matrix[(i, j)]);
+    let pairs = entries.self_adjoint_eigen(faer::Side::Lower).expect("eigenpairs");
+    let (s, u) = (pairs.S().column_vector(), pairs.U());
+    (s.iter().copied().collect(), DMatrix::from_fn(dim, dim, |i, j| u[(i, j)]))
 }
 
 /// Asserts that an estimate is off by no more than four of its standard errors, and `rounding`.

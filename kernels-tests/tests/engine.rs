@@ -5,7 +5,7 @@ use curvkit::data::{Dataset, Targets};
 use curvkit::gpu::{Gpu, GpuOptions, LimitsChoice};
 use curvkit::net::{Layer, Loss, Model, Network, Subspace};
 use curvkit::operators::{Curvature, Problem};
-use kernels_tests::cases::{Case, assert_close, cases, op_cases, random};
+use kernels_tests::cases::{Case, assert_close, cases, op_cases, perceptron, random};
 use kernels_tests::device::{bindings_of, gpu, own_device};
 use kernels_tests::f64s;
 
@@ -119,26 +119,6 @@ fn positions() -> Vec<Case> {
         }
     };
     models.into_iter().enumerate().map(case).collect()
-}
-
-/// A perceptron with random parameters and samples, for what the table is too small for.
-fn perceptron(widths: &[usize], sigma: Layer, loss: Loss, samples: usize, directions: usize) -> Case {
-    let model = Model::mlp(widths, sigma.clone(), true);
-    let network = Network::new(&model).unwrap();
-    let outputs = network.outputs();
-    let targets = match loss {
-        Loss::CrossEntropy => Targets::Classes((0..samples).map(|p| (p * p % 7 % outputs) as u32).collect()),
-        _ => Targets::Values { values: random(1, samples * outputs), width: outputs },
-    };
-    Case {
-        name: format!("{widths:?} {sigma:?} {loss} N={samples} K={directions}"),
-        loss,
-        parameters: random(2, network.dim()).into_iter().map(|x| 0.5 * x).collect(),
-        data: Dataset::new(random(3, samples * widths[0]), vec![widths[0]], targets).unwrap(),
-        directions,
-        v: random(4, directions * network.dim()),
-        model,
-    }
 }
 
 /// Smooth networks, one for each loss.

@@ -7,11 +7,11 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::data::fetch::{Progress, Source};
 use crate::data::{
-    Dataset, Selection, Split, Standardization, Vocabulary, cifar10, mnist, prepare_folder, sst2,
-    synthetic_digits,
+    Dataset, Selection, Split, Standardization, Vocabulary, cifar10, mnist, prepare_folder, read_parameters,
+    sst2, synthetic_digits,
 };
 use crate::jets::samples::check;
-use crate::net::{Loss, Model, Network};
+use crate::net::{Loss, Model, Network, Subspace};
 use crate::{Error, Result};
 
 /// `512MiB`, `4GiB`, `1.5GB` or a number of bytes.
@@ -184,6 +184,46 @@ impl ModelArgs {
     pub fn network(&self) -> Result<Network> {
         open_network(&self.model)
     }
+}
+
+/// A network at given parameters, and the samples that it is looked at with.
+#[derive(Args, Clone, Debug)]
+pub struct CheckpointArgs {
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// The parameters, a safetensors file with the names of PyTorch's `state_dict`.
+    #[arg(long, value_name = "FILE")]
+    pub weights: PathBuf,
+    #[command(flatten)]
+    pub data: DataArgs,
+}
+
+impl CheckpointArgs {
+    /// The network and its parameters, `[P]`.
+    pub fn network(&self) -> Result<(Network, Vec<f32>)> {
+        let network = self.model.network()?;
+        let parameters = read_parameters(&self.weights, &network.signature())?;
+        Ok((network, parameters))
+    }
+
+    /// The samples.
+    pub fn data(&self, network: &Network) -> Result<Dataset> {
+        self.data.read(network, self.model.loss)
+    }
+
+    /// What it was, for `run.json`, with what else `options` say.
+    pub fn describe(&self, network: &Network, mut options: serde_json::Value) -> serde_json::Value {
+        options["model"] = serde_json::json!(network.model());
+        options["weights"] = serde_json::json!(self.weights);
+        options["data"] = self.data.describe();
+        options["loss"] = serde_json::json!(self.model.loss);
+        options
+    }
+}
+
+/// The coordinates of the parameters that are named; of all where none are.
+pub fn subspace(network: &Network, names: Option<&[String]>) -> Result<Subspace> {
+    names.map_or_else(|| Ok(network.all()), |names| network.restricted(names))
 }
 
 /// The network of a model file or of the zoo.

@@ -6,9 +6,9 @@ use clap::{Args, ValueEnum};
 use serde_json::json;
 
 use super::Device;
-use super::args::{DataArgs, ModelArgs, prepare_file};
+use super::args::{CheckpointArgs, prepare_file, subspace};
 use super::record::{self, RunRecord};
-use crate::data::{read_directions, read_parameters, write_tensors};
+use crate::data::{read_directions, write_tensors};
 use crate::operators::Problem;
 use crate::{Error, Result};
 
@@ -46,12 +46,7 @@ impl Quantity {
 #[derive(Args)]
 pub struct Eval {
     #[command(flatten)]
-    model: ModelArgs,
-    /// The parameters, a safetensors file with the names of PyTorch's `state_dict`.
-    #[arg(long, value_name = "FILE")]
-    weights: PathBuf,
-    #[command(flatten)]
-    data: DataArgs,
+    checkpoint: CheckpointArgs,
     /// What to compute.
     #[arg(long, value_enum, value_delimiter = ',', required = true, value_name = "QUANTITY,…")]
     compute: Vec<Quantity>,
@@ -71,12 +66,8 @@ pub struct Eval {
 
 impl Eval {
     pub fn run(&self, device: &Device) -> Result<String> {
-        let network = self.model.network()?;
-        let parameters = read_parameters(&self.weights, &network.signature())?;
-        let space = match &self.parameters {
-            Some(names) => network.restricted(names)?,
-            None => network.all(),
-        };
+        let (network, parameters) = self.checkpoint.network()?;
+        let space = subspace(&network, self.parameters.as_deref())?;
         let directions = match &self.vectors {
             Some(path) => read_directions(path, space.dim)?.1,
             None => Vec::new(),
@@ -87,17 +78,12 @@ impl Eval {
             let found = format!("none for {}", which.tensor());
             return Err(Error::argument("--vectors", found, "a file with directions v [K, P]"));
         }
-        let data = self.data.read(&network, self.model.loss)?;
+        let data = self.checkpoint.data(&network)?;
         let gpu = device.open()?;
-        let problem = Problem::new(&gpu, &network, &parameters, &data, self.model.loss)?;
+        let problem = Problem::new(&gpu, &network, &parameters, &data, self.checkpoint.model.loss)?;
         prepare_file(&self.out)?;
-        let run = RunRecord::start(
-            &gpu,
-            json!({
-                "model": network.model(), "weights": self.weights, "data": self.data.describe(),
-                "loss": self.model.loss, "parameters": self.parameters, "vectors": self.vectors,
-            }),
-        );
+        let options = json!({ "parameters": self.parameters, "vectors": self.vectors });
+        let run = RunRecord::start(&gpu, self.checkpoint.describe(&network, options));
         let report = problem.loss()?;
         let overflow = "the network's outputs or the loss overflow";
         if let Some(at) = report.per_sample.iter().position(|loss| !loss.is_finite()) {

@@ -46,6 +46,10 @@ impl SymmetricOperator for Timed<'_> {
         Ok(())
     }
 
+    fn leave_room(&self, bytes: u64) {
+        self.operator.leave_room(bytes);
+    }
+
     fn description(&self) -> Option<String> {
         self.operator.description()
     }

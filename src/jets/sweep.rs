@@ -160,10 +160,10 @@ fn vectors(request: &Request, extent: Extent) -> [usize; 2] {
 }
 
 /// Cuts `samples` and `directions` so that a sweep keeps within the device's memory budget and bindings and
-/// each dispatch within a second or so.
+/// each dispatch within a second or so. Returns what they are cut to, and the bytes of the budget that it takes.
 ///
-/// The budget is for all that the device holds: `held` words that are there already (parameters, data), the
-/// sweep's slots, directions and results, and as many vectors again of the caller's.
+/// The budget is for all that the device holds: `held` words that are taken already (parameters, data, what is left
+/// to others), the sweep's slots, directions and results, and as many vectors again of the caller's.
 ///
 /// # Errors
 /// [`Error::OutOfMemory`] where not even one sample and one direction fit.
@@ -174,7 +174,7 @@ pub fn fit(
     space: &Subspace,
     held: usize,
     (samples, directions): (usize, usize),
-) -> Result<Extent> {
+) -> Result<(Extent, u64)> {
     let instructions = plan(network.graph(), request);
     let mut extent = Extent { n: samples, k: directions };
     // below this many rows a product has too little to do on each weight that it reads
@@ -193,7 +193,7 @@ pub fn fit(
             && memory.heaviest(network) <= gpu.dispatch_flops()
             && memory.matrices(network).max(counts[0]).max(counts[1]) <= MOST_GROUPS
         {
-            return Ok(extent);
+            return Ok((extent, bytes));
         }
         if extent.n > ENOUGH_ROWS || (extent.k == 1 && extent.n > 1) {
             let batches = samples.div_ceil(extent.n) + 1;

@@ -1,6 +1,6 @@
 //! Hessian, Gauss–Newton matrix and noise covariance as operators.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 
 use super::pass::{Pass, extent};
 use super::problem::parameters_of;
@@ -30,6 +30,8 @@ pub struct CurvatureOperator<'p> {
     space: Subspace,
     /// ḡ on the device, for the noise covariance.
     mean: Option<View>,
+    /// Words of the memory budget that are the caller's.
+    room: Cell<usize>,
     /// For the numbers of directions last used.
     passes: RefCell<Vec<Recorded>>,
 }
@@ -49,7 +51,8 @@ impl<'p> CurvatureOperator<'p> {
             Curvature::NoiseCovariance => Some(problem.device_gradient(space)?),
             _ => None,
         };
-        Ok(CurvatureOperator { problem, which, space: space.clone(), mean, passes: RefCell::default() })
+        let (room, passes) = (Cell::default(), RefCell::default());
+        Ok(CurvatureOperator { problem, which, space: space.clone(), mean, room, passes })
     }
 
     /// The coordinates of its vectors.
@@ -66,9 +69,9 @@ impl<'p> CurvatureOperator<'p> {
         Request::product(&parameters_of(&self.space), seeds, 1)
     }
 
-    /// How many samples and of `k` directions go through at once.
-    pub(super) fn fitted(&self, k: usize) -> Result<Extent> {
-        extent(self.problem, &self.request(), &self.space, k)
+    /// How many samples and of `k` directions go through at once, and the bytes that this takes with all that is held.
+    pub(super) fn fitted(&self, k: usize) -> Result<(Extent, u64)> {
+        extent(self.problem, &self.request(), &self.space, k, self.room.get())
     }
 
     fn record(&self, extent: Extent) -> Result<Recorded> {
@@ -95,7 +98,7 @@ impl<'p> CurvatureOperator<'p> {
     /// # Errors
     /// As the application itself.
     pub fn cost(&self, k: usize) -> Result<(f64, usize, Extent)> {
-        let extent = self.fitted(k)?;
+        let (extent, _) = self.fitted(k)?;
         let recorded = self.record(extent)?;
         let blocks = k.div_ceil(extent.k);
         let batches = recorded.pass.steps.len();
@@ -128,7 +131,7 @@ impl SymmetricOperator for CurvatureOperator<'_> {
             y.runs(0, y.len()).iter().for_each(|(_, run)| recorder.clear(run));
             return recorder.finish()?.run();
         }
-        let fitted = self.fitted(x.len())?;
+        let (fitted, bytes) = self.fitted(x.len())?;
         let mut passes = self.passes.borrow_mut();
         for first in (0..x.len()).step_by(fitted.k) {
             let k = fitted.k.min(x.len() - first);
@@ -138,7 +141,7 @@ impl SymmetricOperator for CurvatureOperator<'_> {
                     // where the budget cut the block, it has no room for two passes
                     if passes.len() == KEPT_PASSES
                         || fitted.k < x.len()
-                        || self.gpu().memory_in_use() > self.gpu().memory_budget() / 2
+                        || self.gpu().memory_in_use() + bytes > self.gpu().memory_budget()
                     {
                         passes.clear();
                     }
@@ -156,6 +159,14 @@ impl SymmetricOperator for CurvatureOperator<'_> {
             y.copy_from(first, result)?;
         }
         Ok(())
+    }
+
+    fn leave_room(&self, bytes: u64) {
+        let words = (bytes / 4) as usize;
+        if self.room.replace(words) != words {
+            // they may take what is to be left
+            self.passes.borrow_mut().clear();
+        }
     }
 
     fn description(&self) -> Option<String> {

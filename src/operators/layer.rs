@@ -180,7 +180,7 @@ impl LayerCurvature<'_> {
             .clamp(1, 4096); // longer sums over samples in single precision lose too much
         let mut n = samples.div_ceil(samples.div_ceil(most));
         loop {
-            let extent = fit(gpu, network, request, &network.all(), problem.held(), (n, d_out))?;
+            let (extent, _) = fit(gpu, network, request, &network.all(), problem.held(), (n, d_out))?;
             if extent.k == d_out {
                 return Ok(extent);
             }

@@ -58,6 +58,12 @@ pub trait SymmetricOperator {
     /// the device's errors.
     fn apply(&self, x: &Block, y: &Block) -> Result<()>;
 
+    /// From now on `bytes` of the memory budget are the caller's, for a basis and blocks of vectors: what the operator
+    /// holds has to fit beside them. One that holds next to nothing need not listen.
+    fn leave_room(&self, bytes: u64) {
+        let _ = bytes;
+    }
+
     /// What tells it from operators whose products take another time; `None` where it cannot say.
     /// Eigensolvers keep measured times by it.
     fn description(&self) -> Option<String> {

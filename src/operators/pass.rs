@@ -19,16 +19,18 @@ pub(super) struct Pass {
     _indices: Buffer,
 }
 
-/// How many samples and directions a pass takes at a time.
+/// How many samples and directions a pass takes at a time, beside `room` words that are left to others, and the bytes
+/// that all of it takes.
 pub(super) fn extent(
     problem: &Problem,
     request: &Request,
     space: &Subspace,
     directions: usize,
-) -> Result<Extent> {
+    room: usize,
+) -> Result<(Extent, u64)> {
     let samples = problem.samples().len();
     let longest = samples.div_ceil(samples.div_ceil(LONGEST_BATCH));
-    let held = problem.held();
+    let held = problem.held() + room;
     fit(problem.gpu(), problem.network(), request, space, held, (longest, directions))
 }
 

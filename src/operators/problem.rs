@@ -121,7 +121,7 @@ impl Problem {
     pub fn loss(&self) -> Result<LossReport> {
         let all = self.network.all();
         let request = Request::loss();
-        let extent = extent(self, &request, &all, 1)?;
+        let (extent, _) = extent(self, &request, &all, 1, 0)?;
         let pass = Pass::new(self, &request, &all, extent, self.mean_weight())?;
         pass.sweep.run(&pass.steps)?;
         let n = self.samples.len();
@@ -141,7 +141,7 @@ impl Problem {
     /// The gradient of the mean loss on the device, `[stride]`.
     pub(super) fn device_gradient(&self, space: &Subspace) -> Result<View> {
         let request = Request::gradient(&parameters_of(space));
-        let extent = extent(self, &request, space, 1)?;
+        let (extent, _) = extent(self, &request, space, 1, 0)?;
         let pass = Pass::new(self, &request, space, extent, self.mean_weight())?;
         pass.sweep.run(&pass.steps)?;
         Ok(pass.sweep.gradient.clone().expect("a gradient was asked for"))
@@ -157,7 +157,7 @@ impl Problem {
         mut each: impl FnMut(&[f32]) -> Result<()>,
     ) -> Result<()> {
         let request = Request::per_sample_gradient(&parameters_of(space));
-        let extent = extent(self, &request, space, 1)?;
+        let (extent, _) = extent(self, &request, space, 1, 0)?;
         let pass = Pass::new(self, &request, space, extent, 1.0)?;
         for step in &pass.steps {
             pass.sweep.run(&[*step])?;
@@ -213,7 +213,7 @@ impl Problem {
     pub fn third(&self, space: &Subspace, directions: &[f32]) -> Result<Vec<f32>> {
         let k = check_directions(space, directions)?;
         let request = Request::product(&parameters_of(space), Seeds::Jet, 2);
-        let extent = extent(self, &request, space, k)?;
+        let (extent, _) = extent(self, &request, space, k, 0)?;
         let mut results = Vec::with_capacity(directions.len());
         let mut pass: Option<Pass> = None;
         for block in directions.chunks(extent.k * space.dim) {
@@ -253,7 +253,7 @@ pub(super) fn check_directions(space: &Subspace, directions: &[f32]) -> Result<u
 impl CurvatureOperator<'_> {
     /// The operator on flat directions, `[K, dim]`.
     fn apply_flat(&self, directions: &[f32]) -> Result<Vec<f32>> {
-        let at_once = self.fitted(check_directions(self.space(), directions)?)?.k;
+        let at_once = self.fitted(check_directions(self.space(), directions)?)?.0.k;
         let mut products = Vec::with_capacity(directions.len());
         for some in directions.chunks(at_once * self.dim()) {
             let x = Block::upload(self.gpu(), self.stride(), &self.space().pad(some))?;

@@ -12,14 +12,16 @@ use crate::operators::Block;
 
 /// Up to `capacity` vectors V, columns of a D × len matrix.
 ///
-/// They lie on the device if `capacity` vectors take at most half of the memory budget. Otherwise they lie in
-/// the host's memory and go through the device in windows of an eighth of the budget, with the same results
-/// up to rounding.
+/// They lie on the device if `capacity` vectors take at most half of the basis's share of the memory budget. Otherwise
+/// they lie in the host's memory and go through the device in windows of an eighth of that share, with the same
+/// results up to rounding.
 pub struct Basis {
     gpu: Gpu,
     stride: usize,
     capacity: usize,
     len: usize,
+    /// Words of the memory budget.
+    share: usize,
     vectors: Residence,
 }
 
@@ -34,20 +36,44 @@ enum Residence {
 
 use Residence::{Device, Host};
 
+/// Vectors of the window, where a basis has to have one.
+fn window(share: usize, stride: usize, capacity: usize) -> Option<usize> {
+    (capacity * stride > share / 2).then(|| (share / 8 / stride).clamp(1, capacity))
+}
+
+/// The share of the memory budget that one of so many bases has, in words.
+fn share(gpu: &Gpu, bases: usize) -> usize {
+    (gpu.memory_budget() / 4) as usize / bases
+}
+
 impl Basis {
-    /// An empty basis with room for `capacity` vectors of `stride` words.
+    /// An empty basis with room for `capacity` vectors of `stride` words, the only one that is held.
     ///
     /// # Errors
     /// [`crate::Error::OutOfMemory`] where a vector does not fit into a binding, or the device has no room.
     pub fn new(gpu: &Gpu, stride: usize, capacity: usize) -> Result<Basis> {
-        let budget = (gpu.memory_budget() / 4) as usize; // words
-        let vectors = if capacity * stride <= budget / 2 {
-            Device(Block::zeros(gpu, stride, capacity)?)
-        } else {
-            let window = (budget / 8 / stride).clamp(1, capacity);
-            Host { values: Vec::new(), window: Block::zeros(gpu, stride, window)? }
+        Basis::sharing(gpu, stride, capacity, 1)
+    }
+
+    /// [`Basis::new`], one of so many that are held at a time and share the memory budget evenly.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn sharing(gpu: &Gpu, stride: usize, capacity: usize, bases: usize) -> Result<Basis> {
+        let share = share(gpu, bases);
+        let vectors = match window(share, stride, capacity) {
+            None => Device(Block::zeros(gpu, stride, capacity)?),
+            Some(window) => Host { values: Vec::new(), window: Block::zeros(gpu, stride, window)? },
         };
-        Ok(Basis { gpu: gpu.clone(), stride, capacity, len: 0, vectors })
+        Ok(Basis { gpu: gpu.clone(), stride, capacity, len: 0, share, vectors })
+    }
+
+    /// Bytes of the memory budget that such a basis takes, with what its own operations need in between: an eighth of
+    /// its share, and where it lies on the host as much as a window again.
+    pub fn bytes(gpu: &Gpu, stride: usize, capacity: usize, bases: usize) -> u64 {
+        let share = share(gpu, bases);
+        let vectors = window(share, stride, capacity).map_or(capacity, |window| 2 * window);
+        4 * (vectors * stride + share / 8) as u64
     }
 
     /// The number of vectors.
@@ -173,10 +199,10 @@ impl Basis {
     /// # Errors
     /// The device's.
     pub fn project_all(&self, u: &Basis) -> Result<Mat<f64>> {
-        const BLOCK: usize = 64;
+        let at_once = (self.share / 16 / self.stride).clamp(1, 64);
         let mut c = Mat::zeros(self.len, u.len);
-        for first in (0..u.len).step_by(BLOCK) {
-            let count = BLOCK.min(u.len - first);
+        for first in (0..u.len).step_by(at_once) {
+            let count = at_once.min(u.len - first);
             c.subcols_mut(first, count).copy_from(&self.project(&u.block(first..first + count)?)?);
         }
         Ok(c)
@@ -220,10 +246,9 @@ impl Basis {
         let k = q.ncols();
         assert!(q.nrows() == self.len && k <= self.len, "{} × {k} for {} vectors", q.nrows(), self.len);
         if k > 0 {
-            // an eighth of the budget holds the rotated coordinates, and another one a window of V
-            let words = self.gpu.memory_budget() as usize / 4 / 8;
+            // a sixteenth of the share holds the rotated coordinates, and another one Q
             let by_flops = self.gpu.dispatch_flops() / (2.0 * self.len as f64 * k as f64);
-            let run = (words / k).min(by_flops as usize).min(self.stride) / ALIGN * ALIGN;
+            let run = (self.share / 16 / k).min(by_flops as usize).min(self.stride) / ALIGN * ALIGN;
             let run = run.max(ALIGN);
             let rotated = self.gpu.buffer(k * run)?;
             for first in (0..self.stride).step_by(run) {
@@ -253,8 +278,8 @@ impl Basis {
     /// `(V Q)[coordinates]` into `to`: `[k, coordinates]`.
     fn rotate_coordinates(&self, q: MatRef<'_, f64>, coordinates: Range<usize>, to: &View) -> Result<()> {
         let (k, n) = (q.ncols(), coordinates.len());
-        // Qᵀ's share goes into one binding
-        let most = (self.gpu.max_binding_len() / k).max(1);
+        // of Qᵀ, whose buffer is rounded up to a power of two
+        let most = (self.gpu.max_binding_len().min(self.share / 32) / k).max(1);
         let record = |rows: Range<usize>, v: &View, row: usize| -> Result<()> {
             let q = upload_transposed(&self.gpu, q, &rows, &(0..k))?;
             let shape = Shape { batch: 1, m: k, n, k: rows.len() };

@@ -20,4 +20,11 @@ impl Estimate {
             if samples.len() > 1 { (squares / (m * (m - 1.0))).sqrt() } else { f64::INFINITY };
         Estimate { value, standard_error, products }
     }
+
+    /// The square root of a quantity that is not negative, with the standard error to first order.
+    pub(super) fn root(self) -> Estimate {
+        let value = self.value.sqrt();
+        let standard_error = if value > 0.0 { self.standard_error / (2.0 * value) } else { 0.0 };
+        Estimate { value, standard_error, ..self }
+    }
 }

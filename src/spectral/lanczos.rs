@@ -73,12 +73,16 @@ impl<'a> Lanczos<'a> {
         options: LanczosOptions,
         width: usize,
     ) -> Result<Lanczos<'a>> {
+        let (gpu, stride) = (operator.gpu(), operator.stride());
         let capacity = capacity(operator, options.count, width);
+        // beside the basis: a block, its products, what remains of them and what is drawn at random
+        let blocks = 4 * (4 * width * stride) as u64;
+        operator.leave_room(Basis::bytes(gpu, stride, capacity, 1) + blocks);
         Ok(Lanczos {
             operator,
             width,
             random: RandomVectors::new(Distribution::Gaussian, options.seed),
-            basis: Basis::new(operator.gpu(), operator.stride(), capacity)?,
+            basis: Basis::new(gpu, stride, capacity)?,
             projection: Projection::new(),
             products: Products::new(operator, "the Lanczos iteration"),
             examined: 0,

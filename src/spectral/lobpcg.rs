@@ -40,6 +40,9 @@ const LASTING: usize = 10;
 /// products, with four 697, with twenty 572; easier spectra take as many with as without.
 const GUARD: usize = 4;
 
+/// Bases that are held at a time: S, A S, and the pairs that are measured.
+const BASES: usize = 3;
+
 /// What [`lobpcg`] is to find.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LobpcgOptions {
@@ -148,8 +151,12 @@ impl<'a> Lobpcg<'a> {
         let (gpu, dim, stride, count) = (operator.gpu(), operator.dim(), operator.stride(), options.count);
         let width = (count + GUARD).min(dim);
         let capacity = (width + 2 * count).min(dim);
+        let bytes = |capacity| Basis::bytes(gpu, stride, capacity, BASES);
+        // beside the bases: residuals, W, what is preconditioned, its products and what is drawn at random
+        let blocks = 4 * (5 * width * stride) as u64;
+        operator.leave_room(2 * bytes(capacity) + bytes(count) + blocks);
         let mut random = RandomVectors::new(Distribution::Gaussian, options.seed);
-        let mut s = Basis::new(gpu, stride, capacity)?;
+        let mut s = Basis::sharing(gpu, stride, capacity, BASES)?;
         let start = operator.pad(options.start.as_deref().unwrap_or(&[]));
         let start = Block::upload(gpu, stride, &start)?;
         s.append(&orthonormalise(operator, &s, start, width, 0.0, &mut random)?.q)?;
@@ -159,7 +166,7 @@ impl<'a> Lobpcg<'a> {
             random,
             width,
             s,
-            a: Basis::new(gpu, stride, capacity)?,
+            a: Basis::sharing(gpu, stride, capacity, BASES)?,
             values: Vec::new(),
             asymmetry: 0.0,
             age: 0,
@@ -260,7 +267,7 @@ impl<'a> Lobpcg<'a> {
     fn measured(&mut self) -> Result<Eigenpairs> {
         let operator = self.products.operator;
         let LobpcgOptions { count, which, tolerance, .. } = *self.options;
-        let mut vectors = Basis::new(operator.gpu(), operator.stride(), count)?;
+        let mut vectors = Basis::sharing(operator.gpu(), operator.stride(), count, BASES)?;
         vectors.append(&self.s.block(0..count)?)?;
         let pairs = self.products.measure(vectors, self.width, which, tolerance)?;
         Ok(Eigenpairs { complete: self.spanned, ..pairs })

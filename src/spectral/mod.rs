@@ -61,8 +61,9 @@
 //! | [`lobpcg`] | some pairs at an end, from vectors near them, with a preconditioner |
 //! | [`family_eigenpairs`] | some pairs of each of many operators at once, an [`OperatorFamily`](crate::operators::OperatorFamily) |
 //! | [`quadrature`] | the density of the spectrum, its moments, the mean of a function over it |
-//! | [`hutchinson`], [`hutch_plus_plus`], [`xtrace`] | the trace |
-//! | [`frobenius_norm`], [`diagonal`], [`power_iteration`] | ‖A‖_F, A's diagonal, \|λ₁\| |
+//! | [`hutchinson`] | the trace, ‖A‖_F and A's diagonal, from the same products |
+//! | [`hutch_plus_plus`], [`xtrace`] | the trace, with fewer products |
+//! | [`power_iteration`] | \|λ₁\| |
 //!
 //! All build on the same ground: [`gram`] and [`combine`], [`dots`] and [`combine_each`], [`RandomVectors`], [`Basis`]
 //! and [`orthonormalise`].
@@ -96,4 +97,4 @@ pub use options::{Eigenpairs, LanczosOptions, Progress, Which};
 pub use orthonormalise::{Orthonormal, orthonormalise};
 pub use power::{LargestMagnitude, power_iteration};
 pub use quadrature::{Density, LogDensity, Quadrature, QuadratureOptions, Rule, quadrature};
-pub use trace::{diagonal, frobenius_norm, hutch_plus_plus, hutchinson, xtrace};
+pub use trace::{Hutchinson, hutch_plus_plus, hutchinson, xtrace};

@@ -13,7 +13,7 @@ use std::f64::consts::PI;
 use std::ops::Range;
 
 use super::algebra::Distribution;
-use super::recurrence::{Recurrences, groups};
+use super::recurrence::{Recurrences, bytes, groups};
 use super::{Estimate, Which};
 use crate::gpu::Gpu;
 use crate::operators::{Block, OperatorFamily, SymmetricOperator};
@@ -117,7 +117,9 @@ pub fn quadrature(operator: &dyn SymmetricOperator, options: &QuadratureOptions)
     let steps = options.steps.min(operator.dim());
     let family = Repeated { operator, count: options.probes };
     let mut rules = Vec::with_capacity(options.probes);
-    for members in groups(&family, steps) {
+    let groups = groups(&family, steps);
+    operator.leave_room(groups.first().map_or(0, |members| bytes(&family, steps, members.len())));
+    for members in groups {
         let count = members.len();
         let mut recurrences =
             Recurrences::new(&family, members, steps, Distribution::Rademacher, options.seed)?;

@@ -38,11 +38,17 @@ pub(super) struct Recurrences<'a> {
     longest: Vec<f64>,
 }
 
-/// The ranges of members whose recurrences of `steps` steps, with as much again for what their products take, find
+/// Bytes that the recurrences of so many members take, with what their products take.
+pub(super) fn bytes(family: &dyn OperatorFamily, steps: usize, members: usize) -> u64 {
+    const OF_PRODUCTS: usize = 8; // vectors
+    4 * (members * family.stride() * (steps + OF_PRODUCTS)) as u64
+}
+
+/// The ranges of members whose recurrences of `steps` steps, with what their products take, find
 /// room in half of the memory budget, and whose vectors fit one binding.
 pub(super) fn groups(family: &dyn OperatorFamily, steps: usize) -> Vec<Range<usize>> {
     let (gpu, count, stride) = (family.gpu(), family.count(), family.stride());
-    let fits = (gpu.memory_budget() / 2 / 4) as usize / (stride * (steps + 8));
+    let fits = (gpu.memory_budget() / 2 / bytes(family, steps, 1)) as usize;
     let most = fits.min(gpu.max_binding_len() / stride).max(1);
     // as even as can be
     let each = count.div_ceil(count.div_ceil(most).max(1)).max(1);

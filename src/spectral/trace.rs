@@ -14,85 +14,61 @@ const BLOCK: usize = 16;
 /// What a product leaves of a unit vector that counts as nothing beside the longest one.
 const ROUNDING: f64 = 1e-6;
 
-/// Hands `A Z` to `each` for `probes` vectors z with entries ±1, a block at a time.
-fn probe(
-    operator: &dyn SymmetricOperator,
-    probes: usize,
-    seed: u64,
-    mut each: impl FnMut(&Block, &Block) -> Result<()>,
-) -> Result<()> {
-    if probes < 2 {
-        return Err(Error::argument("probes", probes, "at least 2, for a standard error"));
-    }
-    let mut random = RandomVectors::new(Distribution::Rademacher, seed);
-    let mut products = Products::new(operator, "the estimate");
-    for first in (0..probes).step_by(BLOCK) {
-        let z = random.draw(operator, BLOCK.min(probes - first))?;
-        each(&z, &products.make(&z)?)?;
-    }
-    Ok(())
+/// What products with random vectors z with entries ±1 tell of A.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Hutchinson {
+    /// tr A, the mean of `zᵀ A z` (Girard 1987, Hutchinson 1989). The standard error falls as 1/√M with the number M of
+    /// products.
+    pub trace: Estimate,
+    /// ‖A‖_F, from the mean of `‖A z‖²`, which is `‖A‖_F²`. The standard error is that of the mean, to first order.
+    pub frobenius_norm: Estimate,
+    /// A's diagonal, the mean of `z ⊙ A z` (Bekas, Kokiopoulou & Saad 2007): `[dim]`.
+    pub diagonal: Vec<Estimate>,
 }
 
-/// tr A as the mean of `zᵀ A z` over random z with entries ±1 (Girard 1987, Hutchinson 1989). The standard error falls
-/// as 1/√M with the number M of products.
+/// Trace, norm and diagonal of A from the same `products`.
 ///
 /// # Errors
 /// [`Error::Argument`] for less than two products, [`Error::NotFinite`] where one is not finite, and the device's
 /// errors.
-pub fn hutchinson(operator: &dyn SymmetricOperator, products: usize, seed: u64) -> Result<Estimate> {
-    let mut samples = Vec::with_capacity(products);
-    probe(operator, products, seed, |z, az| {
-        samples.extend(dots(z, az)?);
-        Ok(())
-    })?;
-    Ok(Estimate::of(&samples, products))
-}
-
-/// ‖A‖_F, from the mean of `‖A z‖²` over random z with entries ±1, which is `‖A‖_F²`. The standard error is that of the
-/// mean, to first order.
-///
-/// # Errors
-/// As [`hutchinson`].
-pub fn frobenius_norm(operator: &dyn SymmetricOperator, products: usize, seed: u64) -> Result<Estimate> {
-    let mut samples = Vec::with_capacity(products);
-    probe(operator, products, seed, |_, az| {
-        samples.extend(dots(az, az)?);
-        Ok(())
-    })?;
-    let square = Estimate::of(&samples, products);
-    let value = square.value.sqrt();
-    let standard_error = if value > 0.0 { square.standard_error / (2.0 * value) } else { 0.0 };
-    Ok(Estimate { value, standard_error, products })
-}
-
-/// A's diagonal as the mean of `z ⊙ A z` over random z with entries ±1 (Bekas, Kokiopoulou & Saad 2007): `[dim]`.
-///
-/// # Errors
-/// As [`hutchinson`].
-pub fn diagonal(operator: &dyn SymmetricOperator, products: usize, seed: u64) -> Result<Vec<Estimate>> {
+pub fn hutchinson(operator: &dyn SymmetricOperator, products: usize, seed: u64) -> Result<Hutchinson> {
+    if products < 2 {
+        return Err(Error::argument("probes", products, "at least 2, for a standard error"));
+    }
     let dim = operator.dim();
+    let mut random = RandomVectors::new(Distribution::Rademacher, seed);
+    let mut made = Products::new(operator, "the estimate");
+    let (mut traces, mut norms) = (Vec::with_capacity(products), Vec::with_capacity(products));
     let (mut sums, mut squares, mut shift) = (vec![0.0; dim], vec![0.0; dim], Vec::new());
-    probe(operator, products, seed, |z, az| {
+    for first in (0..products).step_by(BLOCK) {
+        let z = random.draw(operator, BLOCK.min(products - first))?;
+        let az = made.make(&z)?;
+        traces.extend(dots(&z, &az)?);
+        norms.extend(dots(&az, &az)?);
         let flat = |block: &Block| -> Result<Vec<f32>> { Ok(operator.unpad(&block.download()?)) };
-        let samples: Vec<f64> = flat(z)?.iter().zip(flat(az)?).map(|(&z, az)| z as f64 * az as f64).collect();
+        let entries: Vec<f64> =
+            flat(&z)?.iter().zip(flat(&az)?).map(|(&z, az)| z as f64 * az as f64).collect();
         if shift.is_empty() {
             // sums of what the samples are off the first: their squares cancel less
-            shift = samples[..dim].to_vec();
+            shift = entries[..dim].to_vec();
         }
-        for sample in samples.chunks_exact(dim) {
+        for sample in entries.chunks_exact(dim) {
             for (i, sample) in sample.iter().enumerate() {
                 sums[i] += sample - shift[i];
                 squares[i] += (sample - shift[i]).powi(2);
             }
         }
-        Ok(())
-    })?;
+    }
     let m = products as f64;
-    let estimate = |i: usize| {
+    let entry = |i: usize| {
         let variance = (squares[i] - sums[i] * sums[i] / m).max(0.0) / (m - 1.0);
         Estimate { value: shift[i] + sums[i] / m, standard_error: (variance / m).sqrt(), products }
     };
-    Ok((0..dim).map(estimate).collect())
+    Ok(Hutchinson {
+        trace: Estimate::of(&traces, products),
+        frobenius_norm: Estimate::of(&norms, products).root(),
+        diagonal: (0..dim).map(entry).collect(),
+    })
 }
 
 /// tr A as the trace on the range of A times random vectors, and [`hutchinson`]'s estimate of the rest: a third of the

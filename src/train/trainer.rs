@@ -102,7 +102,7 @@ impl Trainer {
         let all: Vec<usize> = (0..network.parameters().len()).collect();
         let request = Request::gradient(&all);
         let held = on_device.words() + 2 * space.stride;
-        let extent = fit(gpu, network, &request, &space, held, (batch, 1))?;
+        let (extent, _) = fit(gpu, network, &request, &space, held, (batch, 1))?;
         // a batch's rows past its samples gather whatever index stands there: there has to be one
         let positions = data.len().div_ceil(batch) * batch + extent.n;
         let indices = gpu.zeros(positions)?;

@@ -56,11 +56,69 @@ impl Scalar for f64 {
 
 /// `value + slope·ε` with `ε² = 0`: `f(x + x′ε) = f(x) + f′(x) x′ ε`.
 ///
-/// Duals nest. Each level has an ε of its own, and the slope of the slope is a second derivative.
+/// Duals nest. Each level has an ε of its own, and the slope of the slope is a second derivative. A slope along K
+/// directions at once is of the type [`Slopes`].
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Dual<S> {
+pub struct Dual<S, T = S> {
     pub value: S,
-    pub slope: S,
+    pub slope: T,
+}
+
+/// What is linear over scalars, as slopes are: a scalar, or several.
+pub trait Slope<S>: Copy + Add<Output = Self> + Sub<Output = Self> + Neg<Output = Self> {
+    fn zero() -> Self;
+    fn times(self, factor: S) -> Self;
+    fn over(self, divisor: S) -> Self;
+}
+
+impl<S: Scalar> Slope<S> for S {
+    fn zero() -> S {
+        S::constant(0.0)
+    }
+    fn times(self, factor: S) -> S {
+        self * factor
+    }
+    fn over(self, divisor: S) -> S {
+        self / divisor
+    }
+}
+
+/// Slopes along K directions.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Slopes<const K: usize>(pub [f64; K]);
+
+impl<const K: usize> Slope<f64> for Slopes<K> {
+    fn zero() -> Self {
+        Slopes([0.0; K])
+    }
+    fn times(self, factor: f64) -> Self {
+        Slopes(self.0.map(|slope| slope * factor))
+    }
+    fn over(self, divisor: f64) -> Self {
+        Slopes(self.0.map(|slope| slope / divisor))
+    }
+}
+
+impl<const K: usize> Add for Slopes<K> {
+    type Output = Self;
+    fn add(mut self, b: Self) -> Self {
+        self.0.iter_mut().zip(b.0).for_each(|(a, b)| *a += b);
+        self
+    }
+}
+
+impl<const K: usize> Sub for Slopes<K> {
+    type Output = Self;
+    fn sub(self, b: Self) -> Self {
+        self + -b
+    }
+}
+
+impl<const K: usize> Neg for Slopes<K> {
+    type Output = Self;
+    fn neg(self) -> Self {
+        Slopes(self.0.map(|slope| -slope))
+    }
 }
 
 impl<S: Scalar> Dual<S> {
@@ -68,50 +126,52 @@ impl<S: Scalar> Dual<S> {
     pub fn variable(x: S) -> Self {
         Dual { value: x, slope: S::constant(1.0) }
     }
+}
 
+impl<S: Scalar, T: Slope<S>> Dual<S, T> {
     /// The number x, which does not move.
     pub fn constant_in(x: S) -> Self {
-        Dual { value: x, slope: S::constant(0.0) }
+        Dual { value: x, slope: T::zero() }
     }
 }
 
-impl<S: Scalar> Add for Dual<S> {
+impl<S: Scalar, T: Slope<S>> Add for Dual<S, T> {
     type Output = Self;
     fn add(self, b: Self) -> Self {
         Dual { value: self.value + b.value, slope: self.slope + b.slope }
     }
 }
 
-impl<S: Scalar> Sub for Dual<S> {
+impl<S: Scalar, T: Slope<S>> Sub for Dual<S, T> {
     type Output = Self;
     fn sub(self, b: Self) -> Self {
         Dual { value: self.value - b.value, slope: self.slope - b.slope }
     }
 }
 
-impl<S: Scalar> Mul for Dual<S> {
+impl<S: Scalar, T: Slope<S>> Mul for Dual<S, T> {
     type Output = Self;
     fn mul(self, b: Self) -> Self {
-        Dual { value: self.value * b.value, slope: self.slope * b.value + self.value * b.slope }
+        Dual { value: self.value * b.value, slope: self.slope.times(b.value) + b.slope.times(self.value) }
     }
 }
 
-impl<S: Scalar> Div for Dual<S> {
+impl<S: Scalar, T: Slope<S>> Div for Dual<S, T> {
     type Output = Self;
     fn div(self, b: Self) -> Self {
         let value = self.value / b.value;
-        Dual { value, slope: (self.slope - value * b.slope) / b.value }
+        Dual { value, slope: (self.slope - b.slope.times(value)).over(b.value) }
     }
 }
 
-impl<S: Scalar> Neg for Dual<S> {
+impl<S: Scalar, T: Slope<S>> Neg for Dual<S, T> {
     type Output = Self;
     fn neg(self) -> Self {
         Dual { value: -self.value, slope: -self.slope }
     }
 }
 
-impl<S: Scalar> Scalar for Dual<S> {
+impl<S: Scalar, T: Slope<S>> Scalar for Dual<S, T> {
     fn constant(c: f64) -> Self {
         Dual::constant_in(S::constant(c))
     }
@@ -123,24 +183,24 @@ impl<S: Scalar> Scalar for Dual<S> {
     }
     fn exp(self) -> Self {
         let value = self.value.exp();
-        Dual { value, slope: value * self.slope }
+        Dual { value, slope: self.slope.times(value) }
     }
     fn ln(self) -> Self {
-        Dual { value: self.value.ln(), slope: self.slope / self.value }
+        Dual { value: self.value.ln(), slope: self.slope.over(self.value) }
     }
     fn sqrt(self) -> Self {
         let value = self.value.sqrt();
-        Dual { value, slope: S::constant(0.5) * self.slope / value }
+        Dual { value, slope: self.slope.times(S::constant(0.5)).over(value) }
     }
     fn tanh(self) -> Self {
         let value = self.value.tanh();
-        Dual { value, slope: (S::constant(1.0) - value * value) * self.slope }
+        Dual { value, slope: self.slope.times(S::constant(1.0) - value * value) }
     }
     /// `Φ′(x) = exp(−x²/2) / √(2π)`
     fn normal_cdf(self) -> Self {
         let x = self.value;
         let density = (S::constant(-0.5) * x * x).exp() / S::constant(std::f64::consts::TAU.sqrt());
-        Dual { value: x.normal_cdf(), slope: density * self.slope }
+        Dual { value: x.normal_cdf(), slope: self.slope.times(density) }
     }
 }
 

@@ -92,6 +92,28 @@ fn the_gradient_is_the_mean_of_the_per_sample_gradients() {
     }
 }
 
+#[test]
+fn matrices_have_the_products_of_the_operators() {
+    for case in all_cases().filter(|case| case.parameters.len() < 400) {
+        let problem = case.problem();
+        let p = problem.parameters.len();
+        let v = DMatrix::from_column_slice(p, case.directions, &f64s(&case.v));
+        for (name, matrix, products) in [
+            ("H", problem.hessian(), problem.hvp(&case.v)),
+            ("G", problem.ggn(), problem.ggnvp(&case.v)),
+            ("C", problem.noise_covariance(), problem.noise_covariance_vp(&case.v)),
+        ] {
+            assert_close(
+                &format!("{name} of {}", case.name),
+                (matrix * &v).as_slice(),
+                &products,
+                1e-12,
+                1.0,
+            );
+        }
+    }
+}
+
 /// A linear network `f = W x + b`, with the design matrix `X̃ = [x, 1] [N, d+1]`.
 struct Linear {
     problem: Problem,

@@ -11,9 +11,7 @@ use crate::data::write_tensors;
 use crate::operators::SymmetricOperator;
 use crate::report::plots::{Axis, Mark, Scale, Series, chart};
 use crate::report::{write_csv, write_text};
-use crate::spectral::{
-    Density, Estimate, QuadratureOptions, diagonal, frobenius_norm, hutchinson, quadrature, xtrace,
-};
+use crate::spectral::{Density, Estimate, Hutchinson, QuadratureOptions, hutchinson, quadrature, xtrace};
 
 /// Points of a density, and the deviation that each node is broadened to: as a share of the spectrum's range, and in
 /// decades.
@@ -38,8 +36,17 @@ fn rows(density: &Density, at: impl Fn(f64) -> f64) -> Vec<Row> {
     (0..points.len()).map(row).collect()
 }
 
-/// Writes `density.csv` (per unit of λ), `density-log.csv` (per decade of |λ|, positive and negative eigenvalues) and
-/// the plot `svg`; returns what is printed and what goes into the record.
+/// A density as a line, without what lies more than eight decades below its top: there, the logarithmic axis would show
+/// nothing but the tails of Gaussians.
+fn curve(name: &str, colour: usize, density: &Density, at: impl Fn(f64) -> f64) -> Series {
+    let floor = density.values.iter().fold(0.0f64, |top, &value| top.max(value)) * 1e-8;
+    let points = density.points.iter().zip(&density.values);
+    let points = points.filter(|point| *point.1 > floor).map(|(&point, &value)| (at(point), value)).collect();
+    Series { name: name.into(), mark: Mark::Line, colour, points }
+}
+
+/// Writes `density.csv` (per unit of λ), `density-log.csv` (per decade of |λ|, positive and negative eigenvalues), the
+/// plot `svg` of the one and `density-log.svg` of the other; returns what is printed and what goes into the record.
 pub fn density(
     out: &Path,
     svg: &str,
@@ -59,15 +66,18 @@ pub fn density(
     let positive = rows(&logarithmic.positive, |at| 10f64.powf(at));
     let negative = rows(&logarithmic.negative, |at| -10f64.powf(at));
     write_csv(out.join("density-log.csv"), positive.into_iter().chain(negative))?;
-    let points = linear.points.iter().copied().zip(linear.values.iter().copied());
-    // beyond eight decades below its top, the logarithmic axis would show nothing but the tails of Gaussians
-    let floor = linear.values.iter().fold(0.0f64, |top, &value| top.max(value)) * 1e-8;
-    let points = points.filter(|p| p.1 > floor).collect();
-    let series = Series { name: String::new(), mark: Mark::Line, colour: 0, points };
-    let axes = [("eigenvalue", Scale::Linear), ("density", Scale::Log)];
-    let [x, y] = axes.map(|(label, scale)| Axis { label, scale });
     let title = format!("Spectral density of the {}", name.words());
-    write_text(out.join(svg), &chart(&title, x, y, &[series])?)?;
+    let plot = |label: &str, scale: Scale, series: &[Series]| {
+        chart(&title, Axis { label, scale }, Axis { label: "density", scale: Scale::Log }, series)
+    };
+    write_text(out.join(svg), &plot("eigenvalue", Scale::Linear, &[curve("", 0, &linear, |at| at)])?)?;
+    let sides = [("positive", 0, &logarithmic.positive), ("negative", 1, &logarithmic.negative)];
+    let series = sides.map(|(name, colour, density)| curve(name, colour, density, |at| 10f64.powf(at)));
+    let series: Vec<Series> = series.into_iter().filter(|series| !series.points.is_empty()).collect();
+    // of the zero matrix there is nothing to show
+    if !series.is_empty() {
+        write_text(out.join("density-log.svg"), &plot("|eigenvalue|", Scale::Log, &series)?)?;
+    }
     let QuadratureOptions { probes, steps, .. } = options;
     let products = found.products;
     let text = format!(
@@ -86,13 +96,14 @@ pub fn trace(
     seed: u64,
     how_made: &str,
 ) -> Result<(Vec<String>, Value)> {
+    let Hutchinson { trace, frobenius_norm, diagonal } = hutchinson(operator, probes, seed)?;
     let estimates = [
-        ("trace (Hutchinson)", "hutchinson", hutchinson(operator, probes, seed)?),
+        ("trace (Hutchinson)", "hutchinson", trace),
         ("trace (XTrace)", "xtrace", xtrace(operator, probes.max(4), seed)?),
-        ("Frobenius norm", "frobenius", frobenius_norm(operator, probes, seed)?),
+        ("Frobenius norm", "frobenius", frobenius_norm),
     ];
-    let entries = diagonal(operator, probes, seed)?;
-    let of = |value: &dyn Fn(&Estimate) -> f64| entries.iter().map(|e| value(e) as f32).collect::<Vec<f32>>();
+    let of =
+        |value: &dyn Fn(&Estimate) -> f64| diagonal.iter().map(|e| value(e) as f32).collect::<Vec<f32>>();
     let (values, errors) = (of(&|e| e.value), of(&|e| e.standard_error));
     let shape = [values.len()];
     let tensors = [("diagonal", &shape[..], &values[..]), ("standard_error", &shape[..], &errors[..])];

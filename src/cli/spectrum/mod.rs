@@ -11,9 +11,9 @@ use serde_json::{Map, Value, json};
 
 use self::eigen::Wanted;
 use super::Device;
-use super::args::{DataArgs, ModelArgs};
+use super::args::{CheckpointArgs, subspace};
 use super::record::{self, RunRecord};
-use crate::data::{prepare_folder, read_parameters};
+use crate::data::prepare_folder;
 use crate::net::{Network, Subspace};
 use crate::operators::{Curvature, Problem, layer_shape};
 use crate::spectral::{LanczosOptions, QuadratureOptions, Which};
@@ -67,12 +67,7 @@ enum WhichArg {
 #[derive(Args)]
 pub struct Spectrum {
     #[command(flatten)]
-    model: ModelArgs,
-    /// The parameters, a safetensors file with the names of PyTorch's `state_dict`.
-    #[arg(long, value_name = "FILE")]
-    weights: PathBuf,
-    #[command(flatten)]
-    data: DataArgs,
+    checkpoint: CheckpointArgs,
     #[arg(long, value_enum)]
     operator: Operator,
     /// Only these parameters' coordinates, such as 2.weight,2.bias; all if not given.
@@ -126,13 +121,12 @@ pub struct Spectrum {
 impl Spectrum {
     /// The coordinates of the operator's vectors.
     fn space(&self, network: &Network) -> Result<Subspace> {
-        match (&self.parameters, &self.layer) {
-            (Some(names), _) => network.restricted(names),
-            (None, Some(layer)) => {
+        match &self.layer {
+            Some(layer) => {
                 layer_shape(network, layer)?;
                 network.restricted(&[layer])
             }
-            (None, None) => Ok(network.all()),
+            None => subspace(network, self.parameters.as_deref()),
         }
     }
 
@@ -177,25 +171,20 @@ impl Spectrum {
 
     pub fn run(&self, device: &Device) -> Result<String> {
         self.check()?;
-        let network = self.model.network()?;
-        let parameters = read_parameters(&self.weights, &network.signature())?;
+        let (network, parameters) = self.checkpoint.network()?;
         let space = self.space(&network)?;
         let count = self.count(space.dim)?;
-        let data = self.data.read(&network, self.model.loss)?;
+        let data = self.checkpoint.data(&network)?;
         let gpu = device.open()?;
-        let problem = Problem::new(&gpu, &network, &parameters, &data, self.model.loss)?;
+        let problem = Problem::new(&gpu, &network, &parameters, &data, self.checkpoint.model.loss)?;
         prepare_folder(&self.out)?;
-        let run = RunRecord::start(
-            &gpu,
-            json!({
-                "model": network.model(), "weights": self.weights, "data": self.data.describe(),
-                "loss": self.model.loss, "operator": self.operator.name(), "parameters": self.parameters,
-                "layer": self.layer, "top": count, "which": self.which(), "tolerance": self.tolerance,
-                "block": self.block, "max_products": self.max_products, "seed": self.seed,
-                "compare": self.compare.map(Operator::name), "density": self.density, "trace": self.trace,
-                "probes": self.probes, "steps": self.steps,
-            }),
-        );
+        let options = json!({
+            "operator": self.operator.name(), "parameters": self.parameters, "layer": self.layer, "top": count,
+            "which": self.which(), "tolerance": self.tolerance, "block": self.block,
+            "max_products": self.max_products, "seed": self.seed, "compare": self.compare.map(Operator::name),
+            "density": self.density, "trace": self.trace, "probes": self.probes, "steps": self.steps,
+        });
+        let run = RunRecord::start(&gpu, self.checkpoint.describe(&network, options));
         let operator = problem.operator(self.operator.curvature(), &space)?;
         let mut results = Map::new();
         results.insert("dim".into(), json!(space.dim));
