@@ -42,9 +42,12 @@
 //! repeated whose settings have not changed.
 
 pub mod alignment;
+pub mod bounds;
 pub mod measures;
 pub mod page;
 pub mod run;
 pub mod scaling;
 pub mod settings;
+pub mod suppression;
+pub mod synthetic;
 pub mod table1;
