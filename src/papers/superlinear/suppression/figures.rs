@@ -20,7 +20,6 @@ const CURVES: usize = 40;
 const MODES: usize = 10;
 /// The share of a sample's κ₁ below which an eigenvalue is rounding, and is not shown.
 const RESOLVED: f64 = 1e-6;
-
 /// The share of C that first modes should exceed (Figures 13–15).
 const DOMINANT: f64 = 0.8;
 /// The decades, as a root mean square, by which a diagonal may change and still count as hardly changed: a
@@ -68,12 +67,12 @@ fn write_tables(out: &Path, suppression: &Suppression) -> Result<()> {
         index: usize,
         hessian: f64,
         covariance: f64,
-        /// The first modes' share of it.
-        first_mode: f64,
+        /// The first modes' share of it, where there is any.
+        first_mode: Option<f64>,
         hessian_first_modes: f64,
         covariance_first_modes: f64,
-        hessian_stiff: f64,
-        covariance_stiff: f64,
+        hessian_stiff_first_modes: f64,
+        covariance_stiff_first_modes: f64,
         hessian_equal: f64,
         covariance_equal: f64,
     }
@@ -92,11 +91,11 @@ fn write_tables(out: &Path, suppression: &Suppression) -> Result<()> {
         index: i + 1,
         hessian: unchanged.hessian[i],
         covariance: unchanged.covariance[i],
-        first_mode: unchanged.cumulative[(i, 0)],
+        first_mode: Some(unchanged.cumulative[(i, 0)]).filter(|share| share.is_finite()),
         hessian_first_modes: first.hessian[i],
         covariance_first_modes: first.covariance[i],
-        hessian_stiff: stiff.hessian[i],
-        covariance_stiff: stiff.covariance[i],
+        hessian_stiff_first_modes: stiff.hessian[i],
+        covariance_stiff_first_modes: stiff.covariance[i],
         hessian_equal: equal.hessian[i],
         covariance_equal: equal.covariance[i],
     });

@@ -162,7 +162,7 @@ impl Suppression {
     /// [`Error::Argument`] where no sample's largest eigenvalue is positive; as [`exponent`].
     pub fn of(spectra: &[SampleSpectra], basis: &Eigenbasis, setting: &Setting) -> Result<Suppression> {
         let (top, threshold) = (setting.top, Threshold::of(setting));
-        let Some(SampleSpectra { d_out: modes, d_in, .. }) = spectra.first().cloned() else {
+        let Some(&SampleSpectra { d_out: modes, d_in, .. }) = spectra.first() else {
             return Err(Error::argument("samples", 0, "at least one"));
         };
         if modes * d_in != basis.dimension() {
