@@ -72,8 +72,8 @@ pub struct Violations {
 impl Violations {
     /// Over the leading `top` directions, with `second` `[D]` the diagonal of E[h²], or `2C₁/σ_w²`.
     ///
-    /// A direction counts where a bound is exceeded by more than 1e-4 of itself and what single precision makes
-    /// of entries that vanish, ε‖M‖_F/D as in [`resolved`](super::measures::resolved).
+    /// A direction counts where a bound is exceeded by more than 1e-4 of itself, and by more than the rounding
+    /// of sums in single precision: directions without curvature have moments of either sign.
     pub fn count(hessian: &[f64], second: &[f64], largest: f64, top: usize) -> Violations {
         let (h_floor, second_floor) = (rounding_of(hessian), rounding_of(second));
         let pairs = || hessian.iter().zip(second).take(top);
@@ -86,10 +86,9 @@ impl Violations {
     }
 }
 
-/// What single precision makes of a diagonal's entries that vanish.
+/// What single precision makes of a diagonal's entries that vanish, at most: ε times its norm.
 fn rounding_of(diagonal: &[f64]) -> f64 {
-    let norm = diagonal.iter().map(|x| x * x).sum::<f64>().sqrt();
-    f64::from(f32::EPSILON) * norm / diagonal.len() as f64
+    f64::from(f32::EPSILON) * diagonal.iter().map(|x| x * x).sum::<f64>().sqrt()
 }
 
 /// How one second moment keeps to its bounds.
