@@ -7,7 +7,7 @@
 //! The lower bound is Jensen's and Cauchy and Schwarz's inequality, and holds whatever the h_p are. The upper one
 //! needs them positive semi-definite, κ_max being the largest of their eigenvalues. A batch's covariance is
 //! `C = (σ_w²/2B) E[h²]` (eq. 15), so that `C₁ = B C`, of single samples, is bounded by
-//! `(σ_w²/2) H_ii² ≤ C₁_ii ≤ (σ_w²/2) κ_max H_ii` (eqs. 19, 79): `2C₁/σ_w²` stands in E[h²]'s place.
+//! `(σ_w²/2) H_ii² ≤ C₁_ii ≤ (σ_w²/2) κ_max H_ii` (eqs. 19, 79): `2C₁/σ_w²` stands in place of `E[h²]`.
 
 use std::path::Path;
 
@@ -70,7 +70,7 @@ pub struct Violations {
 }
 
 impl Violations {
-    /// Over the leading `top` directions, with `second` `[D]` the diagonal of E[h²], or `2C₁/σ_w²`.
+    /// Over the leading `top` directions, with `second` `[D]` the diagonal of `E[h²]`, or `2C₁/σ_w²`.
     ///
     /// A direction counts where a bound is exceeded by more than 1e-4 of itself, and by more than the rounding
     /// of sums in single precision: directions without curvature have moments of either sign.
@@ -112,7 +112,7 @@ impl Kept {
 pub struct Bounds {
     pub svg: String,
     pub curvatures: Curvatures,
-    /// Of E[h²].
+    /// Of `E[h²]`.
     pub second_moment: Kept,
     /// Of `2C₁/σ_w²`, with σ_w²; `None` where that is not known.
     pub covariance: Option<(Kept, f64)>,

@@ -148,7 +148,7 @@ pub fn perfect_alignment(seed: u64) -> Result<Study> {
 /// distributed magnitudes, along directions that fluctuate slightly from sample to sample.
 ///
 /// The fluctuations make the bulk of H; being independent of the magnitudes κ they give
-/// `E[h²]_ii = E[κ²]/E[κ] H_ii` (eq. 95), hence γ = 1. Here κ is exponentially distributed, E[κ²]/E[κ] = 2.
+/// `E[h²]_ii = E[κ²]/E[κ] H_ii` (eq. 95), hence γ = 1. Here κ is exponentially distributed, `E[κ²]/E[κ] = 2`.
 ///
 /// # Errors
 /// As [`exponent`].
