@@ -217,10 +217,15 @@ impl Suppression {
             columns: columns.map(String::from).into(),
             rows: rows.collect(),
             caption: format!(
-                "{} samples, of which {} are stiff at θ = {}, over the leading {} directions. Slopes are those of log-log lines against the unchanged diagonal, decades the root mean square of log₁₀ of the ratio to it.",
+                "{} samples, of which {} are stiff at θ = {}{}, over the leading {} directions. Slopes are those of log-log lines against the unchanged diagonal, decades the root mean square of log₁₀ of the ratio to it.",
                 self.stiff.len(),
                 self.stiff_samples(),
                 self.threshold.theta,
+                if self.threshold.published.is_some() {
+                    ""
+                } else {
+                    " (the paper gives none for this network)"
+                },
                 self.top,
             ),
         }
