@@ -4,6 +4,8 @@ use approx::assert_relative_eq;
 use curvkit::Error;
 use curvkit::stats::*;
 use faer::Mat;
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
 
 #[test]
 fn moments_of_a_short_series() {
@@ -31,10 +33,58 @@ fn a_line_is_fitted_exactly_and_a_parabola_with_its_error() {
     assert_relative_eq!(parabola.at(2.0), 5.0, max_relative = 1e-14);
 }
 
+/// n points of slope 2 whose vertical scatter grows with |x|: no scatter is the same for all.
+fn scattered(n: usize, seed: u64) -> (Vec<f64>, Vec<f64>) {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let mut normal = || -> f64 { (0..12).map(|_| rng.random_range(-0.5..0.5)).sum() };
+    let x: Vec<f64> = (0..n).map(|_| normal()).collect();
+    let y = x.iter().map(|x| 1.0 + 2.0 * x + x.abs() * normal()).collect();
+    (x, y)
+}
+
+#[test]
+fn a_bootstrap_interval_holds_the_slope_at_its_nominal_rate() {
+    let (trials, n) = (400, 100);
+    let [mut held, mut width, mut standard] = [0.0; 3];
+    for seed in 0..trials {
+        let (x, y) = scattered(n, seed);
+        let interval = fit_line_bootstrap(&x, &y, 200, seed).unwrap();
+        let line = fit_line(&x, &y).unwrap();
+        assert!(interval.low < line.slope && line.slope < interval.high);
+        held += f64::from(interval.contains(2.0)) / trials as f64;
+        width += (interval.high - interval.low) / trials as f64;
+        standard += 2.0 * 1.96 * line.slope_error / trials as f64;
+    }
+    // nominally 95 %; a rate of 400 trials is known to within ± 2 %
+    assert!((0.89..=0.98).contains(&held), "{held} of the intervals hold the slope");
+    // the slope's variance is E[x⁴]/n = 3/n, which the standard error takes for 1/n
+    assert_relative_eq!(width / standard, 3f64.sqrt(), max_relative = 0.1);
+}
+
+#[test]
+fn a_bootstrap_interval_of_few_points_and_of_a_line() {
+    let (x, y) = scattered(40, 1);
+    let interval = |resamples, seed| fit_line_bootstrap(&x, &y, resamples, seed);
+    assert_eq!(interval(100, 3).unwrap(), interval(100, 3).unwrap());
+    assert_ne!(interval(100, 3).unwrap(), interval(100, 4).unwrap());
+    assert!(matches!(interval(39, 3), Err(Error::Argument { .. })));
+    // draws of one point only have no slope, and are drawn again
+    let line = fit_line_bootstrap(&[1.0, 2.0, 4.0], &[3.0, 1.0, -3.0], 500, 0).unwrap();
+    assert_relative_eq!(line.low, -2.0, max_relative = 1e-12);
+    assert_relative_eq!(line.high, -2.0, max_relative = 1e-12);
+    for (x, y) in [(vec![0.1; 3], vec![1.0, 2.0, 3.0]), (vec![1.0, 2.0], vec![1.0, 2.0])] {
+        assert!(matches!(fit_line_bootstrap(&x, &y, 100, 0), Err(Error::Argument { .. })));
+    }
+    assert!(matches!(fit_line_bootstrap(&x, &y[1..], 100, 0), Err(Error::Shape { .. })));
+    assert!(matches!(fit_line_bootstrap(&x, &[f64::NAN; 40], 100, 0), Err(Error::NotFinite { .. })));
+}
+
 #[test]
 fn fits_and_correlations_refuse_what_they_cannot_use() {
     assert!(matches!(fit_line(&[1.0, 2.0], &[1.0, 2.0]), Err(Error::Argument { .. })));
     assert!(matches!(fit_line(&[1.0; 4], &[1.0, 2.0, 3.0, 4.0]), Err(Error::Argument { .. })));
+    // the mean of three times 0.1 is not 0.1
+    assert!(matches!(fit_line(&[0.1; 3], &[1.0, 2.0, 3.0]), Err(Error::Argument { .. })));
     assert!(matches!(fit_line(&[1.0; 4], &[1.0; 3]), Err(Error::Shape { .. })));
     assert!(matches!(fit_line(&[1.0, 2.0, f64::NAN], &[1.0; 3]), Err(Error::NotFinite { .. })));
     assert!(matches!(pearson(&[1.0, 2.0], &[3.0, 3.0]), Err(Error::Argument { .. })));

@@ -1,9 +1,14 @@
 //! What a fully connected layer's curvature is made of, sample by sample.
 
+use faer::{Mat, MatRef};
+
 use super::layer::{LayerCurvature, Needs};
 use crate::gpu::Recorder;
 use crate::kernels::jacobi::{self, Eigenpairs};
 use crate::{Error, Result};
+
+/// Samples that are projected at a time.
+const PROJECTED_AT_ONCE: usize = 32;
 
 /// The factors of a batch's per-sample Hessians and gradients with respect to `W` of `z = W a`:
 /// `h_p = M_p ⊗ a_p a_pᵀ` and `g_p = δ_p ⊗ a_p`, with W[o, i] at o · d_in + i.
@@ -167,6 +172,31 @@ impl SampleSpectra {
         let along: Vec<f64> = v.chunks(self.d_in).map(|row| dot(row, &a)).collect(); // [d_out]
         let rows = self.vectors[p * self.d_out * self.d_out..].chunks(self.d_out).take(self.d_out);
         rows.map(|u| u.iter().zip(&along).map(|(&u, along)| u as f64 * along).sum()).collect()
+    }
+
+    /// Hands p and `w_m · v_i` `[K, d_out]` to `each`, sample after sample, for the columns v_i of `vectors`
+    /// `[D, K]`: what [`projections`](Self::projections) gives of one vector, as products of matrices.
+    ///
+    /// # Panics
+    /// If `vectors` has not d_out · d_in rows.
+    pub fn project(&self, vectors: MatRef<'_, f64>, mut each: impl FnMut(usize, MatRef<'_, f64>)) {
+        let (d_out, d_in) = (self.d_out, self.d_in);
+        assert_eq!(vectors.nrows(), d_out * d_in, "a direction's length");
+        for first in (0..self.count).step_by(PROJECTED_AT_ONCE) {
+            let count = PROJECTED_AT_ONCE.min(self.count - first);
+            let mut a = Mat::zeros(d_in, count);
+            for p in 0..count {
+                a.col_mut(p).iter_mut().zip(self.direction(first + p)).for_each(|(to, from)| *to = from);
+            }
+            let rows = (0..d_out).map(|o| vectors.subrows(o * d_in, d_in)); // V_o [d_in, K]
+            let along: Vec<Mat<f64>> = rows.map(|rows| rows.transpose() * &a).collect(); // V_oᵀ a [K, n]
+            for p in 0..count {
+                let u = &self.vectors[(first + p) * d_out * d_out..];
+                let u = Mat::from_fn(d_out, d_out, |o, m| u[m * d_out + o] as f64);
+                let along = Mat::from_fn(vectors.ncols(), d_out, |i, o| along[o][(i, p)]);
+                each(first + p, (along * u).as_ref());
+            }
+        }
     }
 
     /// `a_p / ‖a_p‖`, `[d_in]`

@@ -32,6 +32,8 @@ pub struct Axis<'a> {
 pub enum Mark {
     Points,
     Line,
+    /// A thin pale line, one of many.
+    Thin,
     /// A thin grey dashed line, for guides to the eye.
     Guide,
 }
@@ -122,6 +124,10 @@ pub fn chart(title: &str, x: Axis<'_>, y: Axis<'_>, series: &[Series]) -> Result
                 Mark::Line => {
                     chart.draw_series(LineSeries::new(points, colour.stroke_width(2))).map_err(undrawn)?
                 }
+                Mark::Thin => {
+                    let pale = colour.mix(0.35).stroke_width(1);
+                    chart.draw_series(LineSeries::new(points, pale)).map_err(undrawn)?
+                }
                 Mark::Guide => {
                     let inside = cut(&points, &x_range, &y_range);
                     chart
@@ -133,7 +139,9 @@ pub fn chart(title: &str, x: Axis<'_>, y: Axis<'_>, series: &[Series]) -> Result
                 let mark = series.mark;
                 drawn.label(&series.name).legend(move |(x, y)| match mark {
                     Mark::Points => Circle::new((x + 10, y), 4, colour.filled()).into_dyn(),
-                    Mark::Line => PathElement::new([(x, y), (x + 20, y)], colour.stroke_width(2)).into_dyn(),
+                    Mark::Line | Mark::Thin => {
+                        PathElement::new([(x, y), (x + 20, y)], colour.stroke_width(2)).into_dyn()
+                    }
                     Mark::Guide => PathElement::new([(x, y), (x + 20, y)], GUIDE.stroke_width(1)).into_dyn(),
                 });
             }
@@ -153,6 +161,28 @@ pub fn chart(title: &str, x: Axis<'_>, y: Axis<'_>, series: &[Series]) -> Result
         root.present().map_err(undrawn)?;
     }
     Ok(svg)
+}
+
+/// Charts in rows of `columns`, as one SVG that shows each at half its size.
+///
+/// # Panics
+/// If `columns` is zero.
+pub fn grid(charts: &[String], columns: usize) -> String {
+    let (width, height) = (CHART_SIZE.0 / 2, CHART_SIZE.1 / 2);
+    let across = width as usize * columns.min(charts.len());
+    let down = height as usize * charts.len().div_ceil(columns);
+    let mut svg = format!(
+        r#"<svg width="{across}" height="{down}" viewBox="0 0 {across} {down}" xmlns="http://www.w3.org/2000/svg">"#
+    );
+    for (n, chart) in charts.iter().enumerate() {
+        let (x, y) = (width as usize * (n % columns), height as usize * (n / columns));
+        let drawn = chart.split_once('>').and_then(|(_, rest)| rest.rsplit_once("</svg>"));
+        let (drawn, _) = drawn.expect("a chart is an SVG");
+        write!(svg, r#"<g transform="translate({x} {y}) scale(0.5)">{drawn}</g>"#)
+            .expect("a String takes any text");
+    }
+    svg.push_str("</svg>");
+    svg
 }
 
 /// Draws the entries of a matrix as coloured cells, row 1 at the top, beside their scale; entries outside

@@ -1,4 +1,4 @@
-//! Statistics of measured series: moments, line fits, correlations, the tail of the normal
+//! Statistics of measured series: moments, line fits and their confidence, correlations, the tail of the normal
 //! distribution, and random rotations.
 
 mod correlation;
@@ -7,7 +7,7 @@ mod normal;
 mod rotation;
 
 pub use correlation::{average_ranks, pearson, spearman};
-pub use fit::{LineFit, fit_line};
+pub use fit::{Interval, LineFit, fit_line, fit_line_bootstrap};
 pub use normal::log10_normal_cdf;
 pub use rotation::haar_orthogonal;
 

@@ -22,6 +22,8 @@
 //! | commutativity error | `‖CH − HC‖_F / ‖CH‖_F` | Fig. 4 b |
 //! | eigen-alignment | `‖diag C‖_F / ‖C‖_F` in H's eigenbasis | Fig. 4 c |
 //! | rank correlation | Spearman's ρ of C_ii and H_ii | Fig. 4 d |
+//! | H̃_ii, C̃_ii | the same sums with other per-sample eigenvalues ([`suppression`]) | eqs. 23–27, Figs. 3, 13–15 |
+//! | bounds | `H_ii² ≤ E[h²]_ii ≤ κ_max H_ii` ([`bounds`]) | Theorem 5.1, eqs. 19, 72–79 |
 //!
 //! All of them on one fully connected layer, over the whole training set, at the end of training.
 //!
@@ -37,14 +39,20 @@
 //! | [`table1`] | `table1.csv` (a row a run), `table1_summary.csv` (mean ± sd beside the published values) |
 //! | [`scaling`] | `scaling.csv` (all D diagonals), `scaling.svg` |
 //! | [`alignment`] | `alignment.json`, `alignment.csv`, `covariance.svg`, `correlation.svg`, `correlation_random.svg` |
+//! | [`suppression`] | `suppression.csv`, `suppression_spectra.csv`, `suppression.svg`, `suppression_first_modes.svg`, `suppression_equal.svg` |
+//! | [`bounds`] | `bounds.csv`, `bounds.svg` |
+//! | [`synthetic`] | `synthetic.csv`, `synthetic_random_shifts.svg`, `synthetic_perfect_alignment.svg`, `synthetic_spectral_degeneracy.svg` |
 //!
 //! and with each of them `report.html` and `run.json`. Every run is kept in `runs/`, and none is
 //! repeated whose settings have not changed.
 
 pub mod alignment;
+pub mod bounds;
 pub mod measures;
 pub mod page;
 pub mod run;
 pub mod scaling;
 pub mod settings;
+pub mod suppression;
+pub mod synthetic;
 pub mod table1;
