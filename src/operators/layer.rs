@@ -14,7 +14,8 @@
 
 use faer::Mat;
 
-use super::pass::Pass;
+use super::kronecker::{self, KroneckerSums};
+use super::pass::{LONGEST_BATCH, Pass};
 use super::problem::Problem;
 use crate::gpu::{Recorder, Step, View};
 use crate::jets::ops::Extent;
@@ -50,6 +51,8 @@ pub struct LayerMoments {
 
 /// Where a fully connected layer stands in a graph.
 struct Focus {
+    /// The position of its weights in [`Network::parameters`].
+    parameter: usize,
     input: TensorId,
     output: TensorId,
     d_in: usize,
@@ -69,17 +72,18 @@ fn focus(graph: &Graph, weight: &str) -> Result<Focus> {
     };
     let missing =
         || Error::argument("--layer", format!("“{weight}”"), format!("a fully connected layer: {}", known()));
-    let parameter = graph.parameters.iter().find(|p| p.name == weight).ok_or_else(missing)?;
+    let index = graph.parameters.iter().position(|p| p.name == weight).ok_or_else(missing)?;
+    let weights = graph.parameters[index].tensor;
     for node in &graph.nodes {
         for term in &node.terms {
             if let Term::Bilinear { map: Bilinear::Dense { rows, ins, outs }, a, b, .. } = *term
-                && a == parameter.tensor
+                && a == weights
             {
                 if rows != 1 {
                     let found = format!("“{weight}”, which is applied {rows} times a sample");
                     return Err(Error::argument("--layer", found, "a layer that is applied once"));
                 }
-                return Ok(Focus { input: b, output: node.output, d_in: ins, d_out: outs });
+                return Ok(Focus { parameter: index, input: b, output: node.output, d_in: ins, d_out: outs });
             }
         }
     }
@@ -150,6 +154,16 @@ impl LayerCurvature<'_> {
         self.focus.d_in
     }
 
+    /// W, as `[d_out, d_in]`.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn weights(&self) -> Result<Vec<f32>> {
+        let part =
+            *self.problem.network().all().part(self.focus.parameter).expect("all parameters are there");
+        self.problem.gpu().read(&self.problem.theta().slice(part.padded, part.len))
+    }
+
     /// Records the pass that all measures of a layer begin with: all d_out directions at once.
     pub(super) fn pass(&self, needs: &Needs) -> Result<LayerPass> {
         let Focus { input, output, d_out, .. } = self.focus;
@@ -177,7 +191,7 @@ impl LayerCurvature<'_> {
         let most = (gpu.max_binding_len() / needs.longest)
             .min(gpu.memory_budget() as usize / 8 / needs.held)
             .min((gpu.dispatch_flops() / needs.flops) as usize)
-            .clamp(1, 4096); // longer sums over samples in single precision lose too much
+            .clamp(1, LONGEST_BATCH);
         let mut n = samples.div_ceil(samples.div_ceil(most));
         loop {
             let (extent, _) = fit(gpu, network, request, &network.all(), problem.held(), (n, d_out))?;
@@ -208,14 +222,13 @@ impl LayerCurvature<'_> {
         let (rows_a, rows_b) = (packed_len(d_out), packed_len(d_in));
         let pass = self.pass(&Needs {
             longest: (d_out * d_out).max(rows_a).max(rows_b),
-            held: 3 * rows_a + rows_b + d_out * d_out,
-            flops: (2 * rows_a * rows_b) as f64,
+            held: kronecker::words_held(3, (d_out, d_in)) + d_out * d_out,
+            flops: kronecker::flops((d_out, d_in)),
         })?;
         let LayerPass { n, ref a, ref delta, ref m, .. } = pass;
 
         // M² [n, o, o'] = Σ_k M[n, o, k] M[n, o', k], with M stored [k, n, o] and symmetric
         let squares = gpu.buffer(n * d_out * d_out)?.slice(0, n * d_out * d_out);
-        let rights = gpu.buffer(n * rows_b)?.slice(0, n * rows_b); // a aᵀ: [n, j ≤ l]
         let packed = || gpu.buffer(n * rows_a).map(|buffer| buffer.slice(0, n * rows_a));
         let (hessians, covariances, second) = (packed()?, packed()?, packed()?); // M, δδᵀ, ‖a‖² M²: [n, i ≤ k]
         let mut rec = Recorder::new(gpu);
@@ -229,41 +242,16 @@ impl LayerCurvature<'_> {
         pack::square(&mut rec, (n, d_out), delta, row(&covariances))?;
         let scale = Some((a, d_in));
         pack::matrix(&mut rec, (n, d_out), (&squares, d_out * d_out, d_out), scale, row(&second))?;
-        pack::square(&mut rec, (n, d_in), a, Rows { view: &rights, stride: rows_b })?;
-        let mut sums = vec![vec![0.0f64; rows_a * rows_b]; 3];
-        let gram = gpu.buffer(rows_a * rows_b)?.slice(0, rows_a * rows_b);
-        let products: Vec<_> = [&hessians, &covariances, &second]
-            .into_iter()
-            .map(|left| {
-                let mut rec = Recorder::new(gpu);
-                let shape = Shape { batch: 1, m: rows_a, n: rows_b, k: n };
-                let product = Gemm { layout: Layout::TN, shape, alpha: 1.0, add: false };
-                let left = Matrix { view: left, row: rows_a, batch: 0, period: 0 };
-                let right = Matrix { view: &rights, row: rows_b, batch: 0, period: 0 };
-                gemm(
-                    &mut rec,
-                    product,
-                    left,
-                    right,
-                    None,
-                    Matrix { view: &gram, row: rows_b, batch: 0, period: 0 },
-                )?;
-                rec.finish()
-            })
-            .collect::<Result<_>>()?;
         let factors = rec.finish()?;
+        let lefts = [&hessians, &covariances, &second];
+        let mut sums = KroneckerSums::new(gpu, n, (d_out, d_in), a, &lefts)?;
         for step in pass.steps() {
             pass.run(*step)?;
             factors.run()?;
-            for (product, sum) in products.iter().zip(&mut sums) {
-                product.run()?;
-                for (total, part) in sum.iter_mut().zip(gpu.read::<f32>(&gram)?) {
-                    *total += part as f64;
-                }
-            }
+            sums.add()?;
         }
         let [hessian, covariance, second] =
-            [0, 1, 2].map(|which: usize| unpack(&sums[which], d_out, d_in, 1.0 / samples as f64));
+            sums.means(samples).try_into().expect("three factors have three sums");
         let moments =
             LayerMoments { d_out, d_in, samples, hessian, covariance, curvature_second_moment: second };
         moments.check()?;
@@ -296,17 +284,4 @@ impl LayerMoments {
         }
         Ok(())
     }
-}
-
-/// The full matrix `[(o, i), (o', i')]` of packed sums `[(o ≤ o'), (i ≤ i')]`, times `scale`.
-fn unpack(sums: &[f64], d_out: usize, d_in: usize, scale: f64) -> Mat<f64> {
-    let at = |i: usize, k: usize, d: usize| {
-        let (i, k) = (i.min(k), i.max(k));
-        i * d - (i * (i + 1)) / 2 + k
-    };
-    let rows_b = packed_len(d_in);
-    Mat::from_fn(d_out * d_in, d_out * d_in, |row, column| {
-        let ((o, i), (p, j)) = ((row / d_in, row % d_in), (column / d_in, column % d_in));
-        sums[at(o, p, d_out) * rows_b + at(i, j, d_in)] * scale
-    })
 }

@@ -85,7 +85,7 @@ impl<'p> SampleOperators<'p> {
         let (gpu, network) = (self.problem.gpu(), self.problem.network());
         let callers = (gpu.memory_budget() / 2 / 4) as usize;
         let held = self.problem.held() + callers;
-        let fitted = fit(gpu, network, &self.request, &self.space, held, (vectors, 1))?;
+        let (fitted, _) = fit(gpu, network, &self.request, &self.space, held, (vectors, 1))?;
         let extent = Extent { n: vectors.div_ceil(vectors.div_ceil(fitted.n)), ..fitted };
         let samples = gpu.buffer(extent.n)?;
         let work = self.problem.workload(samples.view(), extent.n);
