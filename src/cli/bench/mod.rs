@@ -1,6 +1,7 @@
 //! `curvkit bench`: what this adapter does, and how far from its own ceilings the crate's programs are.
 
 mod ceilings;
+mod layer;
 mod spectrum;
 mod work;
 
@@ -8,6 +9,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use self::ceilings::{Ceilings, ceilings};
+use self::layer::Layer;
 use self::spectrum::Spectrum;
 use self::work::{Hvp, Train};
 use super::{Device, record};
@@ -34,6 +36,8 @@ enum Subject {
     Train(Train),
     /// Eigenpairs by block Lanczos.
     Spectrum(Spectrum),
+    /// H, C and E[h²] of a fully connected layer, and every sample's spectrum.
+    Layer(Layer),
 }
 
 impl Bench {
@@ -43,6 +47,7 @@ impl Bench {
             Subject::Hvp(hvp) => Some(hvp.network()?),
             Subject::Train(train) => Some(train.network()?),
             Subject::Spectrum(spectrum) => Some(spectrum.network()?),
+            Subject::Layer(layer) => Some(layer.network()?),
         };
         let gpu = device.open()?;
         let ceilings = ceilings(&gpu)?;
@@ -50,6 +55,7 @@ impl Bench {
             (Subject::Hvp(hvp), Some(network)) => hvp.run(&gpu, network, &ceilings)?,
             (Subject::Train(train), Some(network)) => train.run(&gpu, network, &ceilings)?,
             (Subject::Spectrum(spectrum), Some(network)) => spectrum.run(&gpu, network, &ceilings)?,
+            (Subject::Layer(layer), Some(network)) => layer.run(&gpu, network, &ceilings)?,
             _ => json!({}),
         };
         let all = json!({
