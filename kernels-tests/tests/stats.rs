@@ -159,3 +159,10 @@ fn random_rotations_are_orthogonal_uniform_and_seeded() {
     assert!(mean(&traces).abs() < 0.1, "mean trace {}", mean(&traces));
     assert!((variance(&traces) - 1.0).abs() < 0.15, "variance of the trace {}", variance(&traces));
 }
+
+#[test]
+fn numbers_are_logarithmically_spaced() {
+    assert_eq!(logarithmically_spaced(100, 6), [1, 3, 6, 16, 40, 100]);
+    assert_eq!(logarithmically_spaced(3, 10), [1, 2, 3]);
+    assert_eq!(logarithmically_spaced(1, 6), [1]);
+}

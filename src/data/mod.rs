@@ -124,6 +124,15 @@ impl Dataset {
         Dataset { inputs, shape: self.shape.clone(), targets }
     }
 
+    /// The number of samples of each class that occurs; nothing where the targets are no classes.
+    pub fn class_counts(&self) -> BTreeMap<u32, usize> {
+        let mut counts = BTreeMap::new();
+        if let Targets::Classes(classes) = &self.targets {
+            classes.iter().for_each(|&class| *counts.entry(class).or_insert(0) += 1);
+        }
+        counts
+    }
+
     /// The samples that `selection` takes. A `limit` above their number takes them all.
     ///
     /// # Errors

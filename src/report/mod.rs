@@ -23,6 +23,25 @@ pub fn write_csv<R: Serialize>(path: impl AsRef<Path>, records: impl IntoIterato
     })
 }
 
+/// Writes rows of numbers to `path` as CSV under the names `columns`, as many as a row has.
+///
+/// # Errors
+/// [`Error::Io`] where it cannot be written.
+pub fn write_columns(
+    path: impl AsRef<Path>,
+    columns: &[&str],
+    rows: impl IntoIterator<Item = Vec<f64>>,
+) -> Result<()> {
+    write_atomically(path, |file| {
+        let mut csv = csv::Writer::from_writer(file);
+        csv.write_record(columns)?;
+        for row in rows {
+            csv.serialize(row)?;
+        }
+        csv.flush()
+    })
+}
+
 /// Writes `value` to `path` as indented JSON.
 ///
 /// # Errors

@@ -13,6 +13,15 @@ pub use rotation::haar_orthogonal;
 
 use crate::{Error, Result};
 
+/// `count` numbers of 1 to `last` at most, evenly spaced on a logarithmic axis; 1 and `last` are among them.
+pub fn logarithmically_spaced(last: u64, count: usize) -> Vec<u64> {
+    let steps = count.max(2) - 1;
+    let mut at: Vec<u64> =
+        (0..=steps).map(|i| (last as f64).powf(i as f64 / steps as f64).round() as u64).collect();
+    at.dedup();
+    at
+}
+
 /// The arithmetic mean; NaN for an empty series.
 pub fn mean(x: &[f64]) -> f64 {
     x.iter().sum::<f64>() / x.len() as f64
