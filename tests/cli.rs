@@ -207,7 +207,10 @@ fn reproduces_scaling(place: &Place, options: &str, dim: usize) {
     assert_eq!(printed, "report: out/report.html\n");
     let table = place.text("out/scaling.csv");
     let mut rows = table.lines();
-    assert_eq!(rows.next(), Some("index,hessian,covariance,curvature_second_moment"));
+    assert_eq!(
+        rows.next(),
+        Some("index,hessian,curvature_second_moment,covariance,awd_raw,hh,hh_sd,hh_sd_wd,hh_sd_wd_li")
+    );
     let curvatures: Vec<f64> = rows.map(|row| row.split(',').nth(1).unwrap().parse().unwrap()).collect();
     assert_eq!(curvatures.len(), dim);
     assert!(curvatures.is_sorted_by(|a, b| a >= b) && curvatures[0] > 0.0);
@@ -228,6 +231,19 @@ fn reproduces_the_scaling_of_given_weights() {
         "train --model mlp.toml --dataset synthetic --classes 0,1,2 --per-class 50 --loss cross-entropy --learning-rate 0.1 --batch-size 50 --epochs 5 --out run",
     );
     reproduces_scaling(&place, "", 2500);
+}
+
+#[test]
+fn reproduces_the_figures_of_a_model_of_ones_own() {
+    let place = Place::of("cross-entropy");
+    let printed = place.done(
+        "reproduce superlinear scaling --model model.toml --weights weights.safetensors --data data.safetensors --loss cross-entropy --layer 2.weight --batch-size 2 --top 20 --out out",
+    );
+    assert_eq!(printed, "report: out/report.html\n");
+    assert!(place.text("out/exponents.csv").lines().count() == 1 + 6);
+    let run: Value = serde_json::from_str(&place.text("out/run.json")).unwrap();
+    assert_eq!(run["layer"], "2.weight");
+    assert_eq!(run["cases"][0], "model (batches of 2, top 20, 2000 pairs of batches)");
 }
 
 /// Of a network that has seen three images, and of its layer 20 → 10: a small eigenproblem, the large one being that
@@ -319,7 +335,8 @@ fn bad_arguments() {
         ("data fetch mnits --dir data", "data set: found “mnits”, expected mnist, cifar10, sst2"),
         (
             "reproduce superlinear table2 --out run",
-            "superlinear: found “table2”, expected table1, scaling, alignment or all",
+            "superlinear: found “table2”, expected all, table1, table3, figure1 to figure15, scaling, alignment, \
+             evolution, suppression, bounds or synthetic",
         ),
         (
             "reproduce superlinear scaling --dataset synthetic --classes 4 --out run",
@@ -327,7 +344,30 @@ fn bad_arguments() {
         ),
         (
             "reproduce superlinear all --dataset synthetic --weights weights.safetensors --out run",
-            "--weights: found all of 4 cases, expected scaling or alignment, one model, loss and --classes",
+            "--weights: found all of 4 cases, expected scaling, alignment, suppression or bounds, one model, loss and \
+             --classes",
+        ),
+        (
+            "reproduce superlinear scaling --dataset synthetic --model mlp,model.toml --out run",
+            "--model: found “model.toml” beside others, expected it alone",
+        ),
+        (
+            "reproduce superlinear scaling --dataset synthetic --limit 5 --out run",
+            "--limit: found 5, expected a model of your own: --model FILE",
+        ),
+        (
+            "reproduce superlinear scaling --model model.toml --data data.safetensors --loss mse --out run",
+            "--layer: found none, expected a fully connected layer, for “model.toml”",
+        ),
+        (
+            "reproduce superlinear scaling --model model.toml --data data.safetensors --loss mse --layer 2.weight --out run",
+            "--weights: found none, expected a checkpoint, for a model of your own",
+        ),
+        (
+            "reproduce superlinear evolution --model model.toml --data data.safetensors --loss mse --layer 2.weight \
+             --weights weights.safetensors --out run",
+            "--weights: found evolution of 1 cases, expected scaling, alignment, suppression or bounds, one model, \
+             loss and --classes",
         ),
         (
             "reproduce superlinear all --dataset mnist --data-dir nowhere --out run",
@@ -713,10 +753,7 @@ fn output_that_cannot_be_written() {
         (format!("{eval} --out file/out.safetensors"), "file: create folder: File exists (os error 17)"),
         (format!("{train} --out file"), "file: create folder: File exists (os error 17)"),
         (format!("{train} --out file/run"), "file/run: create folder: Not a directory (os error 20)"),
-        (
-            format!("{synthetic} --out file/run"),
-            "file/run/runs: create folder: Not a directory (os error 20)",
-        ),
+        (format!("{synthetic} --out file/run"), "file/run: create folder: Not a directory (os error 20)"),
     ];
     for (args, expected) in cases {
         assert_eq!(place.refused(&args), expected);

@@ -2,10 +2,16 @@
 
 use approx::assert_relative_eq;
 use curvkit::Error;
-use curvkit::net::Loss;
+use curvkit::data::write_parameters;
+use curvkit::net::{Layer, Loss, Model, Network};
+use curvkit::papers::superlinear::evolution::{self, Snapshot};
 use curvkit::papers::superlinear::measures::*;
+use curvkit::papers::superlinear::members::{Member, Members};
+use curvkit::papers::superlinear::records::{Epoch, Measuring, Records, Trained, Training};
 use curvkit::papers::superlinear::settings::*;
-use curvkit::papers::superlinear::{alignment, page, scaling, table1};
+use curvkit::papers::superlinear::target::{Part, Target};
+use curvkit::papers::superlinear::{alignment, page, scaling, tables};
+use curvkit::report::Block;
 use curvkit::stats::{LineFit, haar_orthogonal};
 use faer::Mat;
 
@@ -46,10 +52,16 @@ fn exponents_of_powers_of_the_hessian() {
     let hessian = with_spectrum(&q, &power_law(60, 1.5));
     let squared = &hessian * &hessian;
     let basis = Eigenbasis::of(hessian.as_ref()).unwrap();
-    let diagonals = Diagonals::measure(&basis, hessian.as_ref(), squared.as_ref()).unwrap();
+    let diagonals = Diagonals {
+        covariance: basis.diagonal(hessian.as_ref()).unwrap(),
+        curvature_second_moment: basis.diagonal(squared.as_ref()).unwrap(),
+        awd_raw: basis.values.iter().map(|h| h.powf(1.5)).collect(),
+        hessian: basis.values,
+    };
     let exponents = diagonals.exponents(40).unwrap();
     assert_relative_eq!(exponents.emp.slope, 1.0, max_relative = 1e-9);
     assert_relative_eq!(exponents.awd.slope, 2.0, max_relative = 1e-9);
+    assert_relative_eq!(exponents.awd_raw.slope, 1.5, max_relative = 1e-9);
     assert_eq!(exponents.emp.points, 40);
 }
 
@@ -101,7 +113,7 @@ fn a_random_rotation_keeps_the_spectrum_and_loses_the_alignment() {
     let covariance = with_spectrum(&haar_orthogonal(dimension, 6), &spectrum);
     assert_relative_eq!(effective_rank(covariance.as_ref()), spikes as f64, max_relative = 1e-10);
 
-    let rotated = randomly_rotated(covariance.as_ref(), 7);
+    let rotated = rotated(covariance.as_ref(), haar_orthogonal(dimension, 7).as_ref());
     assert_relative_eq!(rotated.norm_l2(), covariance.norm_l2(), max_relative = 1e-12);
     assert_relative_eq!(effective_rank(rotated.as_ref()), spikes as f64, max_relative = 1e-10);
 
@@ -206,65 +218,157 @@ fn settings_cover_both_tables() {
     assert!(matches!(find(ImageSet::Mnist, Loss::SquaredError, 3), Err(Error::Argument { .. })));
 }
 
-/// Moments with C ∝ H^1.2 and E[h²] ∝ H^1.5, in a random basis.
-fn power_law_moments(dimension: usize) -> (Eigenbasis, Mat<f64>, Mat<f64>) {
-    let q = haar_orthogonal(dimension, 9);
-    let of_power = |power: f64| {
-        let spectrum: Vec<f64> = power_law(dimension, 2.0).iter().map(|h| h.powf(power)).collect();
-        with_spectrum(&q, &spectrum)
+/// Estimates of C that are powers of H, in its eigenbasis: H^1.2, H^1.3 and so on; `E[h²]` = H^1.5.
+fn power_law_members(dimension: usize) -> Members {
+    let hessian = power_law(dimension, 2.0);
+    let diagonal = |power: f64| -> Mat<f64> {
+        Mat::from_fn(dimension, dimension, |i, j| if i == j { hessian[i].powf(power) } else { 0.0 })
     };
-    (Eigenbasis::of(of_power(1.0).as_ref()).unwrap(), of_power(1.2), of_power(1.5))
+    let q = haar_orthogonal(dimension, 9);
+    let basis = Eigenbasis::of(with_spectrum(&q, &hessian).as_ref()).unwrap();
+    let covariances = Member::ALL.into_iter().enumerate();
+    Members {
+        covariances: covariances.map(|(n, member)| (member, diagonal(1.2 + 0.1 * n as f64))).collect(),
+        gradient_terms: [diagonal(3.0), diagonal(4.0)],
+        curvature_second_moment: hessian.iter().map(|h| h.powf(1.5)).collect(),
+        sigma_w2: 2.0,
+        basis,
+    }
+}
+
+fn agreements(blocks: &[Block]) -> Vec<bool> {
+    let of = |block: &Block| match block {
+        Block::Findings { findings } => findings.iter().map(|finding| finding.agrees).collect(),
+        _ => vec![],
+    };
+    blocks.iter().flat_map(of).collect()
+}
+
+fn rows(path: &std::path::Path) -> Vec<Vec<String>> {
+    let text = std::fs::read_to_string(path).unwrap();
+    text.lines().map(|line| line.split(',').map(String::from).collect()).collect()
 }
 
 #[test]
 fn scaling_and_alignment_write_what_they_measure() {
-    let (basis, covariance, second_moment) = power_law_moments(48);
+    let members = power_law_members(48);
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("case");
-    let diagonals = Diagonals::measure(&basis, covariance.as_ref(), second_moment.as_ref()).unwrap();
-    let scaling = scaling::write(&out, "a < b", &diagonals, 30).unwrap();
-    assert_relative_eq!(scaling.exponents.emp.slope, 1.2, max_relative = 1e-6);
-    assert_relative_eq!(scaling.exponents.awd.slope, 1.5, max_relative = 1e-6);
-    assert!(scaling::findings(&scaling.exponents).iter().all(|finding| finding.agrees));
+    let blocks = scaling::write(&out, "a < b", &members, 30, 0).unwrap();
+    // both exponents are within [1, 2]; those of the chain reach from 1.2 to 1.7, which explains nothing
+    assert_eq!(agreements(&blocks), [true, true, false]);
 
-    let csv = std::fs::read_to_string(out.join("scaling.csv")).unwrap();
-    let lines: Vec<&str> = csv.lines().collect();
-    assert_eq!(lines[0], "index,hessian,covariance,curvature_second_moment");
-    assert_eq!(lines.len(), 1 + 48);
-    let last: Vec<f64> = lines[48].split(',').map(|field| field.parse().unwrap()).collect();
-    assert_eq!(last[0], 48.0);
-    assert_eq!(last[1], diagonals.hessian[47]);
-    assert_eq!(last[3], diagonals.curvature_second_moment[47]);
-    let svg = std::fs::read_to_string(out.join("scaling.svg")).unwrap();
-    assert!(svg.starts_with("<svg") && svg.contains("a &lt; b") && svg.contains("γ_emp = 1.200"));
-
-    let maps = alignment::write(&out, &basis, covariance.as_ref(), 30, 1).unwrap();
-    let read: alignment::Alignment =
-        serde_json::from_slice(&std::fs::read(out.join("alignment.json")).unwrap()).unwrap();
-    assert_eq!(read, maps.alignment);
-    assert!(read.observed.commutativity_error < 1e-9 && read.random.commutativity_error > 0.5);
-    for name in ["alignment.csv", "covariance.svg", "correlation.svg", "correlation_random.svg"] {
-        assert!(out.join(name).exists(), "{name}");
+    let exponents = rows(&out.join("exponents.csv"));
+    assert_eq!(exponents[0], ["estimate", "gamma", "low", "high", "standard_error", "directions"]);
+    for (n, row) in exponents[1..].iter().enumerate() {
+        assert_eq!((row[0].as_str(), row[5].as_str()), (Member::ALL[n].key(), "30"));
+        assert_relative_eq!(row[1].parse::<f64>().unwrap(), 1.2 + 0.1 * n as f64, max_relative = 1e-6);
     }
+    let scaling = rows(&out.join("scaling.csv"));
+    assert_eq!(
+        scaling[0].join(","),
+        "index,hessian,curvature_second_moment,covariance,awd_raw,hh,hh_sd,hh_sd_wd,hh_sd_wd_li"
+    );
+    assert_eq!(scaling.len(), 1 + 48);
+    let last: Vec<f64> = scaling[48].iter().map(|field| field.parse().unwrap()).collect();
+    assert_eq!(last[..3], [48.0, members.basis.values[47], members.curvature_second_moment[47]]);
+    assert_eq!(last[4], members.covariance(Member::Raw)[(47, 47)]);
+    let svg = std::fs::read_to_string(out.join("scaling.svg")).unwrap();
+    assert!(svg.starts_with("<svg") && svg.contains("a &lt; b") && svg.contains("γ = 1.200"));
+    assert!(std::fs::read_to_string(out.join("scaling_members.svg")).unwrap().contains("γ = 1.400"));
+
+    alignment::write(&out, &members, 1000, 30, 1).unwrap();
+    let read: Vec<alignment::Alignment> =
+        serde_json::from_slice(&std::fs::read(out.join("alignment.json")).unwrap()).unwrap();
+    for (member, read) in Member::ALL.into_iter().zip(&read) {
+        assert_eq!(read.member, member);
+        assert!(read.observed.commutativity_error < 1e-9 && read.random.commutativity_error > 0.5);
+        for map in ["covariance", "correlation", "correlation_random"] {
+            assert!(out.join(format!("{map}_{}.svg", member.key())).exists(), "{map} of {member:?}");
+        }
+    }
+    assert_eq!(rows(&out.join("alignment.csv"))[0], ["estimate", "measure", "observed", "random"]);
     let parts = std::fs::read_dir(&out).unwrap().filter(|entry| {
         entry.as_ref().unwrap().path().extension().is_some_and(|extension| extension == "part")
     });
     assert_eq!(parts.count(), 0);
 }
 
+#[test]
+fn evolution_writes_what_was_measured() {
+    let members = power_law_members(40);
+    let snapshots: Vec<Snapshot> =
+        [1, 10].into_iter().map(|epoch| Snapshot::of(epoch, (0.1, 1.0), &members, 30).unwrap()).collect();
+    let [hg, gg] = snapshots[0].gradient_norms;
+    assert_relative_eq!(hg, members.gradient_terms[0].norm_l2());
+    assert_relative_eq!(gg, members.gradient_terms[1].norm_l2());
+    let history: Vec<Epoch> =
+        (1..=10).map(|epoch| Epoch { epoch, loss: 1.0 / epoch as f64, accuracy: 0.5 }).collect();
+    let folder = tempfile::tempdir().unwrap();
+    let blocks = evolution::write(folder.path(), &snapshots, &history, &members).unwrap();
+    assert_eq!(agreements(&blocks).len(), 4);
+
+    let evolution = rows(&folder.path().join("evolution.csv"));
+    assert_eq!(evolution.len(), 1 + 2 * (Member::ALL.len() + 2));
+    assert_eq!(evolution[1][..2], ["1", "covariance"]);
+    assert_relative_eq!(evolution[1][2].parse::<f64>().unwrap(), 1.2, max_relative = 1e-9);
+    assert_eq!((evolution[8][1].as_str(), evolution[8][2].as_str()), ("gg", ""));
+    let diagonals = rows(&folder.path().join("diagonals.csv"));
+    assert_eq!(diagonals[0].join(","), "index,covariance,awd_raw,hh,hh_sd,hh_sd_wd,hh_sd_wd_li,hg,gg");
+    assert_eq!(diagonals.len(), 1 + 40);
+    for letter in 'a'..='h' {
+        let svg = std::fs::read_to_string(folder.path().join(format!("evolution_{letter}.svg"))).unwrap();
+        assert!(svg.contains(&format!("{letter}. ")), "panel {letter}");
+    }
+}
+
+#[test]
+fn targets_by_the_papers_numbers() {
+    let parse = |name: &str| name.parse::<Target>().unwrap();
+    assert_eq!(parse("figure6").parts, [Part::Evolution]);
+    assert_eq!(parse("figure6").figure, Some((ImageSet::Cifar10, Architecture::Cnn, Loss::CrossEntropy)));
+    assert_eq!(parse("figure14").figure, Some((ImageSet::Mnist, Architecture::Mlp, Loss::SoftmaxMse)));
+    assert_eq!(parse("table3").parts, [Part::Tables]);
+    assert_eq!(parse("all").parts.len(), 7);
+    assert!(!parse("synthetic").needs_network() && parse("bounds").has_figures());
+    for name in ["figure0", "figure16", "table2", "Figure1", "figure"] {
+        assert!(matches!(name.parse::<Target>(), Err(Error::Argument { .. })), "{name}");
+    }
+}
+
+fn training_of(setting: &Setting, seed: u64) -> Training {
+    let &Setting { dataset, model, loss, classes, per_class, batch_size, epochs, .. } = setting;
+    let (data, version) = ("data".into(), "0.0.0".into());
+    let learning_rate = LEARNING_RATE;
+    Training {
+        dataset,
+        model,
+        loss,
+        classes,
+        seed,
+        per_class,
+        batch_size,
+        epochs,
+        learning_rate,
+        data,
+        version,
+    }
+}
+
 /// A run of `setting` with the given exponents, measured nowhere.
-fn run_with(setting: &Setting, seed: u64, emp: f64, awd: f64) -> table1::Run {
+fn run_with(setting: &Setting, seed: u64, emp: f64, awd: f64, awd_raw: f64) -> tables::Run {
     let fit = |slope| LineFit { slope, intercept: 0.0, slope_error: 0.01, points: 100 };
-    table1::Run {
-        identity: table1::Identity::new(setting, Preset::Paper, seed, "data".into()),
+    tables::Run {
+        training: training_of(setting, seed),
         history: vec![
-            table1::Epoch { epoch: 1, loss: 0.5, accuracy: 0.9 },
-            table1::Epoch { epoch: 2, loss: 0.1, accuracy: 1.0 },
+            Epoch { epoch: 1, loss: 0.5, accuracy: 0.9 },
+            Epoch { epoch: 2, loss: 0.1, accuracy: 1.0 },
         ],
-        train_loss: 0.1,
-        train_accuracy: 1.0,
-        exponents: Exponents { emp: fit(emp), awd: fit(awd) },
-        parameters: "parameters".into(),
+        end: tables::End {
+            loss: 0.1,
+            accuracy: 1.0,
+            exponents: Exponents { emp: fit(emp), awd: fit(awd), awd_raw: fit(awd_raw) },
+        },
     }
 }
 
@@ -272,52 +376,110 @@ fn run_with(setting: &Setting, seed: u64, emp: f64, awd: f64) -> table1::Run {
 fn a_cell_is_compared_with_the_published_values() {
     let find = |loss| Setting::find(ImageSet::Mnist, Architecture::Mlp, loss, 10, Preset::Paper).unwrap();
     let setting = find(Loss::CrossEntropy);
-    let runs = [run_with(&setting, 0, 1.13, 1.3), run_with(&setting, 1, 1.17, 1.3)];
-    let cell = table1::Cell::of(&setting, &[&runs[0], &runs[1]]);
+    let runs = [run_with(&setting, 0, 1.13, 1.3, 1.1), run_with(&setting, 1, 1.17, 1.3, 1.1)];
+    let cell = tables::Cell::of(&setting, &[&runs[0], &runs[1]]);
     assert_relative_eq!(cell.emp.mean, 1.15, max_relative = 1e-12);
     assert_relative_eq!(cell.emp.std.unwrap(), 0.04 / 2f64.sqrt(), max_relative = 1e-9);
     assert_relative_eq!(cell.emp.difference().unwrap(), 0.01, max_relative = 1e-9);
     let agreement: Vec<bool> = cell.findings().iter().map(|finding| finding.agrees).collect();
-    assert_eq!(agreement, [true, false]);
+    assert_eq!(agreement, [true, false], "γ′_AWD was not published for cross-entropy");
 
-    let single = table1::Cell::of(&setting, &[&runs[0]]);
+    let single = tables::Cell::of(&setting, &[&runs[0]]);
     assert_eq!(single.emp.std, None);
-    let text = table1::table(&[single, cell.clone()]).to_text();
+    let text = tables::table(&[single, cell.clone()]).to_text();
     assert!(text.lines().nth(1).unwrap().contains("1.130") && text.contains("1.150 ± 0.028"));
 
+    let squared = find(Loss::SoftmaxMse);
+    let other = tables::Cell::of(&squared, &[&run_with(&squared, 0, 0.96, 1.03, 1.06)]);
+    let agreement: Vec<bool> = other.findings().iter().map(|finding| finding.agrees).collect();
+    assert_eq!(agreement, [true, true, false], "γ′_AWD is published as 1.00");
+
     let folder = tempfile::tempdir().unwrap();
-    table1::write_runs(folder.path(), &runs).unwrap();
-    table1::write_summary(folder.path(), std::slice::from_ref(&cell)).unwrap();
+    tables::write_runs(folder.path(), &runs).unwrap();
+    tables::write_summary(folder.path(), std::slice::from_ref(&cell)).unwrap();
     let csv = std::fs::read_to_string(folder.path().join("table1.csv")).unwrap();
     assert_eq!(
         csv.lines().next().unwrap(),
-        "dataset,model,loss,classes,seed,gamma_emp,gamma_awd,train_loss,train_accuracy"
+        "dataset,model,loss,classes,seed,gamma_emp,gamma_awd,gamma_awd_raw,train_loss,train_accuracy"
     );
-    assert_eq!(csv.lines().nth(2).unwrap(), "mnist,mlp,cross-entropy,10,1,1.17,1.3,0.1,1.0");
+    assert_eq!(csv.lines().nth(2).unwrap(), "mnist,mlp,cross-entropy,10,1,1.17,1.3,1.1,0.1,1.0");
 
-    let page = page::page(Preset::Paper, &[cell], &runs, &[], &serde_json::json!({ "seeds": [0, 1] }));
+    let how = serde_json::json!({ "seeds": [0, 1] });
+    let page = page::page(Preset::Paper, &[cell, other], &runs, &[], None, &how);
     let html = page.unwrap().render().unwrap();
     assert!(html.contains("<td class=\"number\">1.150 ± 0.028</td>") && html.contains("0, 1"));
     assert!(html.contains("<svg") && !html.contains("src=") && !html.contains("href="));
 }
 
 #[test]
+fn sizes_that_depart_from_the_papers_are_told() {
+    let quick =
+        Setting::find(ImageSet::Cifar10, Architecture::Cnn, Loss::SoftmaxMse, 3, Preset::Quick).unwrap();
+    assert_eq!(quick.departure().unwrap(), "500 images a class in place of 5000, 100 epochs in place of 500");
+    let paper =
+        Setting::find(ImageSet::Mnist, Architecture::Mlp, Loss::CrossEntropy, 3, Preset::Paper).unwrap();
+    assert_eq!(paper.departure(), None);
+}
+
+#[test]
 fn a_run_on_record_stands_only_under_its_own_identity() {
     let setting =
         Setting::find(ImageSet::Mnist, Architecture::Mlp, Loss::CrossEntropy, 3, Preset::Paper).unwrap();
+    let network = Network::new(&Model::mlp(&[3, 4, 2], Layer::Relu, true)).unwrap();
     let folder = tempfile::tempdir().unwrap();
-    let records = table1::Records::open(folder.path()).unwrap();
-    let run = run_with(&setting, 2, 1.2, 1.25);
-    assert_eq!(records.find(&setting, &run.identity).unwrap(), None);
-    records.keep(&setting, &run).unwrap();
-    assert_eq!(records.find(&setting, &run.identity).unwrap(), Some(run.clone()));
-    for other in [
-        table1::Identity { epochs: 99, ..run.identity.clone() },
-        table1::Identity { data: "other data".into(), ..run.identity.clone() },
-        table1::Identity { seed: 3, ..run.identity.clone() },
-    ] {
-        assert_eq!(records.find(&setting, &other).unwrap(), None);
+    let records = Records::open(folder.path(), "run").unwrap();
+    let training = training_of(&setting, 2);
+    let keep = [1, 3];
+    assert_eq!(records.trained(&training, &network, &keep).unwrap(), None);
+
+    let mut trained = Trained { training: training.clone(), history: vec![], checkpoints: vec![] };
+    for epoch in 1..=4 {
+        trained.history.push(Epoch { epoch, loss: 0.5, accuracy: 0.9 });
+        let parameters = network.initial_parameters(epoch);
+        records.keep_trained(&mut trained, &network, &parameters, &keep).unwrap();
+        let found = records.trained(&training, &network, &keep).unwrap();
+        assert_eq!(found, Some((trained.clone(), parameters)), "after epoch {epoch}");
     }
-    std::fs::write(records.path(&setting, 2, "json"), "{ half").unwrap();
-    assert_eq!(records.find(&setting, &run.identity).unwrap(), None);
+    let there: Vec<bool> = (1..=4).map(|epoch| records.checkpoint(epoch).exists()).collect();
+    assert_eq!(there, [true, false, true, true], "the second was to make room");
+
+    for other in [
+        Training { epochs: 99, ..training.clone() },
+        Training { data: "other data".into(), ..training.clone() },
+        Training { seed: 3, ..training.clone() },
+    ] {
+        assert_eq!(records.trained(&other, &network, &keep).unwrap(), None);
+    }
+    assert_eq!(records.trained(&training, &network, &[2]).unwrap(), None, "epoch 2 is not on record");
+    write_parameters(records.checkpoint(4), &network.signature(), &network.initial_parameters(9), &[])
+        .unwrap();
+    assert_eq!(records.trained(&training, &network, &keep).unwrap(), None, "other parameters");
+    std::fs::write(folder.path().join("runs/run/training.json"), "{ half").unwrap();
+    assert_eq!(records.trained(&training, &network, &keep).unwrap(), None);
+}
+
+#[test]
+fn a_measurement_on_record_stands_only_under_its_own_identity() {
+    let folder = tempfile::tempdir().unwrap();
+    let records = Records::open(folder.path(), "run").unwrap();
+    let measuring = Measuring {
+        parameters: "p".into(),
+        data: "d".into(),
+        layer: "2.weight".into(),
+        loss: Loss::CrossEntropy,
+        top: 10,
+        batch_size: 5,
+        pairs: 100,
+        version: "0.0.0".into(),
+    };
+    records.keep("end", &measuring, 1.5).unwrap();
+    assert_eq!(records.find::<f64>("end", &measuring).unwrap(), Some(1.5));
+    assert_eq!(records.find::<f64>("epoch", &measuring).unwrap(), None);
+    for other in [
+        Measuring { parameters: "q".into(), ..measuring.clone() },
+        Measuring { layer: "4.weight".into(), ..measuring.clone() },
+        Measuring { pairs: 200, ..measuring.clone() },
+    ] {
+        assert_eq!(records.find::<f64>("end", &other).unwrap(), None);
+    }
 }

@@ -31,9 +31,9 @@ fn small(samples: usize) -> (Network, Vec<f32>, Dataset) {
     (network, parameters, data)
 }
 
-fn setting(loss: Loss, top: usize) -> Setting {
-    let paper = Setting::find(ImageSet::Mnist, Architecture::Mlp, loss, 3, Preset::Paper).unwrap();
-    Setting { top, ..paper }
+fn threshold(loss: Loss) -> Threshold {
+    let setting = Setting::find(ImageSet::Mnist, Architecture::Mlp, loss, 3, Preset::Paper).unwrap();
+    Threshold::of(Some(&setting))
 }
 
 /// h_p of every sample, `[D, D]`, in f64 throughout.
@@ -71,7 +71,8 @@ fn the_stages_are_those_of_dense_per_sample_hessians() {
         let basis = Eigenbasis::of(moments.hessian.as_ref()).unwrap();
         let dim = basis.dimension();
         let found =
-            Suppression::measure(&of_drawn.layer(WEIGHT).unwrap(), &basis, &setting(loss, dim)).unwrap();
+            Suppression::measure(&of_drawn.layer(WEIGHT).unwrap(), &basis, loss, threshold(loss), dim)
+                .unwrap();
 
         // eqs. 23–27 as they stand, over all D modes
         let pairs: Vec<_> =
@@ -179,8 +180,8 @@ fn aligned(kappa: &[[f32; 2]]) -> SampleSpectra {
 #[test]
 fn an_experiment_that_cannot_be_made_is_refused() {
     let basis = Eigenbasis::of(Mat::<f64>::identity(4, 4).as_ref()).unwrap();
-    let of =
-        |spectra: &[SampleSpectra], basis| Suppression::of(spectra, basis, &setting(Loss::SoftmaxMse, 4));
+    let loss = Loss::SoftmaxMse;
+    let of = |spectra: &[SampleSpectra], basis| Suppression::of(spectra, basis, loss, threshold(loss), 4);
     assert!(matches!(of(&[], &basis), Err(Error::Argument { .. })));
     assert!(matches!(of(&[aligned(&[[-1.0, -2.0]])], &basis), Err(Error::Argument { .. })));
     // two directions of four have curvature: too few for an exponent
@@ -210,7 +211,7 @@ fn samples_are_drawn_from_each_class_in_turn() {
 #[test]
 fn thresholds_are_those_of_the_figures() {
     let of = |dataset, model, loss| {
-        Threshold::of(&Setting::find(dataset, model, loss, 10, Preset::Paper).unwrap())
+        Threshold::of(Some(&Setting::find(dataset, model, loss, 10, Preset::Paper).unwrap()))
     };
     let (mlp, cnn) = (Architecture::Mlp, Architecture::Cnn);
     let published = |theta, stiff| Threshold { theta, published: stiff };
@@ -219,6 +220,7 @@ fn thresholds_are_those_of_the_figures() {
     assert_eq!(of(ImageSet::Mnist, mlp, Loss::CrossEntropy), published(0.05, Some(20)));
     assert_eq!(of(ImageSet::Cifar10, cnn, Loss::CrossEntropy), published(0.05, None));
     assert_eq!(of(ImageSet::Synthetic, mlp, Loss::CrossEntropy), published(0.05, None));
+    assert_eq!(Threshold::of(None), published(0.05, None));
 }
 
 #[test]
@@ -228,7 +230,8 @@ fn the_experiment_writes_what_it_measured() {
     let moments = LayerMoments::measure(&problem, WEIGHT).unwrap();
     let basis = Eigenbasis::of(moments.hessian.as_ref()).unwrap();
     let layer = problem.layer(WEIGHT).unwrap();
-    let measured = Suppression::measure(&layer, &basis, &setting(Loss::CrossEntropy, 20)).unwrap();
+    let loss = Loss::CrossEntropy;
+    let measured = Suppression::measure(&layer, &basis, loss, threshold(loss), 20).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("case");
     let figures = suppression::write(&out, "a < b", measured.clone()).unwrap();
@@ -263,7 +266,13 @@ fn diagonals_of(hessians: &[Mat<f64>]) -> Diagonals {
         second += h * h * faer::Scale(1.0 / n);
     }
     let basis = Eigenbasis::of(mean.as_ref()).unwrap();
-    Diagonals::measure(&basis, second.as_ref(), second.as_ref()).unwrap()
+    let diagonal = basis.diagonal(second.as_ref()).unwrap();
+    Diagonals {
+        hessian: basis.values,
+        covariance: diagonal.clone(),
+        curvature_second_moment: diagonal.clone(),
+        awd_raw: diagonal,
+    }
 }
 
 #[test]
@@ -322,7 +331,12 @@ fn the_bounds_of_a_layer() {
         // C₁ = (σ_w²/2) E[h²], as eq. 15 has it
         let (sigma_w2, top) = (0.3, 20);
         let covariance = &moments.curvature_second_moment * faer::Scale(sigma_w2 / 2.0);
-        let diagonals = Diagonals::measure(&basis, covariance.as_ref(), second).unwrap();
+        let diagonals = Diagonals {
+            hessian: basis.values.clone(),
+            covariance: basis.diagonal(covariance.as_ref()).unwrap(),
+            curvature_second_moment: basis.diagonal(second).unwrap(),
+            awd_raw: vec![0.0; basis.dimension()],
+        };
         let folder = tempfile::tempdir().unwrap();
         let found =
             bounds::write(folder.path(), "case", &diagonals, curvatures, Some(sigma_w2), top).unwrap();

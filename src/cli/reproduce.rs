@@ -1,19 +1,22 @@
 //! `curvkit reproduce`
 
 use std::cell::RefCell;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use serde_json::json;
 
 use super::Device;
-use super::args::{DataPlace, bar};
+use super::args::{DataPlace, bar, open_network};
 use super::record;
-use crate::Result;
 use crate::data::{Dataset, Selection, Split, cifar10, mnist, synthetic_digits};
+use crate::jets::samples::check;
 use crate::net::Loss;
-use crate::papers::superlinear::run::{Progress, Request, Target, run};
+use crate::papers::superlinear::Progress;
+use crate::papers::superlinear::run::{Request, Subject, run};
 use crate::papers::superlinear::settings::{Architecture, ImageSet, Preset};
+use crate::papers::superlinear::target::{Part, Target};
+use crate::{Error, Result};
 
 #[derive(Subcommand)]
 pub enum Paper {
@@ -30,19 +33,21 @@ impl Paper {
 
 #[derive(Args)]
 pub struct Superlinear {
-    /// table1, scaling, alignment or all.
+    /// all, table1, table3, figure1 to figure15, scaling, alignment, evolution, suppression, bounds or synthetic.
     target: Target,
-    /// The images: mnist, cifar10, or synthetic (drawn digits, no files needed).
-    #[arg(long, default_value = "mnist")]
-    dataset: ImageSet,
+    /// The images: mnist, cifar10, or synthetic (drawn digits, no files needed); the figure's, or mnist, if not given.
+    #[arg(long)]
+    dataset: Option<ImageSet>,
     #[command(flatten)]
     place: DataPlace,
-    /// mlp, cnn
-    #[arg(long, value_delimiter = ',', default_value = "mlp", value_name = "MODEL,…")]
-    model: Vec<Architecture>,
-    #[arg(long, value_delimiter = ',', default_value = "cross-entropy,softmax-mse", value_name = "LOSS,…")]
-    loss: Vec<Loss>,
-    /// How many classes, such as 3,6,10; the preset's if not given.
+    /// mlp, cnn, or a model file or name of your own, which needs --weights and --layer; the figure's, or mlp, if not
+    /// given.
+    #[arg(long, value_delimiter = ',', value_name = "MODEL,…")]
+    model: Option<Vec<String>>,
+    /// The figure's, or cross-entropy,softmax-mse, if not given.
+    #[arg(long, value_delimiter = ',', value_name = "LOSS,…")]
+    loss: Option<Vec<Loss>>,
+    /// How many classes, such as 3,6,10; the preset's for the tables, 10 for figures, if not given.
     #[arg(long, value_delimiter = ',', value_name = "C,…")]
     classes: Option<Vec<usize>>,
     /// The preset's if not given; the figures are of the first.
@@ -57,35 +62,132 @@ pub struct Superlinear {
     /// Make the figures of this checkpoint in the place of training.
     #[arg(long, value_name = "FILE")]
     weights: Option<PathBuf>,
+    #[command(flatten)]
+    own: Own,
     /// The folder for tables, figures, report and runs; what is there already is not made again.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
 }
 
+/// What a model of one's own is measured with.
+#[derive(Args)]
+#[command(next_help_heading = "For a model of your own")]
+struct Own {
+    /// A safetensors file with `inputs` [N, …] and `targets` [N], in the place of --dataset.
+    #[arg(long, value_name = "FILE", conflicts_with = "dataset")]
+    data: Option<PathBuf>,
+    /// The first N samples.
+    #[arg(long, value_name = "N")]
+    limit: Option<usize>,
+    /// Samples of a batch.
+    #[arg(long, value_name = "B", default_value_t = 50)]
+    batch_size: usize,
+    /// The leading directions that γ is fitted over.
+    #[arg(long, value_name = "N", default_value_t = 1000)]
+    top: usize,
+}
+
 impl Superlinear {
-    /// The first `per_class` images of each of the first `classes` digits.
-    fn images(&self, classes: usize, per_class: usize) -> Result<Dataset> {
-        let all = match self.dataset {
-            ImageSet::Synthetic => synthetic_digits(per_class, 0)?,
-            ImageSet::Mnist => mnist(&self.place.data_dir, Split::Train)?,
-            ImageSet::Cifar10 => cifar10(&self.place.data_dir, Split::Train)?,
-        };
+    /// All samples of the data set, of `per_class` a class where they are drawn.
+    fn samples(&self, dataset: ImageSet, per_class: usize) -> Result<Dataset> {
+        match dataset {
+            ImageSet::Synthetic => synthetic_digits(per_class, 0),
+            ImageSet::Mnist => mnist(&self.place.data_dir, Split::Train),
+            ImageSet::Cifar10 => cifar10(&self.place.data_dir, Split::Train),
+        }
+    }
+
+    /// The first `per_class` images of each of the first `classes` classes, or as many of each as there are.
+    fn images(&self, dataset: ImageSet, classes: usize, per_class: usize) -> Result<Dataset> {
+        let all = self.samples(dataset, per_class)?;
+        let counts = all.class_counts();
+        let at_hand = counts.range(..classes as u32).map(|(_, &count)| count).min().unwrap_or(0);
         let classes = Some((0..classes as u32).collect());
-        all.selected(&Selection { classes, per_class: Some(per_class), limit: None })
+        all.selected(&Selection { classes, per_class: Some(per_class.min(at_hand)), limit: None })
+    }
+
+    fn dataset(&self) -> ImageSet {
+        self.dataset.or(self.target.figure.map(|figure| figure.0)).unwrap_or(ImageSet::Mnist)
+    }
+
+    /// A checkpoint of one's own, where that is what the model names.
+    fn own(&self) -> Result<Option<Subject<'_>>> {
+        let names = self.model.as_deref().unwrap_or_default();
+        let papers = |name: &String| name.parse::<Architecture>().is_ok();
+        let unused = |option: &str, found: String| {
+            Err(Error::argument(option, found, "a model of your own: --model FILE"))
+        };
+        let [name] = names else {
+            return match (names.iter().find(|name| !papers(name)), &self.own.data, self.own.limit) {
+                (Some(own), ..) => {
+                    Err(Error::argument("--model", format!("“{own}” beside others"), "it alone"))
+                }
+                (None, Some(path), _) => unused("--data", path.display().to_string()),
+                (None, None, Some(limit)) => unused("--limit", limit.to_string()),
+                _ => Ok(None),
+            };
+        };
+        if papers(name) {
+            return match (&self.own.data, self.own.limit) {
+                (Some(path), _) => unused("--data", path.display().to_string()),
+                (None, Some(limit)) => unused("--limit", limit.to_string()),
+                _ => Ok(None),
+            };
+        }
+        let network = open_network(Path::new(name))?;
+        let missing =
+            |option: &str, what: &str| Error::argument(option, "none", format!("{what}, for “{name}”"));
+        let layer = self.layer.clone().ok_or_else(|| missing("--layer", "a fully connected layer"))?;
+        let loss = match self.loss.as_deref() {
+            Some([loss]) => *loss,
+            _ => return Err(missing("--loss", "one loss")),
+        };
+        let all = match &self.own.data {
+            Some(path) => Dataset::read(path)?,
+            None => self.samples(self.dataset(), 500)?,
+        };
+        let data = all.selected(&Selection { limit: self.own.limit, ..Selection::default() })?;
+        let file = match &self.own.data {
+            Some(path) => path.display().to_string(),
+            None => self.dataset().to_string(),
+        };
+        check(&network, &data, loss).map_err(|error| Error::file(file, error.to_string()))?;
+        let stem = Path::new(name).file_stem().map_or(name.clone(), |stem| stem.to_string_lossy().into());
+        let Own { batch_size, top, .. } = self.own;
+        Ok(Some(Subject::Own { name: stem, network, data, loss, layer, batch_size, top }))
+    }
+
+    fn subject(&self) -> Result<Subject<'_>> {
+        if let Some(own) = self.own()? {
+            return Ok(own);
+        }
+        let (dataset, figure) = (self.dataset(), self.target.figure);
+        let models = match &self.model {
+            Some(names) => names.iter().map(|name| name.parse()).collect::<Result<_>>()?,
+            None => vec![figure.map_or(Architecture::Mlp, |figure| figure.1)],
+        };
+        let both = || vec![Loss::CrossEntropy, Loss::SoftmaxMse];
+        let classes = match self.target.has(Part::Tables) {
+            true => self.preset.classes().to_vec(),
+            false => vec![10],
+        };
+        Ok(Subject::Paper {
+            dataset,
+            data: Box::new(move |classes, per_class| self.images(dataset, classes, per_class)),
+            models,
+            losses: self.loss.clone().unwrap_or_else(|| figure.map_or_else(both, |figure| vec![figure.2])),
+            classes: self.classes.clone().unwrap_or(classes),
+            layer: self.layer.clone(),
+        })
     }
 
     fn run(&self, device: &Device) -> Result<String> {
         let gpu = device.open()?;
         let request = Request {
-            target: self.target,
-            dataset: self.dataset,
-            data: Box::new(|classes, per_class| self.images(classes, per_class)),
-            models: self.model.clone(),
-            losses: self.loss.clone(),
-            classes: self.classes.clone().unwrap_or_else(|| self.preset.classes().to_vec()),
+            target: self.target.clone(),
+            subject: self.subject()?,
             seeds: self.seeds.clone().unwrap_or_else(|| self.preset.seeds().to_vec()),
             preset: self.preset,
-            layer: self.layer.clone(),
             weights: self.weights.clone(),
             out: self.out.clone(),
             how_made: json!({
@@ -113,6 +215,7 @@ impl Superlinear {
                 say(format!("{run}: training"));
             }
             Progress::Measuring { run } => say(format!("{run}: measuring")),
+            Progress::Snapshot { run, at, of } => say(format!("{run}: measuring checkpoint {at} of {of}")),
             Progress::Drawing { run } => say(format!("{run}: drawing")),
         })?;
         bar.finish_and_clear();

@@ -1,5 +1,5 @@
-//! Figures 1 and 7–9, Figures 4 b–d at the end of training, and Appendix D: how C lies in H's eigenbasis,
-//! beside the same spectrum with random eigenvectors.
+//! Figures 1 and 7–9, and Appendix D: how each estimate of C lies in H's eigenbasis, beside the same spectrum with
+//! random eigenvectors.
 
 use std::f64::consts::SQRT_2;
 use std::path::Path;
@@ -7,11 +7,11 @@ use std::path::Path;
 use faer::{Mat, MatRef};
 use serde::{Deserialize, Serialize};
 
-use super::measures::{
-    Eigenbasis, Significance, Structure, correlation_matrix, effective_rank, randomly_rotated,
-};
+use super::measures::{Significance, Structure, correlation_matrix, effective_rank, rotated};
+use super::members::{Member, Members};
 use crate::report::plots::heat_map;
-use crate::report::{Finding, Table, write_csv, write_json, write_text};
+use crate::report::{Block, Finding, Table, write_csv, write_json, write_text};
+use crate::stats::haar_orthogonal;
 use crate::{Error, Result};
 
 /// The leading directions that the heat maps show.
@@ -23,9 +23,10 @@ const SAME_ORDER: f64 = 0.9;
 /// The log₁₀ p below which the paper calls the alignment significant (Section 2.2).
 const SIGNIFICANT: f64 = -50.0;
 
-/// The measures of C in H's eigenbasis.
+/// The measures of one estimate of C in H's eigenbasis.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Alignment {
+    pub member: Member,
     /// D
     pub dimension: usize,
     /// 𝒩
@@ -39,28 +40,29 @@ pub struct Alignment {
 }
 
 impl Alignment {
-    /// Measures `covariance` in `basis` and rotated by the Haar matrix of `seed`; also gives both
-    /// matrices, `[D, D]` each.
+    /// Measures `covariance`, which is in the eigenbasis of the eigenvalues `hessian` `[D]`, and the same rotated by
+    /// `q` `[D, D]`; also gives the latter.
     ///
     /// # Errors
-    /// As [`Eigenbasis::express`] and [`Structure::of`].
+    /// As [`Structure::of`].
     pub fn measure(
-        basis: &Eigenbasis,
+        member: Member,
         covariance: MatRef<'_, f64>,
+        hessian: &[f64],
         top: usize,
-        seed: u64,
-    ) -> Result<(Alignment, Mat<f64>, Mat<f64>)> {
-        let observed = basis.express(covariance)?;
-        let random = randomly_rotated(observed.as_ref(), seed);
-        let structure = Structure::of(observed.as_ref(), &basis.values, top)?;
+        q: MatRef<'_, f64>,
+    ) -> Result<(Alignment, Mat<f64>)> {
+        let random = rotated(covariance, q);
+        let structure = Structure::of(covariance, hessian, top)?;
         let alignment = Alignment {
-            dimension: basis.dimension(),
+            member,
+            dimension: hessian.len(),
             top,
             observed: structure,
-            random: Structure::of(random.as_ref(), &basis.values, top)?,
-            significance: Significance::of(&structure.coupling, effective_rank(observed.as_ref())),
+            random: Structure::of(random.as_ref(), hessian, top)?,
+            significance: Significance::of(&structure.coupling, effective_rank(covariance)),
         };
-        Ok((alignment, observed, random))
+        Ok((alignment, random))
     }
 
     /// Each measure, observed and for random eigenvectors.
@@ -86,31 +88,8 @@ impl Alignment {
         ]
     }
 
-    /// The measures beside those of random eigenvectors.
-    pub fn table(&self) -> Table {
-        let number = |value: f64| {
-            if value.fract() == 0.0 || value.abs() >= 1e4 {
-                format!("{value:.0}")
-            } else {
-                format!("{value:.4}")
-            }
-        };
-        let rows = self
-            .rows()
-            .into_iter()
-            .map(|(measure, observed, random)| {
-                vec![measure.into(), number(observed), random.map_or("–".into(), number)]
-            })
-            .collect();
-        Table {
-            columns: ["measure", "C", "random eigenvectors"].map(String::from).into(),
-            rows,
-            caption: format!("C in H's eigenbasis; D = {}, 𝒩 = {}.", self.dimension, self.top),
-        }
-    }
-
     /// What each measure is compared with, and whether it agrees with the paper's claim.
-    pub fn findings(&self) -> Vec<Finding> {
+    fn findings(&self) -> Vec<Finding> {
         let Alignment { observed, random, significance, .. } = self;
         let finding = |agrees, sentence| Finding { agrees, sentence };
         let aligned = observed.coupling.mean < random.coupling.mean && significance.log10_p < SIGNIFICANT;
@@ -156,51 +135,109 @@ impl Alignment {
             ),
         ]
     }
+
+    /// The rows of `alignment.csv`.
+    fn records(&self) -> impl Iterator<Item = Record> {
+        let estimate = self.member.key();
+        self.rows().into_iter().map(move |(measure, observed, random)| Record {
+            estimate,
+            measure,
+            observed,
+            random,
+        })
+    }
 }
 
-/// What was written, for the report.
-#[derive(Clone, Debug)]
-pub struct Maps {
-    /// log₁₀|C|, |R| and |R_rand|.
-    pub svgs: [String; 3],
-    pub alignment: Alignment,
+/// A row of `alignment.csv`.
+#[derive(Serialize)]
+struct Record {
+    estimate: &'static str,
+    measure: &'static str,
+    observed: f64,
+    random: Option<f64>,
 }
 
-/// Writes `alignment.json`, `alignment.csv` (`measure,observed,random`) and the heat maps
-/// `covariance.svg`, `correlation.svg` and `correlation_random.svg` of the leading directions into the
-/// folder `out`.
+/// Writes `alignment.json`, `alignment.csv` (`estimate,measure,observed,random`) and, for each estimate of C, the heat
+/// maps `covariance_KEY.svg`, `correlation_KEY.svg` and `correlation_random_KEY.svg` of the leading directions into the
+/// folder `out`; gives what the report shows of them.
 ///
 /// # Errors
 /// [`Error::Io`] where they cannot be written; as [`Alignment::measure`].
-pub fn write(
-    out: &Path,
-    basis: &Eigenbasis,
-    covariance: MatRef<'_, f64>,
-    top: usize,
-    seed: u64,
-) -> Result<Maps> {
-    #[derive(Serialize)]
-    struct Record {
-        measure: &'static str,
-        observed: f64,
-        random: Option<f64>,
-    }
-    let (alignment, observed, random) = Alignment::measure(basis, covariance, top, seed)?;
-    let svgs = draw(observed.as_ref(), random.as_ref())?;
+pub fn write(out: &Path, members: &Members, pairs: usize, top: usize, seed: u64) -> Result<Vec<Block>> {
+    let hessian = &members.basis.values;
+    let q = haar_orthogonal(hessian.len(), seed);
     std::fs::create_dir_all(out).map_err(Error::io(out, "create folder"))?;
-    write_json(out.join("alignment.json"), &alignment)?;
-    let records = alignment.rows().into_iter();
-    write_csv(
-        out.join("alignment.csv"),
-        records.map(|(measure, observed, random)| Record { measure, observed, random }),
-    )?;
-    for (name, svg) in ["covariance", "correlation", "correlation_random"].into_iter().zip(&svgs) {
-        write_text(out.join(format!("{name}.svg")), svg)?;
+    let (mut alignments, mut blocks) = (Vec::new(), Vec::new());
+    for (member, covariance) in &members.covariances {
+        let (alignment, random) = Alignment::measure(*member, covariance.as_ref(), hessian, top, q.as_ref())?;
+        let svgs = draw(member.symbol(), covariance.as_ref(), random.as_ref())?;
+        for (name, svg) in ["covariance", "correlation", "correlation_random"].into_iter().zip(&svgs) {
+            write_text(out.join(format!("{name}_{}.svg", member.key())), svg)?;
+        }
+        let Structure { coupling: seen, .. } = alignment.observed;
+        let Structure { coupling: chance, .. } = alignment.random;
+        blocks.push(Block::Figures {
+            svgs: svgs.into(),
+            caption: format!(
+                "{}: its magnitude, its correlation matrix R (off the diagonal μ = {:.4}, σ² = {:.5}), and R for the same spectrum with random eigenvectors (μ = {:.4}, σ² = {:.5}).",
+                member.symbol(), seen.mean, seen.variance, chance.mean, chance.variance,
+            ),
+        });
+        alignments.push(alignment);
     }
-    Ok(Maps { svgs, alignment })
+    write_json(out.join("alignment.json"), &alignments)?;
+    write_csv(out.join("alignment.csv"), alignments.iter().flat_map(Alignment::records))?;
+    blocks.push(Block::Table(table(&alignments, pairs)));
+    let mut findings = alignments[0].findings();
+    findings.push(chain_finding(&alignments));
+    blocks.push(Block::Findings { findings });
+    Ok(blocks)
 }
 
-fn draw(observed: MatRef<'_, f64>, random: MatRef<'_, f64>) -> Result<[String; 3]> {
+fn table(alignments: &[Alignment], pairs: usize) -> Table {
+    let number =
+        |value: f64| if value.abs() >= 100.0 { format!("{value:.0}") } else { format!("{value:.4}") };
+    let mut columns = vec!["measure".to_string()];
+    columns.extend(alignments.iter().map(|alignment| alignment.member.symbol().to_string()));
+    columns.push("C, random eigenvectors".into());
+    let rows = alignments[0].rows().into_iter().enumerate().map(|(at, (measure, _, random))| {
+        let mut row = vec![measure.to_string()];
+        row.extend(alignments.iter().map(|alignment| number(alignment.rows()[at].1)));
+        row.push(random.map_or("–".into(), number));
+        row
+    });
+    let Alignment { dimension, top, .. } = alignments[0];
+    Table {
+        columns,
+        rows: rows.collect(),
+        caption: format!(
+            "Each estimate in H’s eigenbasis; D = {dimension}, 𝒩 = {top}. C_AWD,raw and C^hh are means over {pairs} pairs of batches, which alone gives |R_ij| a mean of {:.4}.",
+            (2.0 / std::f64::consts::PI / pairs as f64).sqrt(),
+        ),
+    }
+}
+
+/// Whether every member of the chain is aligned as C is.
+fn chain_finding(alignments: &[Alignment]) -> Finding {
+    let aligned = |a: &Alignment| {
+        a.observed.coupling.mean < a.random.coupling.mean && a.significance.log10_p < SIGNIFICANT
+    };
+    let list: Vec<String> = alignments
+        .iter()
+        .map(|a| {
+            format!("{} {:.4} ({:.4})", a.member.symbol(), a.observed.coupling.mean, a.random.coupling.mean)
+        })
+        .collect();
+    Finding {
+        agrees: alignments.iter().all(aligned),
+        sentence: format!(
+            "Every member of the chain should be aligned with H as C is; μ of each, beside random eigenvectors’: {}.",
+            list.join(", "),
+        ),
+    }
+}
+
+fn draw(symbol: &str, observed: MatRef<'_, f64>, random: MatRef<'_, f64>) -> Result<[String; 3]> {
     let shown = SHOWN.min(observed.nrows());
     let lead =
         |matrix: MatRef<'_, f64>, map: fn(f64) -> f64| Mat::from_fn(shown, shown, |i, j| map(matrix[(i, j)]));
@@ -211,9 +248,15 @@ fn draw(observed: MatRef<'_, f64>, random: MatRef<'_, f64>) -> Result<[String; 3
         return Err(Error::argument("covariance", "no noise in the leading directions", "noise"));
     }
     let correlation = |matrix: MatRef<'_, f64>| lead(correlation_matrix(matrix).as_ref(), f64::abs);
+    let titled = |what: &str| format!("{what} of {symbol}");
     Ok([
-        heat_map("C in H’s eigenbasis", magnitude.as_ref(), largest - DECADES..largest, "log₁₀ |Cᵢⱼ|")?,
-        heat_map("R", correlation(observed).as_ref(), 0.0..1.0, "|Rᵢⱼ|")?,
-        heat_map("R, random eigenvectors", correlation(random).as_ref(), 0.0..1.0, "|Rᵢⱼ|")?,
+        heat_map(
+            &format!("{symbol} in H’s eigenbasis"),
+            magnitude.as_ref(),
+            largest - DECADES..largest,
+            "log₁₀ |Cᵢⱼ|",
+        )?,
+        heat_map(&titled("R"), correlation(observed).as_ref(), 0.0..1.0, "|Rᵢⱼ|")?,
+        heat_map(&titled("R, random"), correlation(random).as_ref(), 0.0..1.0, "|Rᵢⱼ|")?,
     ])
 }

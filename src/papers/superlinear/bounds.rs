@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::measures::{Diagonals, positive_pairs};
 use crate::operators::LayerCurvature;
 use crate::report::plots::{Axis, Mark, Scale, Series, chart};
-use crate::report::{Finding, write_csv, write_text};
+use crate::report::{Block, Finding, write_csv, write_text};
 use crate::{Error, Result};
 
 /// Points of each kind that the chart shows, evenly spaced among the directions.
@@ -141,7 +141,7 @@ pub fn write(
         scaled_covariance: Option<f64>,
         upper: f64,
     }
-    let Diagonals { hessian, covariance, curvature_second_moment } = diagonals;
+    let Diagonals { hessian, covariance, curvature_second_moment, .. } = diagonals;
     let largest = curvatures.largest;
     let scaled: Option<Vec<f64>> =
         sigma_w2.map(|sigma_w2| covariance.iter().map(|c| 2.0 * c / sigma_w2).collect());
@@ -199,6 +199,15 @@ fn plot(
 }
 
 impl Bounds {
+    /// What the report shows.
+    pub fn blocks(&self) -> Vec<Block> {
+        let caption = "E[h²]_ii and 2C_ii/σ_w² against H_ii, between the bounds H_ii² and κ_max H_ii of Theorem 5.1 (eqs. 19, 79).";
+        vec![
+            Block::Figures { svgs: vec![self.svg.clone()], caption: caption.into() },
+            Block::Findings { findings: self.findings() },
+        ]
+    }
+
     /// Whether each bound holds, and how far the per-sample Hessians are from what the upper one asks.
     pub fn findings(&self) -> Vec<Finding> {
         let Curvatures { largest, smallest, negative_share } = self.curvatures;

@@ -10,8 +10,11 @@ use std::f64::consts::PI;
 use faer::{Mat, MatRef, Side};
 use serde::{Deserialize, Serialize};
 
-use crate::stats::{LineFit, fit_line, haar_orthogonal, log10_normal_cdf, spearman};
+use crate::stats::{Interval, LineFit, fit_line, fit_line_bootstrap, log10_normal_cdf, spearman};
 use crate::{Error, Result};
+
+/// Resamples of an exponent's confidence interval.
+const RESAMPLES: usize = 1_000;
 
 /// H's eigenpairs, in descending order of eigenvalue.
 #[derive(Clone, Debug)]
@@ -66,7 +69,7 @@ impl Eigenbasis {
     }
 }
 
-/// The diagonals of H, C and `E[h_p²]` in H's eigenbasis, each `[D]`, in descending order of H_ii.
+/// The diagonals in H's eigenbasis that the tables are of, each `[D]`, in descending order of H_ii.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Diagonals {
     /// H_ii (eq. 16)
@@ -75,44 +78,34 @@ pub struct Diagonals {
     pub covariance: Vec<f64>,
     /// `E_p[Σ_m κ_m² (u_m·v_i)²]` (eq. 17)
     pub curvature_second_moment: Vec<f64>,
+    /// Those of C_AWD,raw (eq. 59).
+    pub awd_raw: Vec<f64>,
 }
 
 impl Diagonals {
-    /// Reads the diagonals of `covariance` and `curvature_second_moment` off in `basis`.
-    ///
-    /// # Errors
-    /// As [`Eigenbasis::diagonal`].
-    pub fn measure(
-        basis: &Eigenbasis,
-        covariance: MatRef<'_, f64>,
-        curvature_second_moment: MatRef<'_, f64>,
-    ) -> Result<Diagonals> {
-        Ok(Diagonals {
-            hessian: basis.values.clone(),
-            covariance: basis.diagonal(covariance)?,
-            curvature_second_moment: basis.diagonal(curvature_second_moment)?,
-        })
-    }
-
-    /// γ_emp and γ_AWD over the leading `top` directions.
+    /// γ_emp, γ_AWD and γ′_AWD over the leading `top` directions.
     ///
     /// # Errors
     /// As [`exponent`].
     pub fn exponents(&self, top: usize) -> Result<Exponents> {
+        let of = |second: &[f64]| exponent(&self.hessian, second, top);
         Ok(Exponents {
-            emp: exponent(&self.hessian, &self.covariance, top)?,
-            awd: exponent(&self.hessian, &self.curvature_second_moment, top)?,
+            emp: of(&self.covariance)?,
+            awd: of(&self.curvature_second_moment)?,
+            awd_raw: of(&self.awd_raw)?,
         })
     }
 }
 
-/// The two exponents of the paper's Table 1, as fits in log₁₀.
+/// The exponents of the paper's Tables 1 and 3, as fits in log₁₀.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Exponents {
     /// γ_emp: the empirical covariance against H.
     pub emp: LineFit,
     /// γ_AWD: the second moment of per-sample curvature against H.
     pub awd: LineFit,
+    /// γ′_AWD: C_AWD,raw, its gradient terms included, against H.
+    pub awd_raw: LineFit,
 }
 
 /// γ in `C_ii ∝ H_ii^γ` (eq. 18): the slope of log₁₀ C_ii against log₁₀ H_ii over the first `top`
@@ -125,6 +118,16 @@ pub fn exponent(hessian: &[f64], covariance: &[f64], top: usize) -> Result<LineF
         .map(|(hessian, covariance)| (hessian.log10(), covariance.log10()))
         .unzip();
     fit_line(&x, &y)
+}
+
+/// The 95 % confidence interval of [`exponent`], by the bootstrap over directions.
+///
+/// # Errors
+/// As [`exponent`].
+pub fn exponent_interval(hessian: &[f64], covariance: &[f64], top: usize, seed: u64) -> Result<Interval> {
+    let pairs = positive_pairs(hessian, covariance, top);
+    let (x, y): (Vec<f64>, Vec<f64>) = pairs.map(|(h, c)| (h.log10(), c.log10())).unzip();
+    fit_line_bootstrap(&x, &y, RESAMPLES, seed)
 }
 
 /// The pairs among the first `top` where both are positive.
@@ -282,12 +285,11 @@ impl Structure {
     }
 }
 
-/// QCQᵀ with Q Haar-random: C's spectrum with eigenvectors that know nothing of H.
+/// QCQᵀ: with Q Haar-random, C's spectrum with eigenvectors that know nothing of H.
 ///
 /// This is the paper's `C_rand = Q Λ_C Qᵀ`: with C = U Λ_C Uᵀ, QU is as Haar-random as Q.
-pub fn randomly_rotated(covariance: MatRef<'_, f64>, seed: u64) -> Mat<f64> {
-    let q = haar_orthogonal(covariance.nrows(), seed);
-    &q * (covariance * q.transpose())
+pub fn rotated(covariance: MatRef<'_, f64>, q: MatRef<'_, f64>) -> Mat<f64> {
+    q * (covariance * q.transpose())
 }
 
 fn check_square(what: &str, matrix: MatRef<'_, f64>, dimension: usize) -> Result<()> {

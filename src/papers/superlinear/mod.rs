@@ -9,12 +9,13 @@
 //! commute, and their diagonals in H's eigenbasis obey `C_ii ∝ H_ii^γ` with 1 ≤ γ ≤ 2: clearly above 1
 //! for the cross-entropy, close to 1 for the squared error of a softmax.
 //!
-//! ## Measures ([`measures`])
+//! ## Measures
 //! | measure | definition | in the paper |
 //! |---|---|---|
 //! | C | `(1/N) Σ ∇ℓ_p ∇ℓ_pᵀ`, uncentred; a batch's is that over B | eq. 2 |
 //! | `E[h²]` | `E_p[Σ_m κ_m² u_m u_mᵀ]`, eq. 15 without its prefactor | eqs. 15, 17, 71 |
-//! | γ_emp, γ_AWD | slope of log C_ii, log `E[h²]_ii` against log H_ii over the top 𝒩 | eq. 18, Table 1 |
+//! | C_AWD,raw, C^hh, C^hh,SD, C^hh,SD,WD, C^hh,SD,WD,LI, σ_w² | the Activity–Weight Duality, step by step ([`duality`]) | eqs. 9–14, 55–71 |
+//! | γ_emp, γ_AWD, γ′_AWD | slope of log C_ii, log `E[h²]_ii`, log (C_AWD,raw)_ii against log H_ii over the top 𝒩 | eq. 18, Tables 1, 3 |
 //! | R | `C_ij / √\|C_ii C_jj\|` in H's eigenbasis, beside a Haar-rotated C | eq. 6, Figs. 1, 7–9 |
 //! | μ, σ² | mean and variance of the off-diagonal \|R_ij\| | eq. 7 |
 //! | M | effective number of spikes, the participation ratio of C's spectrum | App. C |
@@ -22,10 +23,11 @@
 //! | commutativity error | `‖CH − HC‖_F / ‖CH‖_F` | Fig. 4 b |
 //! | eigen-alignment | `‖diag C‖_F / ‖C‖_F` in H's eigenbasis | Fig. 4 c |
 //! | rank correlation | Spearman's ρ of C_ii and H_ii | Fig. 4 d |
-//! | H̃_ii, C̃_ii | the same sums with other per-sample eigenvalues ([`suppression`]) | eqs. 23–27, Figs. 3, 13–15 |
-//! | bounds | `H_ii² ≤ E[h²]_ii ≤ κ_max H_ii` ([`bounds`]) | Theorem 5.1, eqs. 19, 72–79 |
+//! | suppression | H and C of samples whose spectra are cut down to κ₁, and κ₁ made equal ([`suppression`]) | eqs. 23–27, Figs. 3, 13–15 |
+//! | bounds | `H_ii² ≤ E[h²]_ii ≤ κ_max H_ii` ([`bounds`]) | Theorem 5.1 |
 //!
-//! All of them on one fully connected layer, over the whole training set, at the end of training.
+//! All of them on one fully connected layer, over the whole training set, at the end of training and, for Figures
+//! 4–6, at logarithmically spaced epochs. Section 5.2's limiting cases are made without a network ([`synthetic`]).
 //!
 //! ## Hyper-parameters ([`settings`])
 //! Plain SGD, learning rate 0.1, no momentum, no weight decay, batches without replacement, PyTorch's
@@ -33,26 +35,53 @@
 //! batch size, epochs and 𝒩 of every dataset × model × loss × classes stand in one table. “MSE” in the
 //! paper is the squared error of a softmax: the loss `softmax-mse`.
 //!
-//! ## What is written
-//! | target | files |
-//! |---|---|
-//! | [`table1`] | `table1.csv` (a row a run), `table1_summary.csv` (mean ± sd beside the published values) |
-//! | [`scaling`] | `scaling.csv` (all D diagonals), `scaling.svg` |
-//! | [`alignment`] | `alignment.json`, `alignment.csv`, `covariance.svg`, `correlation.svg`, `correlation_random.svg` |
-//! | [`suppression`] | `suppression.csv`, `suppression_spectra.csv`, `suppression.svg`, `suppression_first_modes.svg`, `suppression_equal.svg` |
-//! | [`bounds`] | `bounds.csv`, `bounds.svg` |
-//! | [`synthetic`] | `synthetic.csv`, `synthetic_random_shifts.svg`, `synthetic_perfect_alignment.svg`, `synthetic_spectral_degeneracy.svg` |
+//! ## Where the paper leaves a choice
+//! Eq. 59 counts C^hg once, eq. 58 twice: C^hg here is both of its halves, so that the three terms add up to the
+//! second moment that eq. 57 gives. The duality's batches hold every class by its share, for each sample to have a
+//! partner. σ_w² is one number for all modes, each weighted by the κ² that it multiplies. v_i in the suppression
+//! experiment are H's eigenvectors over the whole training set.
 //!
-//! and with each of them `report.html` and `run.json`. Every run is kept in `runs/`, and none is
-//! repeated whose settings have not changed.
+//! ## What is written
+//! | part | files |
+//! |---|---|
+//! | [`tables`] | `table1.csv` (a row a run), `table1_summary.csv` (mean ± sd beside the published values) |
+//! | [`scaling`] | `scaling.csv` (all D diagonals), `exponents.csv`, `scaling.svg`, `scaling_members.svg` |
+//! | [`alignment`] | `alignment.json`, `alignment.csv`, heat maps of C, R and R_rand for each estimate |
+//! | [`evolution`] | `evolution.csv`, `diagonals.csv`, `evolution_a.svg` … `evolution_h.svg` |
+//! | [`suppression`], [`bounds`], [`synthetic`] | `suppression*.csv`, `bounds*.csv`, `synthetic.csv`, and their figures |
+//!
+//! and with each of them `report.html` and `run.json`. Every run is kept in `runs/`: training goes on where it
+//! stopped, and nothing is trained or put into a table twice whose settings have not changed.
 
 pub mod alignment;
 pub mod bounds;
+pub mod duality;
+pub mod evolution;
 pub mod measures;
+pub mod members;
 pub mod page;
+pub mod pairs;
+pub mod records;
 pub mod run;
 pub mod scaling;
 pub mod settings;
+pub mod study;
 pub mod suppression;
 pub mod synthetic;
-pub mod table1;
+pub mod tables;
+pub mod target;
+
+/// What is going on, for whoever is waiting.
+#[derive(Clone, Copy, Debug)]
+pub enum Progress<'a> {
+    /// A run that is complete on record.
+    Kept { run: &'a str },
+    /// An epoch of `epochs` has ended.
+    Trained { run: &'a str, epoch: records::Epoch, epochs: u64 },
+    /// H, C and the duality's chain are being computed, then diagonalised.
+    Measuring { run: &'a str },
+    /// The same for a checkpoint of the run, `at` of `of`.
+    Snapshot { run: &'a str, at: usize, of: usize },
+    /// The figures are being made.
+    Drawing { run: &'a str },
+}

@@ -2,26 +2,17 @@
 
 use serde_json::Value;
 
-use super::alignment::Maps;
-use super::scaling::{self, Scaling};
+use super::records::Epoch;
 use super::settings::{Preset, Setting};
-use super::table1::{self, Cell, Run, TOLERANCE};
+use super::study::Figures;
+use super::tables::{self, Cell, Run, tolerance};
 use crate::Result;
 use crate::net::Loss;
 use crate::report::plots::{Axis, Mark, Scale, Series, chart};
 use crate::report::{Block, Finding, Page, Section};
 
-/// The figures of one trained network.
-#[derive(Clone, Debug)]
-pub struct Figures {
-    pub setting: Setting,
-    /// What was trained, or the weights that were given.
-    pub source: String,
-    pub scaling: Option<Scaling>,
-    pub maps: Option<Maps>,
-}
-
-/// Puts the page together; `how_made` is an object, each of its members a line.
+/// Puts the page together; `studies` are the blocks of the synthetic ones, `how_made` is an object, each of its members
+/// a line.
 ///
 /// # Errors
 /// [`Error::Argument`](crate::Error::Argument) where a plot has nothing to show.
@@ -30,6 +21,7 @@ pub fn page(
     cells: &[Cell],
     runs: &[Run],
     figures: &[Figures],
+    studies: Option<Vec<Block>>,
     how_made: &Value,
 ) -> Result<Page> {
     let mut sections = Vec::new();
@@ -37,14 +29,25 @@ pub fn page(
         sections.push(exponents(cells));
         sections.push(training(runs)?);
     }
-    sections.extend(figures.iter().map(figure_section));
+    for figures in figures {
+        let source = Block::Text { text: figures.source.clone() };
+        let heading = |part: &str| format!("{}: {}", part, figures.title);
+        for (n, (part, blocks)) in figures.parts.iter().enumerate() {
+            let source = (n == 0).then(|| source.clone());
+            let blocks = source.into_iter().chain(blocks.iter().cloned()).collect();
+            sections.push(Section { heading: heading(part), blocks });
+        }
+    }
+    sections.extend(
+        studies.map(|blocks| Section { heading: "Synthetic studies: the limits of γ".into(), blocks }),
+    );
     Ok(Page {
         title: "Superlinear: gradient noise against curvature".into(),
         lead: vec![
             "Zhang, Yang and Tu (2026) hold that the covariance C of SGD’s gradient noise follows the second moment of the per-sample Hessians, not their mean H; that C and H nearly commute; and that their diagonals in H’s eigenbasis obey C_ii ∝ H_ii^γ with 1 ≤ γ ≤ 2.".into(),
-            "Here networks are trained and H, C and E[h²] of one fully connected layer are measured in full over the training set. γ_emp is the exponent of C, γ_AWD that of E[h²].".into(),
+            "Here networks are trained and H, C and E[h²] of one fully connected layer are measured in full over the training set, with every approximation between C and ½ σ_w² E[h²]. γ_emp is the exponent of C, γ_AWD that of E[h²], γ′_AWD that of C_AWD,raw.".into(),
             match preset {
-                Preset::Paper => "Sizes are the paper’s own.".into(),
+                Preset::Paper => "Sizes are the paper’s own, as far as there is data.".into(),
                 Preset::Quick => "Sizes are those of the quick preset: fewer images than the paper’s, hence other minima; the published values stand beside them for orientation.".into(),
             },
         ],
@@ -54,19 +57,24 @@ pub fn page(
 }
 
 fn exponents(cells: &[Cell]) -> Section {
-    let mut table = table1::table(cells);
+    let mut table = tables::table(cells);
     table.caption = format!(
         "Mean ± standard deviation over seeds; published: mean ± standard deviation over four runs. Sizes: {}.",
         cells.iter().map(sizes).collect::<Vec<_>>().join("; "),
     );
     let mut findings: Vec<Finding> = cells.iter().flat_map(Cell::findings).collect();
     findings.extend(losses_compared(cells));
+    findings.extend(cells.iter().filter_map(gradient_terms_help));
     Section {
-        heading: "Table 1: the exponent γ".into(),
+        heading: "Tables 1 and 3: the exponent γ".into(),
         blocks: vec![
             Block::Table(table),
             Block::Text {
-                text: format!("A mean within {TOLERANCE} of the published one counts as agreeing."),
+                text: format!(
+                    "A mean within {} (cross-entropy) or {} (softmax-mse) of the published one counts as agreeing.",
+                    tolerance(Loss::CrossEntropy),
+                    tolerance(Loss::SoftmaxMse),
+                ),
             },
             Block::Findings { findings },
         ],
@@ -100,12 +108,24 @@ fn losses_compared(cells: &[Cell]) -> Vec<Finding> {
         .collect()
 }
 
+/// Appendix B.2.2: for the squared error, whose gradients do not vanish, C_AWD,raw is closer to C than E[h²] is.
+fn gradient_terms_help(cell: &Cell) -> Option<Finding> {
+    let Setting { dataset, model, loss, classes, .. } = cell.setting;
+    let [with, without] = [&cell.awd_raw, &cell.awd].map(|of| of.mean - cell.emp.mean);
+    (loss == Loss::SoftmaxMse).then(|| Finding {
+        agrees: with.abs() <= without.abs(),
+        sentence: format!(
+            "With the gradient terms the duality should come closer to γ_emp: on {dataset}, {model}, {classes} classes, γ′_AWD is {with:+.3} from it, γ_AWD {without:+.3}.",
+        ),
+    })
+}
+
 fn training(runs: &[Run]) -> Result<Section> {
-    let curves = |value: fn(&table1::Epoch) -> f64| -> Vec<Series> {
+    let curves = |value: fn(&Epoch) -> f64| -> Vec<Series> {
         let mut cases: Vec<String> = Vec::new();
         let mut series = Vec::new();
         for run in runs {
-            let identity = &run.identity;
+            let identity = &run.training;
             let case = format!("{}, {} classes", identity.loss, identity.classes);
             let known = cases.iter().position(|known| *known == case);
             let colour = known.unwrap_or(cases.len());
@@ -137,29 +157,6 @@ fn training(runs: &[Run]) -> Result<Section> {
                     .into(),
         }],
     })
-}
-
-fn figure_section(figures: &Figures) -> Section {
-    let Setting { dataset, model, loss, classes, top, .. } = figures.setting;
-    let mut blocks = vec![Block::Text { text: figures.source.clone() }];
-    if let Some(scaling) = &figures.scaling {
-        blocks.push(Block::Figures {
-            svgs: vec![scaling.svg.clone()],
-            caption: format!(
-                "C_ii and E[h²]_ii against H_ii for the leading {top} directions of H, with least-squares lines in log–log (the paper’s Figures 2 and 10–12).",
-            ),
-        });
-        blocks.push(Block::Findings { findings: scaling::findings(&scaling.exponents) });
-    }
-    if let Some(maps) = &figures.maps {
-        blocks.push(Block::Figures {
-            svgs: maps.svgs.to_vec(),
-            caption: "The leading directions of H: the magnitude of C, its correlation matrix R, and R for the same spectrum with random eigenvectors (the paper’s Figures 1 and 7–9).".into(),
-        });
-        blocks.push(Block::Table(maps.alignment.table()));
-        blocks.push(Block::Findings { findings: maps.alignment.findings() });
-    }
-    Section { heading: format!("{dataset}, {model}, {loss}, {classes} classes"), blocks }
 }
 
 /// The members of an object as text, nested ones by their path.

@@ -1,4 +1,4 @@
-//! What the paper trained, and what it found: its Tables 1 and 2 as one table.
+//! What the paper trained, and what it found: its Tables 1, 2 and 3 as one table.
 
 use std::fmt;
 use std::str::FromStr;
@@ -58,6 +58,22 @@ impl Preset {
         }
     }
 
+    /// Pairs of batches: more than the leading directions that γ is fitted over, which all need noise.
+    pub fn pairs(self) -> usize {
+        match self {
+            Preset::Quick => 2_000,
+            Preset::Paper => 4_000,
+        }
+    }
+
+    /// Checkpoints of a run that are measured where its evolution is asked for.
+    pub fn snapshots(self) -> usize {
+        match self {
+            Preset::Quick => 6,
+            Preset::Paper => 10,
+        }
+    }
+
     /// The seeds that are run unless others are asked for.
     pub fn seeds(self) -> &'static [u64] {
         match self {
@@ -74,6 +90,15 @@ pub struct Published {
     pub std: f64,
 }
 
+/// What was published for a cell of the tables.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct PublishedExponents {
+    pub emp: Published,
+    pub awd: Published,
+    /// γ′_AWD, published for softmax-mse alone.
+    pub awd_raw: Option<Published>,
+}
+
 /// One cell of the paper's Table 1: what is trained, and the exponents that were published for it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Setting {
@@ -84,13 +109,19 @@ pub struct Setting {
     pub classes: usize,
     /// Training images of each class, the first in file order.
     pub per_class: usize,
+    /// And those that the paper trained on.
+    pub paper_per_class: usize,
     /// B
     pub batch_size: usize,
     pub epochs: u64,
+    /// And those of the paper.
+    pub paper_epochs: u64,
     /// 𝒩, the leading eigenvalues of H that γ is fitted over.
     pub top: usize,
-    /// γ_emp and γ_AWD; `None` where there is nothing to compare with.
-    pub published: Option<[Published; 2]>,
+    /// Pairs of batches that the duality's covariances are means over.
+    pub pairs: usize,
+    /// `None` where there is nothing to compare with.
+    pub published: Option<PublishedExponents>,
 }
 
 impl Setting {
@@ -114,23 +145,42 @@ impl Setting {
             .iter()
             .find(|row| (row.dataset, row.model, row.loss) == (tabulated, model, loss))
             .ok_or_else(|| Error::argument("--loss", loss, "cross-entropy or softmax-mse"))?;
-        let [emp, awd] =
-            [row.gamma_emp[column], row.gamma_awd[column]].map(|(mean, std)| Published { mean, std });
+        let published = |(mean, std): (f64, f64)| Published { mean, std };
+        let exponents = PublishedExponents {
+            emp: published(row.gamma_emp[column]),
+            awd: published(row.gamma_awd[column]),
+            awd_raw: row.gamma_awd_raw.map(|gammas| published(gammas[column])),
+        };
         let paper = Setting {
             dataset,
             model,
             loss,
             classes,
             per_class: row.per_class[column],
+            paper_per_class: row.per_class[column],
+            paper_epochs: row.epochs,
             batch_size: row.batch_size,
             epochs: row.epochs,
             top: row.top[column],
-            published: (dataset == tabulated).then_some([emp, awd]),
+            pairs: preset.pairs(),
+            published: (dataset == tabulated).then_some(exponents),
         };
         Ok(match preset {
             Preset::Paper => paper,
             Preset::Quick => Setting { per_class: QUICK_PER_CLASS, epochs: QUICK_EPOCHS, ..paper },
         })
+    }
+
+    /// How the sizes depart from the paper's, where they do.
+    pub fn departure(&self) -> Option<String> {
+        let mut what = Vec::new();
+        if self.per_class != self.paper_per_class {
+            what.push(format!("{} images a class in place of {}", self.per_class, self.paper_per_class));
+        }
+        if self.epochs != self.paper_epochs {
+            what.push(format!("{} epochs in place of {}", self.epochs, self.paper_epochs));
+        }
+        (!what.is_empty()).then(|| what.join(", "))
     }
 
     /// A name for files and lists: `mnist-mlp-cross-entropy-10`.
@@ -155,7 +205,7 @@ impl Architecture {
     }
 }
 
-/// A row of Table 2 with its row of Table 1; arrays run over [`CLASSES`], exponents are (mean, std).
+/// A row of Table 2 with its rows of Tables 1 and 3; arrays run over [`CLASSES`], exponents are (mean, std).
 struct Row {
     dataset: ImageSet,
     model: Architecture,
@@ -166,6 +216,7 @@ struct Row {
     top: [usize; 3],
     gamma_emp: [(f64, f64); 3],
     gamma_awd: [(f64, f64); 3],
+    gamma_awd_raw: Option<[(f64, f64); 3]>,
 }
 
 const TABLE: [Row; 8] = [
@@ -179,6 +230,7 @@ const TABLE: [Row; 8] = [
         top: [300, 1_000, 1_000],
         gamma_emp: [(1.22, 0.01), (1.19, 0.01), (1.14, 0.01)],
         gamma_awd: [(1.24, 0.01), (1.19, 0.01), (1.14, 0.01)],
+        gamma_awd_raw: None,
     },
     Row {
         dataset: ImageSet::Mnist,
@@ -190,6 +242,7 @@ const TABLE: [Row; 8] = [
         top: [300, 1_000, 1_000],
         gamma_emp: [(1.07, 0.02), (1.01, 0.01), (0.96, 0.01)],
         gamma_awd: [(1.14, 0.02), (1.08, 0.01), (1.03, 0.01)],
+        gamma_awd_raw: Some([(1.07, 0.02), (1.03, 0.01), (1.00, 0.01)]),
     },
     Row {
         dataset: ImageSet::Mnist,
@@ -201,6 +254,7 @@ const TABLE: [Row; 8] = [
         top: [200, 500, 1_000],
         gamma_emp: [(1.38, 0.05), (1.33, 0.01), (1.31, 0.02)],
         gamma_awd: [(1.33, 0.03), (1.31, 0.01), (1.29, 0.02)],
+        gamma_awd_raw: None,
     },
     Row {
         dataset: ImageSet::Mnist,
@@ -212,6 +266,7 @@ const TABLE: [Row; 8] = [
         top: [200, 300, 800],
         gamma_emp: [(0.99, 0.01), (1.03, 0.01), (0.98, 0.01)],
         gamma_awd: [(1.05, 0.02), (1.06, 0.01), (1.05, 0.01)],
+        gamma_awd_raw: Some([(1.02, 0.02), (1.05, 0.01), (1.03, 0.01)]),
     },
     Row {
         dataset: ImageSet::Cifar10,
@@ -223,6 +278,7 @@ const TABLE: [Row; 8] = [
         top: [800, 1_500, 1_500],
         gamma_emp: [(1.27, 0.04), (1.43, 0.01), (1.51, 0.03)],
         gamma_awd: [(1.27, 0.04), (1.43, 0.01), (1.47, 0.03)],
+        gamma_awd_raw: None,
     },
     Row {
         dataset: ImageSet::Cifar10,
@@ -234,6 +290,7 @@ const TABLE: [Row; 8] = [
         top: [500, 1_000, 1_000],
         gamma_emp: [(1.12, 0.04), (1.03, 0.01), (1.00, 0.02)],
         gamma_awd: [(1.17, 0.03), (1.08, 0.02), (1.03, 0.02)],
+        gamma_awd_raw: Some([(1.09, 0.03), (1.06, 0.02), (1.03, 0.02)]),
     },
     Row {
         dataset: ImageSet::Cifar10,
@@ -245,6 +302,7 @@ const TABLE: [Row; 8] = [
         top: [500, 1_000, 1_500],
         gamma_emp: [(1.10, 0.01), (1.08, 0.02), (1.08, 0.01)],
         gamma_awd: [(1.11, 0.01), (1.08, 0.01), (1.08, 0.01)],
+        gamma_awd_raw: None,
     },
     Row {
         dataset: ImageSet::Cifar10,
@@ -256,6 +314,7 @@ const TABLE: [Row; 8] = [
         top: [500, 500, 1_000],
         gamma_emp: [(1.04, 0.04), (1.00, 0.01), (1.01, 0.01)],
         gamma_awd: [(1.09, 0.03), (1.01, 0.01), (1.02, 0.01)],
+        gamma_awd_raw: Some([(1.06, 0.03), (0.97, 0.01), (0.97, 0.01)]),
     },
 ];
 

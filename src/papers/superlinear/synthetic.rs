@@ -12,10 +12,9 @@ use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, Exp1, StandardNormal};
 use serde::Serialize;
 
-use super::measures::{Eigenbasis, exponent};
-use super::suppression::exponent_interval;
+use super::measures::{Eigenbasis, exponent, exponent_interval};
 use crate::report::plots::{Axis, Mark, Scale, Series, chart};
-use crate::report::{Finding, write_csv, write_text};
+use crate::report::{Block, Finding, write_csv, write_text};
 use crate::stats::{Interval, LineFit, haar_orthogonal};
 use crate::{Error, Result};
 
@@ -60,7 +59,7 @@ impl Study {
         predicted: (f64, f64),
     ) -> Result<Study> {
         let fit = exponent(&hessian, &covariance, DIMENSION)?;
-        let interval = exponent_interval(&hessian, &covariance, DIMENSION)?;
+        let interval = exponent_interval(&hessian, &covariance, DIMENSION, 0)?;
         Ok(Study { name, title, hessian, covariance, fit, interval, predicted })
     }
 
@@ -232,6 +231,15 @@ pub fn write(out: &Path, seed: u64) -> Result<Synthetic> {
 }
 
 impl Synthetic {
+    /// What the report shows.
+    pub fn blocks(&self) -> Vec<Block> {
+        let caption = "C_ii against H_ii of the random-shifts model (eqs. 96–103), of perfectly aligned curvatures that vary as their means (Proposition 5.3), and of dominant modes of one magnitude (Proposition 5.5).";
+        vec![
+            Block::Figures { svgs: self.svgs.to_vec(), caption: caption.into() },
+            Block::Findings { findings: self.findings() },
+        ]
+    }
+
     /// Whether each γ is what theory has.
     pub fn findings(&self) -> Vec<Finding> {
         self.studies.iter().map(Study::finding).collect()

@@ -8,7 +8,7 @@ use super::{Change, STAGES, Stage, Suppression};
 use crate::net::Loss;
 use crate::papers::superlinear::measures::positive_pairs;
 use crate::report::plots::{Axis, Mark, Scale, Series, chart, grid};
-use crate::report::{Finding, Table, write_csv, write_text};
+use crate::report::{Block, Finding, Table, write_csv, write_text};
 use crate::stats::mean;
 use crate::{Error, Result};
 
@@ -59,6 +59,20 @@ pub fn write(out: &Path, title: &str, suppression: Suppression) -> Result<Figure
     write_text(out.join("suppression_first_modes.svg"), &covariances[0])?;
     write_text(out.join("suppression_equal.svg"), &covariances[1])?;
     Ok(Figures { panels, covariances, suppression })
+}
+
+impl Figures {
+    /// What the report shows.
+    pub fn blocks(&self) -> Vec<Block> {
+        let caption = "The suppression experiment (the paper’s Figures 13–15). Rows: the samples’ spectra unchanged; all but first modes suppressed; first modes of samples that are not stiff suppressed too; stiff samples’ first eigenvalues made equal. Columns: C̃ against H̃; what modes 1 to k contribute to C̃; the spectra; C̃ against C; H̃ against H.";
+        let pair = "C̃ against C with all but first modes suppressed, and with stiff samples’ first eigenvalues equal (the paper’s Figure 3).";
+        vec![
+            Block::Figures { svgs: vec![self.panels.clone()], caption: caption.into() },
+            Block::Figures { svgs: self.covariances.to_vec(), caption: pair.into() },
+            Block::Table(self.suppression.table()),
+            Block::Findings { findings: self.suppression.findings() },
+        ]
+    }
 }
 
 fn write_tables(out: &Path, suppression: &Suppression) -> Result<()> {

@@ -20,12 +20,12 @@ use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
-use super::measures::{Eigenbasis, exponent, positive_pairs};
+use super::measures::{Eigenbasis, exponent, exponent_interval, positive_pairs};
 use super::settings::{Architecture, ImageSet, Setting};
 use crate::data::Targets;
 use crate::net::Loss;
 use crate::operators::{LayerCurvature, SampleSpectra};
-use crate::stats::{Interval, LineFit, fit_line_bootstrap, mean};
+use crate::stats::{Interval, LineFit, mean};
 use crate::{Error, Result};
 
 /// n, the samples that the paper takes.
@@ -34,8 +34,6 @@ pub const SAMPLES: usize = 200;
 const TAIL: f64 = 1e-5;
 /// What the first eigenvalues of samples that are not stiff are multiplied by, ε_bg.
 const BACKGROUND: f64 = 1e-3;
-/// Resamples of an exponent's confidence interval.
-const RESAMPLES: usize = 1_000;
 
 /// θ, above which share of the largest κ₁ a sample counts as stiff (eq. 24).
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -47,11 +45,11 @@ pub struct Threshold {
 
 impl Threshold {
     /// The one of Figures 13–15; 0.05, as on MNIST, for networks that the paper has no such figure of.
-    pub fn of(setting: &Setting) -> Threshold {
-        let (theta, published) = match (setting.dataset, setting.model, setting.loss) {
-            (ImageSet::Cifar10, Architecture::Mlp, Loss::CrossEntropy) => (0.001, Some(36)),
-            (ImageSet::Mnist, Architecture::Mlp, Loss::SoftmaxMse) => (0.05, Some(33)),
-            (ImageSet::Mnist, Architecture::Mlp, Loss::CrossEntropy) => (0.05, Some(20)),
+    pub fn of(setting: Option<&Setting>) -> Threshold {
+        let (theta, published) = match setting.map(|setting| (setting.dataset, setting.model, setting.loss)) {
+            Some((ImageSet::Cifar10, Architecture::Mlp, Loss::CrossEntropy)) => (0.001, Some(36)),
+            Some((ImageSet::Mnist, Architecture::Mlp, Loss::SoftmaxMse)) => (0.05, Some(33)),
+            Some((ImageSet::Mnist, Architecture::Mlp, Loss::CrossEntropy)) => (0.05, Some(20)),
             _ => (0.05, None),
         };
         Threshold { theta, published }
@@ -146,13 +144,19 @@ impl Suppression {
     ///
     /// # Errors
     /// As [`Suppression::of`] and [`LayerCurvature::spectra`].
-    pub fn measure(layer: &LayerCurvature<'_>, basis: &Eigenbasis, setting: &Setting) -> Result<Suppression> {
+    pub fn measure(
+        layer: &LayerCurvature<'_>,
+        basis: &Eigenbasis,
+        loss: Loss,
+        threshold: Threshold,
+        top: usize,
+    ) -> Result<Suppression> {
         let mut spectra = Vec::new();
         layer.spectra(|batch| {
             spectra.push(batch.clone());
             Ok(())
         })?;
-        Suppression::of(&spectra, basis, setting)
+        Suppression::of(&spectra, basis, loss, threshold, top)
     }
 
     /// Of the samples of `spectra`, all of one layer.
@@ -160,8 +164,13 @@ impl Suppression {
     /// # Errors
     /// [`Error::Shape`] where the layer's weights are not as many as the directions of the basis,
     /// [`Error::Argument`] where no sample's largest eigenvalue is positive; as [`exponent`].
-    pub fn of(spectra: &[SampleSpectra], basis: &Eigenbasis, setting: &Setting) -> Result<Suppression> {
-        let (top, threshold) = (setting.top, Threshold::of(setting));
+    pub fn of(
+        spectra: &[SampleSpectra],
+        basis: &Eigenbasis,
+        loss: Loss,
+        threshold: Threshold,
+        top: usize,
+    ) -> Result<Suppression> {
         let Some(&SampleSpectra { d_out: modes, d_in, .. }) = spectra.first() else {
             return Err(Error::argument("samples", 0, "at least one"));
         };
@@ -185,7 +194,7 @@ impl Suppression {
             stages.push(Stage::new(eigenvalues, sums, &unchanged, top)?);
         }
         let stages = stages.try_into().expect("as many stages as spectra");
-        Ok(Suppression { loss: setting.loss, threshold, top, modes, stiff, stages })
+        Ok(Suppression { loss, threshold, top, modes, stiff, stages })
     }
 
     /// The share of the unchanged `2C_ii/σ_w²` that first modes make up: over the leading directions its mean
@@ -276,7 +285,7 @@ impl Stage {
         }
         Ok(Stage {
             gamma: exponent(&hessian, &covariance, top)?,
-            interval: exponent_interval(&hessian, &covariance, top)?,
+            interval: exponent_interval(&hessian, &covariance, top, 0)?,
             hessian_change: Change::of(&unchanged.0, &hessian, top)?,
             covariance_change: Change::of(&unchanged.1, &covariance, top)?,
             eigenvalues,
@@ -291,14 +300,4 @@ impl Stage {
         let shares = self.cumulative.col(k - 1).iter().take(top).copied();
         shares.filter(|share| share.is_finite()).collect()
     }
-}
-
-/// The 95 % confidence interval of [`exponent`], by the bootstrap over directions.
-///
-/// # Errors
-/// As [`exponent`].
-pub fn exponent_interval(hessian: &[f64], covariance: &[f64], top: usize) -> Result<Interval> {
-    let pairs = positive_pairs(hessian, covariance, top);
-    let (x, y): (Vec<f64>, Vec<f64>) = pairs.map(|(h, c)| (h.log10(), c.log10())).unzip();
-    fit_line_bootstrap(&x, &y, RESAMPLES, 0)
 }

@@ -1,0 +1,287 @@
+//! Figures 4–6: how C, by each of its estimates, and H go together over training.
+
+use std::path::Path;
+
+use faer::Mat;
+use serde::{Deserialize, Serialize};
+
+use super::measures::{Structure, exponent};
+use super::members::{Member, Members, diagonal};
+use super::records::Epoch;
+use crate::report::plots::{Axis, Mark, Scale, Series, chart};
+use crate::report::{Block, Finding, write_columns, write_csv, write_text};
+use crate::stats::logarithmically_spaced;
+use crate::{Error, Result};
+
+/// The indices that the diagonals are drawn at, logarithmically spaced.
+const SHOWN: usize = 400;
+/// The training accuracy from which cross-entropy counts as converged.
+const CONVERGED: f64 = 1.0;
+
+/// What one estimate of C is like at one epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct State {
+    pub member: Member,
+    /// The exponent over the leading 𝒩 directions; none where fewer than three have curvature and noise.
+    pub gamma: Option<f64>,
+    pub commutativity_error: f64,
+    pub eigen_alignment: f64,
+    /// Spearman's ρ over the leading 𝒩 directions.
+    pub spearman: f64,
+    /// `‖C‖_F`
+    pub norm: f64,
+}
+
+/// A checkpoint of a run, measured.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Snapshot {
+    pub epoch: u64,
+    /// Over the whole training set.
+    pub loss: f64,
+    pub accuracy: f64,
+    pub sigma_w2: f64,
+    /// In the order of [`Member::ALL`].
+    pub states: Vec<State>,
+    /// `‖C^hg‖_F` and `‖C^gg‖_F`
+    pub gradient_norms: [f64; 2],
+}
+
+impl Snapshot {
+    /// Of `members`, measured after `epoch` epochs, over the leading `top` directions.
+    ///
+    /// # Errors
+    /// As [`Structure::of`].
+    pub fn of(epoch: u64, (loss, accuracy): (f64, f64), members: &Members, top: usize) -> Result<Snapshot> {
+        let hessian = &members.basis.values;
+        let state = |(member, covariance): &(Member, Mat<f64>)| {
+            let structure = Structure::of(covariance.as_ref(), hessian, top)?;
+            Ok(State {
+                member: *member,
+                gamma: exponent(hessian, &diagonal(covariance), top).ok().map(|fit| fit.slope),
+                commutativity_error: structure.commutativity_error,
+                eigen_alignment: structure.eigen_alignment,
+                spearman: structure.spearman_top,
+                norm: covariance.norm_l2(),
+            })
+        };
+        Ok(Snapshot {
+            epoch,
+            loss,
+            accuracy,
+            sigma_w2: members.sigma_w2,
+            states: members.covariances.iter().map(state).collect::<Result<_>>()?,
+            gradient_norms: members.gradient_terms.each_ref().map(|matrix| matrix.norm_l2()),
+        })
+    }
+}
+
+/// Writes `evolution.csv` (a row an epoch and estimate), `diagonals.csv` (of the last one's terms) and the panels a to
+/// h of the figure, `evolution_a.svg` to `evolution_h.svg`, into the folder `out`; gives what the report shows of them.
+///
+/// `members` are those of the last snapshot.
+///
+/// # Errors
+/// [`Error::Io`] where they cannot be written.
+pub fn write(out: &Path, snapshots: &[Snapshot], history: &[Epoch], members: &Members) -> Result<Vec<Block>> {
+    std::fs::create_dir_all(out).map_err(Error::io(out, "create folder"))?;
+    write_csv(out.join("evolution.csv"), snapshots.iter().flat_map(rows))?;
+    let [hg, gg] = members.gradient_terms.each_ref().map(diagonal);
+    let diagonals: Vec<Vec<f64>> = members.covariances.iter().map(|(_, c)| diagonal(c)).collect();
+    let mut columns = vec!["index"];
+    columns.extend(Member::ALL.map(Member::key));
+    columns.extend(["hg", "gg"]);
+    let row = |i: usize| {
+        let mut row = vec![(i + 1) as f64];
+        row.extend(diagonals.iter().map(|diagonal| diagonal[i]));
+        row.extend([hg[i], gg[i]]);
+        row
+    };
+    write_columns(out.join("diagonals.csv"), &columns, (0..hg.len()).map(row))?;
+    let panels = panels(snapshots, history, members, &[hg, gg])?;
+    for (letter, svg) in ('a'..).zip(&panels) {
+        write_text(out.join(format!("evolution_{letter}.svg")), svg)?;
+    }
+    Ok(vec![
+        Block::Figures {
+            svgs: panels,
+            caption: "Over training, at logarithmically spaced epochs (the paper’s Figures 4–6): γ of each estimate; the commutativity error and the eigen-alignment; Spearman’s ρ over the leading directions; loss and accuracy; Frobenius norms; and at the end of training the diagonals of the chain’s terms by index.".into(),
+        },
+        Block::Findings { findings: findings(snapshots, members) },
+    ])
+}
+
+/// A row of `evolution.csv`.
+#[derive(Serialize)]
+struct Row {
+    epoch: u64,
+    estimate: &'static str,
+    gamma: Option<f64>,
+    commutativity_error: Option<f64>,
+    eigen_alignment: Option<f64>,
+    spearman: Option<f64>,
+    norm: f64,
+    loss: f64,
+    accuracy: f64,
+    sigma_w2: f64,
+}
+
+fn rows(snapshot: &Snapshot) -> impl Iterator<Item = Row> {
+    let &Snapshot { epoch, loss, accuracy, sigma_w2, gradient_norms, .. } = snapshot;
+    let of_state = move |state: &State| Row {
+        epoch,
+        estimate: state.member.key(),
+        gamma: state.gamma,
+        commutativity_error: Some(state.commutativity_error),
+        eigen_alignment: Some(state.eigen_alignment),
+        spearman: Some(state.spearman),
+        norm: state.norm,
+        loss,
+        accuracy,
+        sigma_w2,
+    };
+    let of_term = move |(estimate, norm): (&'static str, f64)| Row {
+        epoch,
+        estimate,
+        gamma: None,
+        commutativity_error: None,
+        eigen_alignment: None,
+        spearman: None,
+        norm,
+        loss,
+        accuracy,
+        sigma_w2,
+    };
+    snapshot.states.iter().map(of_state).chain(["hg", "gg"].into_iter().zip(gradient_norms).map(of_term))
+}
+
+fn panels(
+    snapshots: &[Snapshot],
+    history: &[Epoch],
+    members: &Members,
+    [hg, gg]: &[Vec<f64>; 2],
+) -> Result<Vec<String>> {
+    let line = |name: &str, colour: usize, points: Vec<(f64, f64)>| Series {
+        name: name.into(),
+        mark: Mark::Line,
+        colour,
+        points,
+    };
+    let over = |value: &dyn Fn(&State) -> Option<f64>| -> Vec<Series> {
+        let points = |at: usize| {
+            let of = |s: &Snapshot| Some((s.epoch as f64, value(&s.states[at])?));
+            snapshots.iter().filter_map(of).collect()
+        };
+        Member::ALL.iter().enumerate().map(|(at, member)| line(member.symbol(), at, points(at))).collect()
+    };
+    let guide = |name: &str, y: f64| Series {
+        name: name.into(),
+        mark: Mark::Guide,
+        colour: 0,
+        points: [snapshots[0].epoch, snapshots[snapshots.len() - 1].epoch].map(|e| (e as f64, y)).to_vec(),
+    };
+    let axis = |label, scale| Axis { label, scale };
+    let epochs = axis("epoch", Scale::Log);
+    let linear = |label| axis(label, Scale::Linear);
+    let log = |label| axis(label, Scale::Log);
+
+    let mut gammas = over(&|s| s.gamma);
+    gammas.extend([guide("the bounds 1 and 2", 1.0), guide("", 2.0)]);
+    let mut errors = over(&|s| Some(s.commutativity_error));
+    errors.push(guide("unrelated matrices, √2", std::f64::consts::SQRT_2));
+    let curve = |value: fn(&Epoch) -> f64| history.iter().map(|e| (e.epoch as f64, value(e))).collect();
+    let training = [line("loss", 0, curve(|e| e.loss)), line("1 − accuracy", 1, curve(|e| 1.0 - e.accuracy))];
+    let mut norms = over(&|s| Some(s.norm));
+    for (which, name) in ["C^hg", "C^gg"].into_iter().enumerate() {
+        let points = snapshots.iter().map(|s| (s.epoch as f64, s.gradient_norms[which])).collect();
+        norms.push(line(name, Member::ALL.len() + which, points));
+    }
+    let by_index = |name: &str, colour: usize, values: &[f64]| Series {
+        name: name.into(),
+        mark: Mark::Points,
+        colour,
+        points: logarithmically_spaced(values.len() as u64, SHOWN)
+            .into_iter()
+            .map(|i| (i as f64, values[i as usize - 1].abs()))
+            .collect(),
+    };
+    let of = |member: Member, colour: usize| {
+        by_index(member.symbol(), colour, &diagonal(members.covariance(member)))
+    };
+    let index = log("index");
+    let terms = [of(Member::Raw, 1), of(Member::Hh, 2), by_index("C^hg", 6, hg), by_index("C^gg", 7, gg)];
+    let approximations = [of(Member::Hh, 2), of(Member::Sd, 3), of(Member::Wd, 4)];
+    Ok(vec![
+        chart("a. The exponent", epochs, linear("γ"), &gammas)?,
+        chart("b. Commutativity", epochs, linear("‖CH − HC‖ / ‖CH‖"), &errors)?,
+        chart("c. Eigen-alignment", epochs, linear("‖diag C‖ / ‖C‖"), &over(&|s| Some(s.eigen_alignment)))?,
+        chart("d. Rank correlation", epochs, linear("Spearman’s ρ"), &over(&|s| Some(s.spearman)))?,
+        chart("e. Training", epochs, log("loss, 1 − accuracy"), &training)?,
+        chart("f. Norms", epochs, log("Frobenius norm"), &norms)?,
+        chart("g. The terms of C_AWD,raw", index, log("|Cᵢᵢ|"), &terms)?,
+        chart("h. Approximations of C^hh", index, log("|Cᵢᵢ|"), &approximations)?,
+    ])
+}
+
+fn findings(snapshots: &[Snapshot], members: &Members) -> Vec<Finding> {
+    let finding = |agrees, sentence| Finding { agrees, sentence };
+    let last = &snapshots[snapshots.len() - 1];
+    let state = |snapshot: &Snapshot, member: Member| snapshot.states[member as usize];
+    let gammas: Vec<(u64, f64)> =
+        snapshots.iter().filter_map(|s| Some((s.epoch, state(s, Member::Empirical).gamma?))).collect();
+    let mut findings = Vec::new();
+    let outside: Vec<String> = gammas
+        .iter()
+        .filter(|(_, gamma)| !(0.95..=2.05).contains(gamma))
+        .map(|(epoch, gamma)| format!("{gamma:.2} at epoch {epoch}"))
+        .collect();
+    findings.push(finding(
+        outside.is_empty(),
+        match outside.is_empty() {
+            true => "γ_emp stays within [1, 2] (0.05 allowed for) at every epoch that was measured.".into(),
+            false => format!(
+                "γ_emp should stay within [1, 2] (0.05 allowed for) throughout: it is {}.",
+                outside.join(", ")
+            ),
+        },
+    ));
+    let worst = snapshots
+        .iter()
+        .map(|s| (s.epoch, state(s, Member::Empirical).commutativity_error))
+        .max_by(|x, y| x.1.total_cmp(&y.1));
+    if let Some((epoch, error)) = worst {
+        findings.push(finding(
+            error < std::f64::consts::FRAC_1_SQRT_2,
+            format!(
+                "C and H should nearly commute throughout: the error is largest at epoch {epoch}, {error:.3}, and less than half of unrelated matrices’ √2 counts.",
+            ),
+        ));
+    }
+    let ratio = |s: &Snapshot| s.gradient_norms[1] / state(s, Member::Hh).norm;
+    findings.push(finding(
+        ratio(last) < 0.1 && ratio(last) <= ratio(&snapshots[0]),
+        format!(
+            "Near a minimum the gradient terms should vanish beside C^hh: ‖C^gg‖/‖C^hh‖ is {:.3} at epoch {} and {:.3} at epoch {}, ‖C^hg‖/‖C^hh‖ {:.3} at the end; a final share below 0.1 that has not grown counts. Training accuracy is {:.2} % then{}.",
+            ratio(&snapshots[0]),
+            snapshots[0].epoch,
+            ratio(last),
+            last.epoch,
+            last.gradient_norms[0] / state(last, Member::Hh).norm,
+            100.0 * last.accuracy,
+            if last.accuracy < CONVERGED { ": gradients do not vanish where some samples are wrong" } else { "" },
+        ),
+    ));
+    let [hh, sd, wd] = [Member::Hh, Member::Sd, Member::Wd].map(|member| {
+        let sum: f64 = diagonal(members.covariance(member)).iter().sum();
+        sum
+    });
+    findings.push(finding(
+        (sd / hh - 1.0).abs() < 0.25 && (wd / sd - 1.0).abs() < 0.25,
+        format!(
+            "Distinct samples should be independent (eq. 63) and ΔW* uncorrelated along h_p’s axes (eq. 67): the traces of C^hh,SD and C^hh,SD,WD are {:.2} and {:.2} of that of C^hh; within a quarter of each other counts. σ_w² = {:.3e}.",
+            sd / hh,
+            wd / hh,
+            members.sigma_w2,
+        ),
+    ));
+    findings
+}

@@ -1,0 +1,205 @@
+//! What a run leaves behind, so that it can be taken up again: checkpoints, its history, and what was measured.
+
+use std::path::{Path, PathBuf};
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::settings::{Architecture, ImageSet};
+use crate::data::{Dataset, Targets, prepare_folder, read_parameters, write_parameters};
+use crate::net::{Loss, Network};
+use crate::report::write_json;
+use crate::{Error, Result};
+
+/// Everything that determines how a network is trained.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Training {
+    pub dataset: ImageSet,
+    pub model: Architecture,
+    pub loss: Loss,
+    pub classes: usize,
+    pub seed: u64,
+    /// Images of each class.
+    pub per_class: usize,
+    pub batch_size: usize,
+    pub epochs: u64,
+    pub learning_rate: f64,
+    /// SHA-256 of the training set.
+    pub data: String,
+    /// This crate's version.
+    pub version: String,
+}
+
+/// Everything that determines what is measured of a checkpoint.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Measuring {
+    /// SHA-256 of the parameters.
+    pub parameters: String,
+    /// And of the samples.
+    pub data: String,
+    pub layer: String,
+    pub loss: Loss,
+    /// 𝒩
+    pub top: usize,
+    pub batch_size: usize,
+    /// Pairs of batches that the duality's covariances are means over.
+    pub pairs: usize,
+    pub version: String,
+}
+
+/// Loss and accuracy at the end of an epoch, as means over its batches.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Epoch {
+    pub epoch: u64,
+    pub loss: f64,
+    pub accuracy: f64,
+}
+
+/// A run of training as far as it has come.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Trained {
+    pub training: Training,
+    /// An entry for each epoch that was run.
+    pub history: Vec<Epoch>,
+    /// The epochs whose parameters are kept and their SHA-256, in ascending order; the last is where the run stands.
+    pub checkpoints: Vec<(u64, String)>,
+}
+
+/// A result, and what determined it.
+#[derive(Serialize, Deserialize)]
+struct Kept<T> {
+    measuring: Measuring,
+    result: T,
+}
+
+/// The records of one run: a folder with `training.json`, checkpoints `epoch-000100.safetensors`, and a JSON file for
+/// everything that was measured.
+#[derive(Clone, Debug)]
+pub struct Records {
+    folder: PathBuf,
+}
+
+impl Records {
+    /// Those of the run `name` in `out/runs`; the folder is made.
+    ///
+    /// # Errors
+    /// [`Error::Io`] where it cannot be, or cannot be written to.
+    pub fn open(out: &Path, name: &str) -> Result<Records> {
+        let folder = out.join("runs").join(name);
+        prepare_folder(&folder)?;
+        Ok(Records { folder })
+    }
+
+    /// Where the parameters after `epoch` epochs are kept.
+    pub fn checkpoint(&self, epoch: u64) -> PathBuf {
+        self.folder.join(format!("epoch-{epoch:06}.safetensors"))
+    }
+
+    /// How far a run of this very `training` has come, and the parameters `[P]` that it has come to; nothing where
+    /// the checkpoint of an epoch in `keep` is missing.
+    ///
+    /// # Errors
+    /// [`Error::Io`] where a file is there and cannot be read.
+    pub fn trained(
+        &self,
+        training: &Training,
+        network: &Network,
+        keep: &[u64],
+    ) -> Result<Option<(Trained, Vec<f32>)>> {
+        let Some(record) =
+            self.read::<Trained>("training.json")?.filter(|record| record.training == *training)
+        else {
+            return Ok(None);
+        };
+        let epoch = record.history.len() as u64;
+        let is_kept = |of: &u64| record.checkpoints.iter().any(|(kept, _)| kept == of);
+        let complete = keep.iter().filter(|&&of| of <= epoch).all(is_kept);
+        let parameters = read_parameters(self.checkpoint(epoch), &network.signature());
+        Ok(match (parameters, record.checkpoints.last()) {
+            (Ok(parameters), Some((at, digest))) => {
+                let same = *at == epoch && digest_of_parameters(&parameters) == *digest;
+                (same && complete).then_some((record, parameters))
+            }
+            _ => None,
+        })
+    }
+
+    /// Puts a run on record as far as it has come, with its `parameters`; the checkpoint before is removed unless its
+    /// epoch is in `keep`.
+    ///
+    /// # Errors
+    /// [`Error::Io`] where a file cannot be written.
+    pub fn keep_trained(
+        &self,
+        trained: &mut Trained,
+        network: &Network,
+        parameters: &[f32],
+        keep: &[u64],
+    ) -> Result<()> {
+        let epoch = trained.history.len() as u64;
+        write_parameters(self.checkpoint(epoch), &network.signature(), parameters, &[])?;
+        let before = trained.checkpoints.pop_if(|(before, _)| !keep.contains(before));
+        trained.checkpoints.push((epoch, digest_of_parameters(parameters)));
+        write_json(self.folder.join("training.json"), trained)?;
+        if let Some((before, _)) = before {
+            let path = self.checkpoint(before);
+            std::fs::remove_file(&path).map_err(Error::io(&path, "remove"))?;
+        }
+        Ok(())
+    }
+
+    /// The result `what` of this very `measuring`, where it is on record.
+    ///
+    /// # Errors
+    /// [`Error::Io`] where a file is there and cannot be read.
+    pub fn find<T: DeserializeOwned>(&self, what: &str, measuring: &Measuring) -> Result<Option<T>> {
+        let kept: Option<Kept<T>> = self.read(&file(what, measuring))?;
+        Ok(kept.filter(|kept| kept.measuring == *measuring).map(|kept| kept.result))
+    }
+
+    /// Puts a result on record.
+    ///
+    /// # Errors
+    /// [`Error::Io`] where it cannot be written.
+    pub fn keep<T: Serialize>(&self, what: &str, measuring: &Measuring, result: T) -> Result<()> {
+        let kept = Kept { measuring: measuring.clone(), result };
+        write_json(self.folder.join(file(what, measuring)), &kept)
+    }
+
+    /// The content of a JSON file; nothing where it is not there or is not of this kind.
+    fn read<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>> {
+        let path = self.folder.join(name);
+        match std::fs::read(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(Error::io(&path, "read")(error)),
+            Ok(text) => Ok(serde_json::from_slice(&text).ok()),
+        }
+    }
+}
+
+fn file(what: &str, measuring: &Measuring) -> String {
+    format!("{what}-{}.json", measuring.layer)
+}
+
+/// SHA-256 of shape, inputs and targets.
+pub fn digest_of_data(data: &Dataset) -> String {
+    let shape = format!("{:?}", data.shape);
+    let targets = match &data.targets {
+        Targets::Classes(classes) => bytemuck::cast_slice(classes),
+        Targets::Values { values, .. } => bytemuck::cast_slice(values),
+    };
+    digest_of([shape.as_bytes(), bytemuck::cast_slice(&data.inputs), targets])
+}
+
+/// SHA-256 of flat parameters `[P]`.
+pub fn digest_of_parameters(parameters: &[f32]) -> String {
+    digest_of([bytemuck::cast_slice(parameters)])
+}
+
+/// SHA-256 of `parts` one after the other, in hexadecimal.
+fn digest_of<const N: usize>(parts: [&[u8]; N]) -> String {
+    let mut hash = Sha256::new();
+    parts.into_iter().for_each(|part| hash.update(part));
+    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,314 @@
+//! One layer of one network on one data set: what every measure and figure is of.
+
+use std::cell::OnceCell;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use super::bounds::Curvatures;
+use super::measures::Diagonals;
+use super::members::Members;
+use super::pairs::BatchPairs;
+use super::records::{self, Epoch, Measuring, Records, Trained, Training};
+use super::settings::{LEARNING_RATE, Setting};
+use super::suppression::{Suppression, Threshold};
+use super::tables::End;
+use super::target::{Part, Target};
+use super::{Progress, alignment, bounds, evolution, scaling, suppression};
+use crate::data::{Dataset, read_parameters};
+use crate::gpu::Gpu;
+use crate::net::{Loss, Network};
+use crate::operators::{Problem, layer_shape};
+use crate::report::Block;
+use crate::train::{TrainOptions, TrainState, Trainer};
+use crate::{Error, Result};
+
+/// The most weights that a layer may have for its matrices to be held and diagonalised in full.
+pub const LARGEST_LAYER: usize = 10_000;
+/// How often a run in progress is put on record.
+const SAVE_EVERY: Duration = Duration::from_secs(60);
+
+/// What is measured, and how.
+pub struct Study<'a> {
+    pub gpu: &'a Gpu,
+    /// For files and progress: `mnist-mlp-cross-entropy-10`.
+    pub name: String,
+    pub network: Network,
+    /// The weights of the fully connected layer that is measured: `2.weight`.
+    pub layer: String,
+    pub data: Dataset,
+    pub loss: Loss,
+    /// B
+    pub batch_size: usize,
+    /// 𝒩
+    pub top: usize,
+    /// Pairs of batches that the duality's covariances are means over.
+    pub pairs: usize,
+    /// The paper's cell, where it is one.
+    pub setting: Option<Setting>,
+    pub progress: &'a dyn Fn(Progress<'_>),
+    drawn: OnceCell<BatchPairs>,
+}
+
+/// The figures of one network, for the report.
+#[derive(Clone, Debug)]
+pub struct Figures {
+    pub title: String,
+    /// What was trained, or the weights that were given.
+    pub source: String,
+    pub parts: Vec<(&'static str, Vec<Block>)>,
+}
+
+impl<'a> Study<'a> {
+    /// Checks that the layer is there and can be held in full.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] where it is not.
+    #[allow(clippy::too_many_arguments)]
+    pub fn new(
+        gpu: &'a Gpu,
+        name: String,
+        network: Network,
+        layer: String,
+        data: Dataset,
+        loss: Loss,
+        (batch_size, top, pairs): (usize, usize, usize),
+        setting: Option<Setting>,
+        progress: &'a dyn Fn(Progress<'_>),
+    ) -> Result<Study<'a>> {
+        let (d_out, d_in) = layer_shape(&network, &layer)?;
+        if d_out * d_in > LARGEST_LAYER {
+            let found = format!("“{layer}” of {d_out} × {d_in} weights");
+            let expected = format!("a layer of at most {LARGEST_LAYER}, for its matrices to be held in full");
+            return Err(Error::argument("--layer", found, expected));
+        }
+        let (top, drawn) = (top.min(d_out * d_in), OnceCell::new());
+        Ok(Study { gpu, name, network, layer, data, loss, batch_size, top, pairs, setting, progress, drawn })
+    }
+
+    /// The pairs of batches, drawn once: every checkpoint and every seed is measured on the same.
+    fn batch_pairs(&self) -> Result<&BatchPairs> {
+        if self.drawn.get().is_none() {
+            let _ = self.drawn.set(BatchPairs::draw(&self.data, self.batch_size, self.pairs, 0)?);
+        }
+        Ok(self.drawn.get().expect("just drawn"))
+    }
+
+    fn problem(&self, parameters: &[f32]) -> Result<Problem> {
+        Problem::new(self.gpu, &self.network, parameters, &self.data, self.loss)
+    }
+
+    fn measuring(&self, parameters: &[f32]) -> Measuring {
+        Measuring {
+            parameters: records::digest_of_parameters(parameters),
+            data: records::digest_of_data(&self.data),
+            layer: self.layer.clone(),
+            loss: self.loss,
+            top: self.top,
+            batch_size: self.batch_size,
+            pairs: self.pairs,
+            version: env!("CARGO_PKG_VERSION").into(),
+        }
+    }
+
+    /// What determines a run of `setting` from `seed` on this data.
+    pub fn training(&self, setting: &Setting, seed: u64) -> Training {
+        let &Setting { dataset, model, loss, classes, per_class, batch_size, epochs, .. } = setting;
+        let (data, version) = (records::digest_of_data(&self.data), env!("CARGO_PKG_VERSION").into());
+        let learning_rate = LEARNING_RATE;
+        Training {
+            dataset,
+            model,
+            loss,
+            classes,
+            seed,
+            per_class,
+            batch_size,
+            epochs,
+            learning_rate,
+            data,
+            version,
+        }
+    }
+
+    /// Trains as `training` says, or goes on where the run on `records` stopped; gives the parameters `[P]` at its end.
+    ///
+    /// The checkpoints after the epochs `keep` stay on record.
+    ///
+    /// # Errors
+    /// Those of [`Trainer`], and [`Error::Io`] where records cannot be read or written.
+    pub fn train(&self, records: &Records, training: &Training, keep: &[u64]) -> Result<(Trained, Vec<f32>)> {
+        let name = format!("{}-seed{}", self.name, training.seed);
+        let kept = records.trained(training, &self.network, keep)?;
+        let (mut trained, mut parameters) = match kept {
+            Some(kept) => kept,
+            None => {
+                let parameters = self.network.initial_parameters(training.seed);
+                (Trained { training: training.clone(), history: vec![], checkpoints: vec![] }, parameters)
+            }
+        };
+        let epochs = training.epochs;
+        if trained.history.len() as u64 == epochs {
+            (self.progress)(Progress::Kept { run: &name });
+            return Ok((trained, parameters));
+        }
+        let options = TrainOptions {
+            seed: training.seed,
+            ..TrainOptions::sgd(self.loss, training.learning_rate, training.batch_size, epochs)
+        };
+        let momentum = vec![0.0; parameters.len()];
+        let state = TrainState { epoch: trained.history.len() as u64, parameters, momentum };
+        let mut trainer = Trainer::resume(self.gpu, &self.network, state, &self.data, options)?;
+        let mut saved = Instant::now();
+        for epoch in trained.history.len() as u64 + 1..=epochs {
+            let record = trainer.run_epoch()?;
+            let record = Epoch { epoch, loss: record.loss, accuracy: record.accuracy };
+            (self.progress)(Progress::Trained { run: &name, epoch: record, epochs });
+            trained.history.push(record);
+            if epoch == epochs || keep.contains(&epoch) || saved.elapsed() > SAVE_EVERY {
+                records.keep_trained(&mut trained, &self.network, &trainer.parameters()?, keep)?;
+                saved = Instant::now();
+            }
+        }
+        parameters = trainer.parameters()?;
+        Ok((trained, parameters))
+    }
+
+    /// Loss, accuracy and exponents of a network at the end of training.
+    ///
+    /// # Errors
+    /// As [`Diagonals::of_layer`], and [`Error::Io`] where records cannot be read or written.
+    pub fn end(&self, records: &Records, run: &str, parameters: &[f32]) -> Result<End> {
+        let measuring = self.measuring(parameters);
+        if let Some(end) = records.find("end", &measuring)? {
+            return Ok(end);
+        }
+        (self.progress)(Progress::Measuring { run });
+        let problem = self.problem(parameters)?;
+        let report = problem.loss()?;
+        let exponents =
+            Diagonals::of_layer(&problem, &self.layer, self.batch_pairs()?)?.exponents(self.top)?;
+        let end = End { loss: report.loss, accuracy: report.accuracy, exponents };
+        records.keep("end", &measuring, end)?;
+        Ok(end)
+    }
+
+    /// The figures that `target` asks for of a network with these `parameters`, in `folder`.
+    ///
+    /// `run` is what is on record of its training, where it was trained here.
+    ///
+    /// # Errors
+    /// Those of measuring and drawing, and [`Error::Io`] where files cannot be written.
+    pub fn figures(
+        &self,
+        target: &Target,
+        parameters: &[f32],
+        run: Option<(&Records, &Trained)>,
+        source: String,
+        folder: &Path,
+        seed: u64,
+    ) -> Result<Figures> {
+        let name = run
+            .map_or(self.name.clone(), |(_, trained)| format!("{}-seed{}", self.name, trained.training.seed));
+        let title = self.title();
+        let mut parts = Vec::new();
+        (self.progress)(Progress::Measuring { run: &name });
+        let problem = self.problem(parameters)?;
+        let members = Members::measure(&problem, &self.layer, self.batch_pairs()?)?;
+        (self.progress)(Progress::Drawing { run: &name });
+        if target.has(Part::Scaling) {
+            parts.push(("Scaling", scaling::write(folder, &title, &members, self.top, seed)?));
+        }
+        if target.has(Part::Alignment) {
+            parts.push(("Alignment", alignment::write(folder, &members, self.pairs, self.top, seed)?));
+        }
+        if target.has(Part::Bounds) {
+            let curvatures = Curvatures::measure(&problem.layer(&self.layer)?)?;
+            let (diagonals, sigma_w2) = (members.diagonals(), Some(members.sigma_w2));
+            let bounds = bounds::write(folder, &title, &diagonals, curvatures, sigma_w2, self.top)?;
+            parts.push(("The bounds of Theorem 5.1", bounds.blocks()));
+        }
+        if target.has(Part::Suppression) {
+            parts.push(("Suppression", self.suppression(parameters, &members, folder, seed)?));
+        }
+        if let (true, Some((records, trained))) = (target.has(Part::Evolution), run) {
+            let snapshots = self.snapshots(records, trained, &members, &name)?;
+            let blocks = evolution::write(folder, &snapshots, &trained.history, &members)?;
+            parts.push(("Evolution over training", blocks));
+        }
+        let source =
+            format!("{source} H, C and E[h²] are those of {} over {} samples.", self.layer, self.data.len());
+        Ok(Figures { title, source, parts })
+    }
+
+    /// The suppression experiment on samples drawn by `seed`, as many of each class.
+    fn suppression(
+        &self,
+        parameters: &[f32],
+        members: &Members,
+        folder: &Path,
+        seed: u64,
+    ) -> Result<Vec<Block>> {
+        let count = suppression::SAMPLES.min(self.data.len());
+        let drawn = self.data.select(&suppression::draw(&self.data.targets, count, seed)?);
+        let problem = Problem::new(self.gpu, &self.network, parameters, &drawn, self.loss)?;
+        let threshold = Threshold::of(self.setting.as_ref());
+        let layer = problem.layer(&self.layer)?;
+        let measured = Suppression::measure(&layer, &members.basis, self.loss, threshold, self.top)?;
+        Ok(suppression::write(folder, &self.title(), measured)?.blocks())
+    }
+
+    /// A title for plots and headings.
+    fn title(&self) -> String {
+        match &self.setting {
+            Some(Setting { dataset, model, loss, classes, .. }) => {
+                format!("{dataset}, {model}, {loss}, {classes} classes, {}", self.layer)
+            }
+            None => format!("{}, {}, {}", self.name, self.loss, self.layer),
+        }
+    }
+
+    /// The checkpoints of a run as they were measured, or are now; `last` is its end.
+    fn snapshots(
+        &self,
+        records: &Records,
+        trained: &Trained,
+        last: &Members,
+        run: &str,
+    ) -> Result<Vec<evolution::Snapshot>> {
+        let mut snapshots = Vec::new();
+        let of = trained.checkpoints.len();
+        for (at, (epoch, digest)) in trained.checkpoints.iter().enumerate() {
+            (self.progress)(Progress::Snapshot { run, at: at + 1, of });
+            let parameters = read_parameters(records.checkpoint(*epoch), &self.network.signature())?;
+            let measuring = self.measuring(&parameters);
+            if measuring.parameters != *digest {
+                let path = records.checkpoint(*epoch);
+                return Err(Error::file(
+                    path,
+                    "found other parameters than were trained, expected those on record",
+                ));
+            }
+            let what = format!("epoch-{epoch:06}");
+            let snapshot = match records.find(&what, &measuring)? {
+                Some(snapshot) => snapshot,
+                None => {
+                    let problem = self.problem(&parameters)?;
+                    let report = problem.loss()?;
+                    let measured;
+                    let members = if *epoch == trained.training.epochs {
+                        last
+                    } else {
+                        measured = Members::measure(&problem, &self.layer, self.batch_pairs()?)?;
+                        &measured
+                    };
+                    let snapshot =
+                        evolution::Snapshot::of(*epoch, (report.loss, report.accuracy), members, self.top)?;
+                    records.keep(&what, &measuring, &snapshot)?;
+                    snapshot
+                }
+            };
+            snapshots.push(snapshot);
+        }
+        Ok(snapshots)
+    }
+}

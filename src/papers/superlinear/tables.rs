@@ -1,0 +1,243 @@
+//! Tables 1 and 3: γ_emp, γ_AWD and γ′_AWD of every cell, over seeds, beside the published values.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::measures::Exponents;
+use super::records::{Epoch, Training};
+use super::settings::{Architecture, ImageSet, Published, PublishedExponents, Setting};
+use crate::Result;
+use crate::net::Loss;
+use crate::report::{Finding, Table, write_csv};
+use crate::stats::{mean, standard_deviation};
+
+/// How far the mean over seeds may be from the published mean to count as agreeing: networks of the squared error
+/// are not trained to their minimum and vary more.
+pub fn tolerance(loss: Loss) -> f64 {
+    if loss == Loss::CrossEntropy { 0.03 } else { 0.05 }
+}
+
+/// A finished run: how training went, and what was measured at its end.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Run {
+    pub training: Training,
+    pub history: Vec<Epoch>,
+    pub end: End,
+}
+
+/// What was measured at the end of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct End {
+    /// The loss and accuracy of the trained network over the whole training set.
+    pub loss: f64,
+    pub accuracy: f64,
+    pub exponents: Exponents,
+}
+
+/// A cell of the table: one setting, summarised over its runs.
+#[derive(Clone, Debug)]
+pub struct Cell {
+    pub setting: Setting,
+    pub runs: usize,
+    pub emp: Comparison,
+    pub awd: Comparison,
+    pub awd_raw: Comparison,
+    /// Means over the runs.
+    pub train_loss: f64,
+    pub train_accuracy: f64,
+}
+
+/// An exponent as measured, beside what was published.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Comparison {
+    pub mean: f64,
+    /// Over seeds; `None` for a single one.
+    pub std: Option<f64>,
+    pub published: Option<Published>,
+}
+
+impl Comparison {
+    /// Measured less published.
+    pub fn difference(&self) -> Option<f64> {
+        self.published.map(|published| self.mean - published.mean)
+    }
+}
+
+impl Cell {
+    /// The cell that `runs`, of which there is at least one, make up.
+    pub fn of(setting: &Setting, runs: &[&Run]) -> Cell {
+        let compare = |exponent: fn(&Exponents) -> f64,
+                       published: fn(&PublishedExponents) -> Option<Published>| {
+            let values: Vec<f64> = runs.iter().map(|run| exponent(&run.end.exponents)).collect();
+            Comparison {
+                mean: mean(&values),
+                std: standard_deviation(&values),
+                published: setting.published.as_ref().and_then(published),
+            }
+        };
+        let mean_of =
+            |value: fn(&End) -> f64| mean(&runs.iter().map(|run| value(&run.end)).collect::<Vec<_>>());
+        Cell {
+            setting: *setting,
+            runs: runs.len(),
+            emp: compare(|exponents| exponents.emp.slope, |published| Some(published.emp)),
+            awd: compare(|exponents| exponents.awd.slope, |published| Some(published.awd)),
+            awd_raw: compare(|exponents| exponents.awd_raw.slope, |published| published.awd_raw),
+            train_loss: mean_of(|end| end.loss),
+            train_accuracy: mean_of(|end| end.accuracy),
+        }
+    }
+
+    /// A sentence for each exponent that has a published value.
+    pub fn findings(&self) -> Vec<Finding> {
+        let Setting { dataset, model, loss, classes, .. } = self.setting;
+        [("γ_emp", self.emp), ("γ_AWD", self.awd), ("γ′_AWD", self.awd_raw)]
+            .into_iter()
+            .filter_map(|(symbol, comparison)| {
+                let (published, difference) = (comparison.published?, comparison.difference()?);
+                let agrees = difference.abs() <= tolerance(loss);
+                let sentence = format!(
+                    "{symbol} of {dataset}, {model}, {loss}, {classes} classes: {:.2} over {}, {:.2} published; {:+.3} apart, {} {}{}.",
+                    comparison.mean,
+                    if self.runs == 1 { "one seed".into() } else { format!("{} seeds", self.runs) },
+                    published.mean,
+                    difference,
+                    if agrees { "within" } else { "more than" },
+                    tolerance(loss),
+                    self.setting.departure().map_or(String::new(), |what| format!(" ({what})")),
+                );
+                Some(Finding { agrees, sentence })
+            })
+            .collect()
+    }
+}
+
+/// Writes `table1.csv`, a row a run.
+///
+/// # Errors
+/// [`Error::Io`] where it cannot be written.
+pub fn write_runs(out: &Path, runs: &[Run]) -> Result<()> {
+    #[derive(Serialize)]
+    struct Record {
+        dataset: ImageSet,
+        model: Architecture,
+        loss: Loss,
+        classes: usize,
+        seed: u64,
+        gamma_emp: f64,
+        gamma_awd: f64,
+        gamma_awd_raw: f64,
+        train_loss: f64,
+        train_accuracy: f64,
+    }
+    let records = runs.iter().map(|run| Record {
+        dataset: run.training.dataset,
+        model: run.training.model,
+        loss: run.training.loss,
+        classes: run.training.classes,
+        seed: run.training.seed,
+        gamma_emp: run.end.exponents.emp.slope,
+        gamma_awd: run.end.exponents.awd.slope,
+        gamma_awd_raw: run.end.exponents.awd_raw.slope,
+        train_loss: run.end.loss,
+        train_accuracy: run.end.accuracy,
+    });
+    write_csv(out.join("table1.csv"), records)
+}
+
+/// Writes `table1_summary.csv`, a row a cell; what is not known stays empty.
+///
+/// # Errors
+/// [`Error::Io`] where it cannot be written.
+pub fn write_summary(out: &Path, cells: &[Cell]) -> Result<()> {
+    #[derive(Serialize)]
+    struct Record {
+        dataset: ImageSet,
+        model: Architecture,
+        loss: Loss,
+        classes: usize,
+        runs: usize,
+        gamma_emp_mean: f64,
+        gamma_emp_std: Option<f64>,
+        gamma_emp_published: Option<f64>,
+        gamma_emp_published_std: Option<f64>,
+        gamma_awd_mean: f64,
+        gamma_awd_std: Option<f64>,
+        gamma_awd_published: Option<f64>,
+        gamma_awd_published_std: Option<f64>,
+        gamma_awd_raw_mean: f64,
+        gamma_awd_raw_std: Option<f64>,
+        gamma_awd_raw_published: Option<f64>,
+        gamma_awd_raw_published_std: Option<f64>,
+        train_loss: f64,
+        train_accuracy: f64,
+    }
+    let records = cells.iter().map(|cell| Record {
+        dataset: cell.setting.dataset,
+        model: cell.setting.model,
+        loss: cell.setting.loss,
+        classes: cell.setting.classes,
+        runs: cell.runs,
+        gamma_emp_mean: cell.emp.mean,
+        gamma_emp_std: cell.emp.std,
+        gamma_emp_published: cell.emp.published.map(|published| published.mean),
+        gamma_emp_published_std: cell.emp.published.map(|published| published.std),
+        gamma_awd_mean: cell.awd.mean,
+        gamma_awd_std: cell.awd.std,
+        gamma_awd_published: cell.awd.published.map(|published| published.mean),
+        gamma_awd_published_std: cell.awd.published.map(|published| published.std),
+        gamma_awd_raw_mean: cell.awd_raw.mean,
+        gamma_awd_raw_std: cell.awd_raw.std,
+        gamma_awd_raw_published: cell.awd_raw.published.map(|published| published.mean),
+        gamma_awd_raw_published_std: cell.awd_raw.published.map(|published| published.std),
+        train_loss: cell.train_loss,
+        train_accuracy: cell.train_accuracy,
+    });
+    write_csv(out.join("table1_summary.csv"), records)
+}
+
+/// Tables 1 and 3 in one, as they are printed and set in the report.
+pub fn table(cells: &[Cell]) -> Table {
+    let columns = [
+        "network",
+        "loss",
+        "classes",
+        "seeds",
+        "γ_emp",
+        "published",
+        "γ_AWD",
+        "published",
+        "γ′_AWD",
+        "published",
+        "train loss",
+        "accuracy",
+    ];
+    let spread = |value: f64, std: Option<f64>| match std {
+        Some(std) => format!("{value:.3} ± {std:.3}"),
+        None => format!("{value:.3}"),
+    };
+    let compared = |comparison: &Comparison| {
+        [
+            spread(comparison.mean, comparison.std),
+            comparison.published.map_or("–".into(), |p| format!("{:.2} ± {:.2}", p.mean, p.std)),
+        ]
+    };
+    let rows = cells
+        .iter()
+        .map(|cell| {
+            let setting = &cell.setting;
+            let mut row = vec![
+                format!("{} {}", setting.dataset, setting.model),
+                setting.loss.to_string(),
+                setting.classes.to_string(),
+                cell.runs.to_string(),
+            ];
+            row.extend([&cell.emp, &cell.awd, &cell.awd_raw].into_iter().flat_map(compared));
+            row.push(format!("{:.3e}", cell.train_loss));
+            row.push(format!("{:.2} %", 100.0 * cell.train_accuracy));
+            row
+        })
+        .collect();
+    Table { columns: columns.map(String::from).into(), rows, caption: String::new() }
+}
