@@ -1,6 +1,6 @@
 //! What a fully connected layer's curvature is made of, sample by sample.
 
-use faer::{Mat, MatRef};
+use faer::{Mat, MatRef, Side};
 
 use super::layer::{LayerCurvature, Needs};
 use crate::gpu::Recorder;
@@ -90,13 +90,11 @@ impl LayerCurvature<'_> {
     /// Hands the spectra of every sample's Hessian to `each`, batch after batch in the order of the data set.
     ///
     /// # Errors
-    /// [`Error::Argument`] where the layer has more than [`jacobi::MOST`] outputs, [`Error::NotFinite`] where
-    /// an M_p is not finite, what `each` returns, and the device's errors.
+    /// [`Error::NotFinite`] where an M_p is not finite, what `each` returns, and the device's errors.
     pub fn spectra(&self, mut each: impl FnMut(&SampleSpectra) -> Result<()>) -> Result<()> {
         let (gpu, d_out, d_in) = (self.problem.gpu(), self.d_out(), self.d_in());
         if d_out > jacobi::MOST {
-            let expected = format!("one of at most {} outputs, for per-sample spectra", jacobi::MOST);
-            return Err(Error::argument("--layer", format!("a layer of {d_out} outputs"), expected));
+            return self.factors(|batch| each(&decomposed(batch)?)); // more than the kernel's workgroup memory holds
         }
         let square = d_out * d_out;
         let pass =
@@ -114,19 +112,11 @@ impl LayerCurvature<'_> {
             let (first, count) = (step.first as usize, step.count as usize);
             let residuals: Vec<f32> = gpu.read(&residuals.slice(0, count))?;
             if let Some(p) = residuals.iter().position(|residual| !residual.is_finite()) {
-                return Err(Error::NotFinite {
-                    quantity: format!("the Hessian of sample {}", first + p),
-                    detail: "the network's outputs or the loss overflow".into(),
-                });
+                return Err(not_finite(first + p));
             }
             let activations: Vec<f32> = gpu.read(&pass.a.slice(0, count * d_in))?;
             let output_eigenvalues: Vec<f32> = gpu.read(&values.slice(0, count * d_out))?;
-            let eigenvalues = std::iter::zip(activations.chunks(d_in), output_eigenvalues.chunks(d_out))
-                .flat_map(|(a, mu)| {
-                    let length2 = squared_length(a);
-                    mu.iter().map(move |&mu| (length2 * mu as f64) as f32)
-                })
-                .collect();
+            let eigenvalues = scaled(&output_eigenvalues, &activations, (d_out, d_in));
             each(&SampleSpectra {
                 first,
                 count,
@@ -141,6 +131,58 @@ impl LayerCurvature<'_> {
             })?;
         }
         Ok(())
+    }
+}
+
+/// `κ_m = ‖a_p‖² μ_m` of every sample, `[n, d_out]`.
+fn scaled(mu: &[f32], activations: &[f32], (d_out, d_in): (usize, usize)) -> Vec<f32> {
+    let of_sample = |(a, mu): (&[f32], &[f32])| {
+        let length2 = squared_length(a);
+        mu.iter().map(|&mu| (length2 * mu as f64) as f32).collect::<Vec<_>>()
+    };
+    std::iter::zip(activations.chunks(d_in), mu.chunks(d_out)).flat_map(of_sample).collect()
+}
+
+/// The spectra of a batch by a dense eigensolver on the host.
+fn decomposed(batch: &SampleFactors) -> Result<SampleSpectra> {
+    let &SampleFactors { first, count, d_out, d_in, .. } = batch;
+    let (mut output_eigenvalues, mut vectors, mut residuals) = (Vec::new(), Vec::new(), Vec::new());
+    for (p, m) in batch.curvatures.chunks(d_out * d_out).enumerate() {
+        let m = Mat::from_fn(d_out, d_out, |i, k| 0.5 * (m[i * d_out + k] as f64 + m[k * d_out + i] as f64));
+        let pairs = match m.is_all_finite() {
+            true => m.self_adjoint_eigen(Side::Lower).map_err(|_| not_finite(first + p))?,
+            false => return Err(not_finite(first + p)),
+        };
+        let mu = pairs.S().column_vector();
+        let off = &m * pairs.U() - pairs.U() * pairs.S();
+        let largest = mu.iter().fold(0.0, |largest: f64, mu| largest.max(mu.abs()));
+        let worst = off.col_iter().map(|column| column.norm_l2()).fold(0.0, f64::max);
+        residuals.push(if largest > 0.0 { (worst / largest) as f32 } else { 0.0 });
+        for k in (0..d_out).rev() {
+            output_eigenvalues.push(mu[k] as f32);
+            vectors.extend(pairs.U().col(k).iter().map(|&u| u as f32));
+        }
+    }
+    let (activations, deltas) = (batch.activations.clone(), batch.deltas.clone());
+    let eigenvalues = scaled(&output_eigenvalues, &activations, (d_out, d_in));
+    Ok(SampleSpectra {
+        first,
+        count,
+        d_out,
+        d_in,
+        activations,
+        deltas,
+        output_eigenvalues,
+        eigenvalues,
+        vectors,
+        residuals,
+    })
+}
+
+fn not_finite(sample: usize) -> Error {
+    Error::NotFinite {
+        quantity: format!("the Hessian of sample {sample}"),
+        detail: "the network's outputs or the loss overflow".into(),
     }
 }
 
