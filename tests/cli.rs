@@ -344,8 +344,21 @@ fn bad_arguments() {
         ),
         (
             "reproduce superlinear all --dataset synthetic --weights weights.safetensors --out run",
-            "--weights: found all of 4 cases, expected scaling, alignment, suppression or bounds, one model, loss and \
-             --classes",
+            "--weights: found a checkpoint, for all, expected scaling, alignment, suppression or bounds: what a \
+             checkpoint shows",
+        ),
+        (
+            "reproduce superlinear scaling --dataset synthetic --weights weights.safetensors --out run",
+            "--weights: found a checkpoint, for 2 cases, expected one of --model, --loss and --classes each",
+        ),
+        (
+            "reproduce superlinear scaling --dataset synthetic --top 5 --out run",
+            "--top: found 5, expected a model of your own: --model FILE",
+        ),
+        (
+            "reproduce superlinear scaling --model model.toml --data data.safetensors --loss mse --layer 2.weight \
+             --weights weights.safetensors --batch-size 2 --top 2 --out run",
+            "--top: found 2, expected at least 3 directions, to fit a line over",
         ),
         (
             "reproduce superlinear scaling --dataset synthetic --model mlp,model.toml --out run",
@@ -366,8 +379,8 @@ fn bad_arguments() {
         (
             "reproduce superlinear evolution --model model.toml --data data.safetensors --loss mse --layer 2.weight \
              --weights weights.safetensors --out run",
-            "--weights: found evolution of 1 cases, expected scaling, alignment, suppression or bounds, one model, \
-             loss and --classes",
+            "--weights: found a checkpoint, for evolution, expected scaling, alignment, suppression or bounds: what a \
+             checkpoint shows",
         ),
         (
             "reproduce superlinear all --dataset mnist --data-dir nowhere --out run",

@@ -32,8 +32,8 @@ fn small(samples: usize) -> (Network, Vec<f32>, Dataset) {
 }
 
 fn threshold(loss: Loss) -> Threshold {
-    let setting = Setting::find(ImageSet::Mnist, Architecture::Mlp, loss, 3, Preset::Paper).unwrap();
-    Threshold::of(Some(&setting))
+    let setting = Setting::find(ImageSet::Mnist, Architecture::Mlp, loss, 10, Preset::Paper).unwrap();
+    Threshold::of(Some(&setting), "2.weight")
 }
 
 /// h_p of every sample, `[D, D]`, in f64 throughout.
@@ -211,7 +211,8 @@ fn samples_are_drawn_from_each_class_in_turn() {
 #[test]
 fn thresholds_are_those_of_the_figures() {
     let of = |dataset, model, loss| {
-        Threshold::of(Some(&Setting::find(dataset, model, loss, 10, Preset::Paper).unwrap()))
+        let setting = Setting::find(dataset, model, loss, 10, Preset::Paper).unwrap();
+        Threshold::of(Some(&setting), model.network(dataset).1)
     };
     let (mlp, cnn) = (Architecture::Mlp, Architecture::Cnn);
     let published = |theta, stiff| Threshold { theta, published: stiff };
@@ -220,7 +221,11 @@ fn thresholds_are_those_of_the_figures() {
     assert_eq!(of(ImageSet::Mnist, mlp, Loss::CrossEntropy), published(0.05, Some(20)));
     assert_eq!(of(ImageSet::Cifar10, cnn, Loss::CrossEntropy), published(0.05, None));
     assert_eq!(of(ImageSet::Synthetic, mlp, Loss::CrossEntropy), published(0.05, None));
-    assert_eq!(Threshold::of(None), published(0.05, None));
+    assert_eq!(Threshold::of(None, "2.weight"), published(0.05, None));
+    let mnist =
+        |classes| Setting::find(ImageSet::Mnist, mlp, Loss::CrossEntropy, classes, Preset::Paper).unwrap();
+    assert_eq!(Threshold::of(Some(&mnist(3)), mlp.network(ImageSet::Mnist).1), published(0.05, None));
+    assert_eq!(Threshold::of(Some(&mnist(10)), "other.weight"), published(0.05, None));
 }
 
 #[test]

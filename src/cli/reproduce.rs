@@ -79,12 +79,12 @@ struct Own {
     /// The first N samples.
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
-    /// Samples of a batch.
-    #[arg(long, value_name = "B", default_value_t = 50)]
-    batch_size: usize,
-    /// The leading directions that γ is fitted over.
-    #[arg(long, value_name = "N", default_value_t = 1000)]
-    top: usize,
+    /// Samples of a batch; 50 if not given.
+    #[arg(long, value_name = "B")]
+    batch_size: Option<usize>,
+    /// The leading directions that γ is fitted over; 1000 if not given.
+    #[arg(long, value_name = "N")]
+    top: Option<usize>,
 }
 
 impl Superlinear {
@@ -113,26 +113,33 @@ impl Superlinear {
     /// A checkpoint of one's own, where that is what the model names.
     fn own(&self) -> Result<Option<Subject<'_>>> {
         let names = self.model.as_deref().unwrap_or_default();
-        let papers = |name: &String| name.parse::<Architecture>().is_ok();
-        let unused = |option: &str, found: String| {
-            Err(Error::argument(option, found, "a model of your own: --model FILE"))
-        };
-        let [name] = names else {
-            return match (names.iter().find(|name| !papers(name)), &self.own.data, self.own.limit) {
-                (Some(own), ..) => {
-                    Err(Error::argument("--model", format!("“{own}” beside others"), "it alone"))
+        let is_papers = |name: &String| name.parse::<Architecture>().is_ok();
+        let name = match names {
+            [name] if !is_papers(name) => name,
+            _ => {
+                if let Some(name) = names.iter().find(|name| !is_papers(name)) {
+                    return Err(Error::argument("--model", format!("“{name}” beside others"), "it alone"));
                 }
-                (None, Some(path), _) => unused("--data", path.display().to_string()),
-                (None, None, Some(limit)) => unused("--limit", limit.to_string()),
-                _ => Ok(None),
-            };
+                let Own { data, limit, batch_size, top } = &self.own;
+                let number = |number: &Option<usize>| number.map(|number| number.to_string());
+                let path = data.as_ref().map(|path| path.display().to_string());
+                let given = [
+                    ("--data", path),
+                    ("--limit", number(limit)),
+                    ("--batch-size", number(batch_size)),
+                    ("--top", number(top)),
+                ];
+                return match given.into_iter().find_map(|(option, found)| Some((option, found?))) {
+                    Some((option, found)) => {
+                        Err(Error::argument(option, found, "a model of your own: --model FILE"))
+                    }
+                    None => Ok(None),
+                };
+            }
         };
-        if papers(name) {
-            return match (&self.own.data, self.own.limit) {
-                (Some(path), _) => unused("--data", path.display().to_string()),
-                (None, Some(limit)) => unused("--limit", limit.to_string()),
-                _ => Ok(None),
-            };
+        if let Some(classes) = &self.classes {
+            let found = format!("{classes:?}, for “{name}”");
+            return Err(Error::argument("--classes", found, "none: all classes of the data are measured"));
         }
         let network = open_network(Path::new(name))?;
         let missing =
@@ -153,7 +160,7 @@ impl Superlinear {
         };
         check(&network, &data, loss).map_err(|error| Error::file(file, error.to_string()))?;
         let stem = Path::new(name).file_stem().map_or(name.clone(), |stem| stem.to_string_lossy().into());
-        let Own { batch_size, top, .. } = self.own;
+        let (batch_size, top) = (self.own.batch_size.unwrap_or(50), self.own.top.unwrap_or(1000));
         Ok(Some(Subject::Own { name: stem, network, data, loss, layer, batch_size, top }))
     }
 

@@ -76,7 +76,7 @@ impl KroneckerSums {
         Ok(())
     }
 
-    /// The sums over `samples`, `[(o, i), (o', i')]`.
+    /// The means over `samples`, `[(o, i), (o', i')]`.
     pub fn means(self, samples: usize) -> Vec<Mat<f64>> {
         self.sums.iter().map(|sums| unpack(sums, self.shape, 1.0 / samples as f64)).collect()
     }

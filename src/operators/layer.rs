@@ -8,7 +8,7 @@
 //! H = E[M_p ⊗ a aᵀ]      C = E[δ_p δ_pᵀ ⊗ a aᵀ]      E[h²] = E[‖a‖² M_p² ⊗ a aᵀ]
 //! ```
 //!
-//! one Kronecker Gram product `Σ_p A_p[i,k] B_p[j,l]` over packed symmetric factors, for the three A at once.
+//! Kronecker sums `Σ_p A_p ⊗ a_p a_pᵀ` over packed symmetric factors (`kronecker.rs`), in one pass.
 //! The factors themselves, and what they say of each sample, are [`super::SampleFactors`] and
 //! [`super::SampleSpectra`].
 

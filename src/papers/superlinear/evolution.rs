@@ -15,6 +15,8 @@ use crate::{Error, Result};
 
 /// The indices that the diagonals are drawn at, logarithmically spaced.
 const SHOWN: usize = 400;
+/// The share by which quantities that should be equal may differ.
+const CLOSE: f64 = 0.25;
 /// The training accuracy from which cross-entropy counts as converged.
 const CONVERGED: f64 = 1.0;
 
@@ -270,16 +272,21 @@ fn findings(snapshots: &[Snapshot], members: &Members) -> Vec<Finding> {
             if last.accuracy < CONVERGED { ": gradients do not vanish where some samples are wrong" } else { "" },
         ),
     ));
-    let [hh, sd, wd] = [Member::Hh, Member::Sd, Member::Wd].map(|member| {
-        let sum: f64 = diagonal(members.covariance(member)).iter().sum();
-        sum
-    });
+    let trace = |member| diagonal(members.covariance(member)).iter().sum::<f64>();
+    let independent = trace(Member::Sd) / trace(Member::Hh);
     findings.push(finding(
-        (sd / hh - 1.0).abs() < 0.25 && (wd / sd - 1.0).abs() < 0.25,
+        (independent - 1.0).abs() < CLOSE,
         format!(
-            "Distinct samples should be independent (eq. 63) and ΔW* uncorrelated along h_p’s axes (eq. 67): the traces of C^hh,SD and C^hh,SD,WD are {:.2} and {:.2} of that of C^hh; within a quarter of each other counts. σ_w² = {:.3e}.",
-            sd / hh,
-            wd / hh,
+            "Distinct samples should be independent (eq. 63): the trace of C^hh,SD is {independent:.2} of that of C^hh; within {CLOSE} of 1 counts."
+        ),
+    ));
+    // their traces are the same whatever ΔW* is
+    let [sd, wd] = [Member::Sd, Member::Wd].map(|member| members.covariance(member));
+    let coupled = (sd - wd).norm_l2() / sd.norm_l2();
+    findings.push(finding(
+        coupled < CLOSE,
+        format!(
+            "ΔW* should be uncorrelated along h_p’s axes (eq. 67): ‖C^hh,SD − C^hh,SD,WD‖ / ‖C^hh,SD‖ is {coupled:.3}; less than {CLOSE} counts. σ_w² = {:.3e}.",
             members.sigma_w2,
         ),
     ));

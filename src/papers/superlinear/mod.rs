@@ -38,8 +38,10 @@
 //! ## Where the paper leaves a choice
 //! Eq. 59 counts C^hg once, eq. 58 twice: C^hg here is both of its halves, so that the three terms add up to the
 //! second moment that eq. 57 gives. The duality's batches hold every class by its share, for each sample to have a
-//! partner. σ_w² is one number for all modes, each weighted by the κ² that it multiplies. v_i in the suppression
-//! experiment are H's eigenvectors over the whole training set.
+//! partner; a partner is the nearest one, so that several samples may share it. A sample whose a_p is 0 has no ΔW*: its
+//! Term I is 0, its Term II stays. σ_w² is one number for all modes, each weighted by the κ² that it multiplies, all
+//! samples alike. v_i in the suppression experiment are H's eigenvectors over the whole training set. 𝒩 is Table 2's
+//! for every figure (Figures 10–12 take 1,500).
 //!
 //! ## What is written
 //! | part | files |
@@ -51,7 +53,8 @@
 //! | [`suppression`], [`bounds`], [`synthetic`] | `suppression*.csv`, `bounds*.csv`, `synthetic.csv`, and their figures |
 //!
 //! and with each of them `report.html` and `run.json`. Every run is kept in `runs/`: training goes on where it
-//! stopped, and nothing is trained or put into a table twice whose settings have not changed.
+//! stopped, and nothing is trained or put into a table twice whose settings have not changed. What cannot be measured
+//! of one network (an exponent of fewer than three directions) is said in the report, and loses nothing else.
 
 pub mod alignment;
 pub mod bounds;

@@ -51,6 +51,10 @@ impl BatchPairs {
                 batches.push(nearest.partners(nu, dealt[(j + 1) % dealt.len()]));
             }
         }
+        if batches.iter().all(Vec::is_empty) {
+            let expected = "classes of several samples, for some to have partners";
+            return Err(Error::argument("data set", "no class with samples in two batches", expected));
+        }
         Ok(BatchPairs { batch_size, batches })
     }
 }

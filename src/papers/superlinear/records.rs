@@ -46,7 +46,12 @@ pub struct Measuring {
     /// Pairs of batches that the duality's covariances are means over.
     pub pairs: usize,
     pub version: String,
+    /// [`MEASURES`]
+    pub measures: u32,
 }
+
+/// Which definitions of the measures results on record are of: to be raised with every change of one.
+pub const MEASURES: u32 = 1;
 
 /// Loss and accuracy at the end of an epoch, as means over its batches.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -113,16 +118,18 @@ impl Records {
             return Ok(None);
         };
         let epoch = record.history.len() as u64;
-        let is_kept = |of: &u64| record.checkpoints.iter().any(|(kept, _)| kept == of);
-        let complete = keep.iter().filter(|&&of| of <= epoch).all(is_kept);
-        let parameters = read_parameters(self.checkpoint(epoch), &network.signature());
-        Ok(match (parameters, record.checkpoints.last()) {
-            (Ok(parameters), Some((at, digest))) => {
-                let same = *at == epoch && digest_of_parameters(&parameters) == *digest;
-                (same && complete).then_some((record, parameters))
-            }
-            _ => None,
-        })
+        let mut last = None;
+        for of in keep.iter().copied().filter(|&of| of < epoch).chain([epoch]) {
+            let Some((_, digest)) = record.checkpoints.iter().find(|(kept, _)| *kept == of) else {
+                return Ok(None);
+            };
+            last = match read_parameters(self.checkpoint(of), &network.signature()) {
+                Ok(parameters) if digest_of_parameters(&parameters) == *digest => Some(parameters),
+                Err(error @ Error::Io { .. }) if self.checkpoint(of).exists() => return Err(error),
+                _ => return Ok(None),
+            };
+        }
+        Ok(last.map(|parameters| (record, parameters)))
     }
 
     /// Puts a run on record as far as it has come, with its `parameters`; the checkpoint before is removed unless its

@@ -93,6 +93,11 @@ pub fn run(gpu: &Gpu, request: &Request<'_>, progress: &dyn Fn(Progress<'_>)) ->
             _ => request.out.join(&study.name),
         };
         request.make(&study, case, &folder, &mut made)?;
+        if request.target.has(Part::Tables) {
+            // after each case: a later one may take hours
+            tables::write_runs(&request.out, &made.runs)?;
+            tables::write_summary(&request.out, &made.cells)?;
+        }
     }
     prepare_folder(&request.out)?;
     let studies = match request.target.has(Part::Synthetic) {
@@ -100,10 +105,6 @@ pub fn run(gpu: &Gpu, request: &Request<'_>, progress: &dyn Fn(Progress<'_>)) ->
         false => None,
     };
     let Made { runs, cells, figures, .. } = &made;
-    if request.target.has(Part::Tables) {
-        tables::write_runs(&request.out, runs)?;
-        tables::write_summary(&request.out, cells)?;
-    }
     let how_made = request.how_made(&made, started.elapsed().as_secs_f64());
     write_json(request.out.join("run.json"), &how_made)?;
     let report = request.out.join("report.html");
@@ -162,18 +163,18 @@ impl Request<'_> {
     }
 
     fn check(&self, cases: &[Case]) -> Result<()> {
-        let (name, single) = (&self.target.name, "scaling, alignment, suppression or bounds");
+        let name = &self.target.name;
         if cases.is_empty() {
             return Err(Error::argument("--model, --loss, --classes", "no cases", "at least one of each"));
         }
         let trains = self.target.has(Part::Tables) || self.target.has(Part::Evolution);
-        if self.weights.is_some() && (trains || cases.len() > 1) {
-            let found = format!("{name} of {} cases", cases.len());
-            return Err(Error::argument(
-                "--weights",
-                found,
-                format!("{single}, one model, loss and --classes"),
-            ));
+        if self.weights.is_some() && trains {
+            let expected = "scaling, alignment, suppression or bounds: what a checkpoint shows";
+            return Err(Error::argument("--weights", format!("a checkpoint, for {name}"), expected));
+        }
+        if self.weights.is_some() && cases.len() > 1 {
+            let found = format!("a checkpoint, for {} cases", cases.len());
+            return Err(Error::argument("--weights", found, "one of --model, --loss and --classes each"));
         }
         match &self.subject {
             Subject::Paper { layer: Some(layer), .. } if self.target.has(Part::Tables) => {
@@ -244,26 +245,30 @@ impl Request<'_> {
             if !self.target.has(Part::Tables) && !draws {
                 continue;
             }
-            let keep = match draws && self.target.has(Part::Evolution) {
-                true => logarithmically_spaced(setting.epochs, self.preset.snapshots()),
-                false => vec![setting.epochs],
+            // of the first seed, which figures are made of, now or later
+            let keep = match n {
+                0 => logarithmically_spaced(setting.epochs, self.preset.snapshots()),
+                _ => vec![setting.epochs],
             };
-            let run = format!("{}-seed{seed}", study.name);
+            let run = format!("{}-{}-seed{seed}", study.name, self.preset);
             let records = Records::open(&self.out, &run)?;
             let training = study.training(setting, seed);
             let (trained, parameters) = study.train(&records, &training, &keep)?;
-            let end = study.end(&records, &run, &parameters)?;
             if draws {
+                let report = study.loss(&parameters)?;
                 let source = format!(
                     "Trained from seed {seed}{}: training loss {:.3e}, accuracy {:.2} %.",
                     setting.departure().map_or(String::new(), |what| format!(", {what}")),
-                    end.loss,
-                    100.0 * end.accuracy,
+                    report.loss,
+                    100.0 * report.accuracy,
                 );
-                let run = Some((&records, &trained));
-                made.figures.push(study.figures(&self.target, &parameters, run, source, folder, seed)?);
+                let from = Some((&records, &trained));
+                made.figures.push(study.figures(&self.target, &parameters, from, source, folder, seed)?);
             }
-            runs.push(Run { training, history: trained.history, end });
+            if self.target.has(Part::Tables) {
+                let end = study.end(&records, &run, &parameters)?;
+                runs.push(Run { training, history: trained.history, end });
+            }
         }
         if self.target.has(Part::Tables) {
             made.cells.push(Cell::of(setting, &runs.iter().collect::<Vec<_>>()));

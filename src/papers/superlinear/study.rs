@@ -17,12 +17,13 @@ use super::{Progress, alignment, bounds, evolution, scaling, suppression};
 use crate::data::{Dataset, read_parameters};
 use crate::gpu::Gpu;
 use crate::net::{Loss, Network};
-use crate::operators::{Problem, layer_shape};
+use crate::operators::{LossReport, Problem, layer_shape};
 use crate::report::Block;
 use crate::train::{TrainOptions, TrainState, Trainer};
 use crate::{Error, Result};
 
-/// The most weights that a layer may have for its matrices to be held and diagonalised in full.
+/// The most weights that a layer may have for its matrices to be held and diagonalised in full: a dozen of them, of
+/// 0.8 GB each at that.
 pub const LARGEST_LAYER: usize = 10_000;
 /// How often a run in progress is put on record.
 const SAVE_EVERY: Duration = Duration::from_secs(60);
@@ -82,6 +83,9 @@ impl<'a> Study<'a> {
             return Err(Error::argument("--layer", found, expected));
         }
         let (top, drawn) = (top.min(d_out * d_in), OnceCell::new());
+        if top < 3 {
+            return Err(Error::argument("--top", top, "at least 3 directions, to fit a line over"));
+        }
         Ok(Study { gpu, name, network, layer, data, loss, batch_size, top, pairs, setting, progress, drawn })
     }
 
@@ -107,6 +111,7 @@ impl<'a> Study<'a> {
             batch_size: self.batch_size,
             pairs: self.pairs,
             version: env!("CARGO_PKG_VERSION").into(),
+            measures: records::MEASURES,
         }
     }
 
@@ -192,6 +197,14 @@ impl<'a> Study<'a> {
         Ok(end)
     }
 
+    /// Loss and accuracy over the whole data set.
+    ///
+    /// # Errors
+    /// The device's errors.
+    pub fn loss(&self, parameters: &[f32]) -> Result<LossReport> {
+        self.problem(parameters)?.loss()
+    }
+
     /// The figures that `target` asks for of a network with these `parameters`, in `folder`.
     ///
     /// `run` is what is on record of its training, where it was trained here.
@@ -210,30 +223,33 @@ impl<'a> Study<'a> {
         let name = run
             .map_or(self.name.clone(), |(_, trained)| format!("{}-seed{}", self.name, trained.training.seed));
         let title = self.title();
-        let mut parts = Vec::new();
         (self.progress)(Progress::Measuring { run: &name });
         let problem = self.problem(parameters)?;
         let members = Members::measure(&problem, &self.layer, self.batch_pairs()?)?;
         (self.progress)(Progress::Drawing { run: &name });
-        if target.has(Part::Scaling) {
-            parts.push(("Scaling", scaling::write(folder, &title, &members, self.top, seed)?));
-        }
-        if target.has(Part::Alignment) {
-            parts.push(("Alignment", alignment::write(folder, &members, self.pairs, self.top, seed)?));
-        }
-        if target.has(Part::Bounds) {
+        let mut parts = Vec::new();
+        let mut make = |part, heading, blocks: &dyn Fn() -> Result<Vec<Block>>| -> Result<()> {
+            if target.has(part) {
+                parts.push((heading, told(blocks())?));
+            }
+            Ok(())
+        };
+        make(Part::Scaling, "Scaling", &|| scaling::write(folder, &title, &members, self.top, seed))?;
+        make(Part::Alignment, "Alignment", &|| {
+            alignment::write(folder, &members, self.pairs, self.top, seed)
+        })?;
+        make(Part::Bounds, "The bounds of Theorem 5.1", &|| {
             let curvatures = Curvatures::measure(&problem.layer(&self.layer)?)?;
-            let (diagonals, sigma_w2) = (members.diagonals(), Some(members.sigma_w2));
-            let bounds = bounds::write(folder, &title, &diagonals, curvatures, sigma_w2, self.top)?;
-            parts.push(("The bounds of Theorem 5.1", bounds.blocks()));
-        }
-        if target.has(Part::Suppression) {
-            parts.push(("Suppression", self.suppression(parameters, &members, folder, seed)?));
-        }
-        if let (true, Some((records, trained))) = (target.has(Part::Evolution), run) {
-            let snapshots = self.snapshots(records, trained, &members, &name)?;
-            let blocks = evolution::write(folder, &snapshots, &trained.history, &members)?;
-            parts.push(("Evolution over training", blocks));
+            let sigma_w2 = Some(members.sigma_w2).filter(|&sigma_w2| sigma_w2 > 0.0);
+            let diagonals = members.diagonals();
+            Ok(bounds::write(folder, &title, &diagonals, curvatures, sigma_w2, self.top)?.blocks())
+        })?;
+        make(Part::Suppression, "Suppression", &|| self.suppression(parameters, &members, folder, seed))?;
+        if let Some((records, trained)) = run {
+            make(Part::Evolution, "Evolution over training", &|| {
+                let snapshots = self.snapshots(records, trained, &members, &name)?;
+                evolution::write(folder, &snapshots, &trained.history, &members)
+            })?;
         }
         let source =
             format!("{source} H, C and E[h²] are those of {} over {} samples.", self.layer, self.data.len());
@@ -251,7 +267,7 @@ impl<'a> Study<'a> {
         let count = suppression::SAMPLES.min(self.data.len());
         let drawn = self.data.select(&suppression::draw(&self.data.targets, count, seed)?);
         let problem = Problem::new(self.gpu, &self.network, parameters, &drawn, self.loss)?;
-        let threshold = Threshold::of(self.setting.as_ref());
+        let threshold = Threshold::of(self.setting.as_ref(), &self.layer);
         let layer = problem.layer(&self.layer)?;
         let measured = Suppression::measure(&layer, &members.basis, self.loss, threshold, self.top)?;
         Ok(suppression::write(folder, &self.title(), measured)?.blocks())
@@ -310,5 +326,16 @@ impl<'a> Study<'a> {
             snapshots.push(snapshot);
         }
         Ok(snapshots)
+    }
+}
+
+/// What the report shows of a part: where a measure is not defined (an exponent of fewer than three directions, say),
+/// why, for the others not to be lost.
+fn told(blocks: Result<Vec<Block>>) -> Result<Vec<Block>> {
+    match blocks {
+        Err(error @ (Error::Argument { .. } | Error::NotFinite { .. })) => {
+            Ok(vec![Block::Text { text: format!("This could not be made: {error}.") }])
+        }
+        other => other,
     }
 }

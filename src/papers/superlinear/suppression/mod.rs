@@ -44,8 +44,11 @@ pub struct Threshold {
 }
 
 impl Threshold {
-    /// The one of Figures 13–15; 0.05, as on MNIST, for networks that the paper has no such figure of.
-    pub fn of(setting: Option<&Setting>) -> Threshold {
+    /// The one of Figures 13–15, which are of the paper's layer and ten classes; 0.05, as on MNIST, for what the paper
+    /// has no such figure of.
+    pub fn of(setting: Option<&Setting>, layer: &str) -> Threshold {
+        let setting = setting
+            .filter(|setting| setting.classes == 10 && layer == setting.model.network(setting.dataset).1);
         let (theta, published) = match setting.map(|setting| (setting.dataset, setting.model, setting.loss)) {
             Some((ImageSet::Cifar10, Architecture::Mlp, Loss::CrossEntropy)) => (0.001, Some(36)),
             Some((ImageSet::Mnist, Architecture::Mlp, Loss::SoftmaxMse)) => (0.05, Some(33)),
