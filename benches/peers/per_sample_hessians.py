@@ -2,8 +2,8 @@
 
     per_sample_hessians.py --curvkit BINARY --weights FILE [--samples 10] [--of 20000]
 
-The network is 784-50-50-10 without biases, ReLU, cross-entropy, on made-up inputs; `--weights` is a checkpoint of it
-such as `curvkit train --model mlp-mnist` or a reproduction leaves. Ten samples are timed and scaled up, in single
+The network is 784-50-50-10 without biases, ReLU, cross-entropy, on made-up inputs; `--weights` is a checkpoint of
+`mlp-mnist` such as `curvkit train` or a reproduction leaves. Ten samples are timed and scaled up, in single
 precision on all cores, each Hessian by `torch.func.hessian` and its eigenvalues and vectors by `torch.linalg.eigh`.
 """
 
@@ -44,8 +44,8 @@ def main():
         autograd += middle - start
         dense += time.perf_counter() - middle
     each = [autograd / own.samples, dense / own.samples]
-    asked = subprocess.run([own.curvkit, "bench", "layer", "--json", "--samples", str(own.of)],
-                           capture_output=True, text=True)  # fmt: skip
+    asked = subprocess.run([own.curvkit, "bench", "layer", "--json", "--samples", str(own.of), "--model", "mlp-mnist",
+                            "--weights", own.weights], capture_output=True, text=True)  # fmt: skip
     if asked.returncode:
         raise SystemExit(asked.stderr.strip())
     rows = {row["measure"]: row["seconds"] for row in json.loads(asked.stdout)["result"]["rows"]}

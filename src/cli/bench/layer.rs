@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::ceilings::{Ceilings, seconds};
 use super::work::{made_up, network, positive};
 use crate::Result;
+use crate::data::read_parameters;
 use crate::gpu::Gpu;
 use crate::kernels::pack::packed_len;
 use crate::net::{Loss, Network};
@@ -23,6 +24,9 @@ pub struct Layer {
     /// The weights of the fully connected layer.
     #[arg(long, default_value = "2.weight", value_name = "NAME")]
     layer: String,
+    /// A checkpoint; first parameters if not given.
+    #[arg(long, value_name = "FILE")]
+    weights: Option<PathBuf>,
     /// N.
     #[arg(long, default_value_t = 20_000, value_name = "N")]
     samples: usize,
@@ -49,7 +53,11 @@ impl Layer {
 
     pub fn run(&self, gpu: &Gpu, network: &Network, ceilings: &Ceilings) -> Result<Value> {
         let data = made_up(network, self.samples)?;
-        let problem = Problem::new(gpu, network, &network.initial_parameters(0), &data, Loss::CrossEntropy)?;
+        let theta = match &self.weights {
+            Some(path) => read_parameters(path, &network.signature())?,
+            None => network.initial_parameters(0),
+        };
+        let problem = Problem::new(gpu, network, &theta, &data, Loss::CrossEntropy)?;
         let layer = problem.layer(&self.layer)?;
         let (d_out, d_in, n) = (layer.d_out(), layer.d_in(), self.samples as f64);
         let flops = 3.0 * 2.0 * n * (packed_len(d_out) * packed_len(d_in)) as f64;

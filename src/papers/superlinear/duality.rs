@@ -198,7 +198,7 @@ pub struct Chain {
     pub sd: Mat<f64>,
     /// C^hh,SD,WD
     pub wd: Mat<f64>,
-    /// C^hh,SD,WD,LI = ½ σ_w² E[h²]
+    /// C^hh,SD,WD,LI = `½ σ_w² E[h²]`
     pub li: Mat<f64>,
     /// σ_w², the variance of ΔW* along h_p's axes, each weighted by the κ_m² that multiplies it (eqs. 67, 68).
     pub sigma_w2: f64,

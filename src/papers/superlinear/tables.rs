@@ -116,7 +116,7 @@ impl Cell {
 /// Writes `table1.csv`, a row a run.
 ///
 /// # Errors
-/// [`Error::Io`] where it cannot be written.
+/// [`Error::Io`](crate::Error::Io) where it cannot be written.
 pub fn write_runs(out: &Path, runs: &[Run]) -> Result<()> {
     #[derive(Serialize)]
     struct Record {
@@ -149,7 +149,7 @@ pub fn write_runs(out: &Path, runs: &[Run]) -> Result<()> {
 /// Writes `table1_summary.csv`, a row a cell; what is not known stays empty.
 ///
 /// # Errors
-/// [`Error::Io`] where it cannot be written.
+/// [`Error::Io`](crate::Error::Io) where it cannot be written.
 pub fn write_summary(out: &Path, cells: &[Cell]) -> Result<()> {
     #[derive(Serialize)]
     struct Record {
