@@ -338,30 +338,11 @@ fn targets_by_the_papers_numbers() {
     }
 }
 
-fn training_of(setting: &Setting, seed: u64) -> Training {
-    let &Setting { dataset, model, loss, classes, per_class, batch_size, epochs, .. } = setting;
-    let (data, version) = ("data".into(), "0.0.0".into());
-    let learning_rate = LEARNING_RATE;
-    Training {
-        dataset,
-        model,
-        loss,
-        classes,
-        seed,
-        per_class,
-        batch_size,
-        epochs,
-        learning_rate,
-        data,
-        version,
-    }
-}
-
 /// A run of `setting` with the given exponents, measured nowhere.
 fn run_with(setting: &Setting, seed: u64, emp: f64, awd: f64, awd_raw: f64) -> tables::Run {
     let fit = |slope| LineFit { slope, intercept: 0.0, slope_error: 0.01, points: 100 };
     tables::Run {
-        training: training_of(setting, seed),
+        training: Training::of(setting, seed, "data".into()),
         history: vec![
             Epoch { epoch: 1, loss: 0.5, accuracy: 0.9 },
             Epoch { epoch: 2, loss: 0.1, accuracy: 1.0 },
@@ -430,7 +411,7 @@ fn a_run_on_record_stands_only_under_its_own_identity() {
     let network = Network::new(&Model::mlp(&[3, 4, 2], Layer::Relu, true)).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let records = Records::open(folder.path(), "run").unwrap();
-    let training = training_of(&setting, 2);
+    let training = Training::of(&setting, 2, "data".into());
     let keep = [1, 3];
     assert_eq!(records.trained(&training, &network, &keep).unwrap(), None);
 

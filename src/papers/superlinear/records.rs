@@ -6,7 +6,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::settings::{Architecture, ImageSet};
+use super::settings::{Architecture, ImageSet, LEARNING_RATE, Setting};
 use crate::data::{Dataset, Targets, prepare_folder, read_parameters, write_parameters};
 use crate::net::{Loss, Network};
 use crate::report::write_json;
@@ -29,6 +29,27 @@ pub struct Training {
     pub data: String,
     /// This crate's version.
     pub version: String,
+}
+
+impl Training {
+    /// Of a run of `setting` from `seed` on the training set with digest `data`.
+    pub fn of(setting: &Setting, seed: u64, data: String) -> Training {
+        let &Setting { dataset, model, loss, classes, per_class, batch_size, epochs, .. } = setting;
+        let (learning_rate, version) = (LEARNING_RATE, env!("CARGO_PKG_VERSION").into());
+        Training {
+            dataset,
+            model,
+            loss,
+            classes,
+            seed,
+            per_class,
+            batch_size,
+            epochs,
+            learning_rate,
+            data,
+            version,
+        }
+    }
 }
 
 /// Everything that determines what is measured of a checkpoint.

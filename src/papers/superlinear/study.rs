@@ -9,7 +9,7 @@ use super::measures::Diagonals;
 use super::members::Members;
 use super::pairs::BatchPairs;
 use super::records::{self, Epoch, Measuring, Records, Trained, Training};
-use super::settings::{LEARNING_RATE, Setting};
+use super::settings::Setting;
 use super::suppression::{Suppression, Threshold};
 use super::tables::End;
 use super::target::{Part, Target};
@@ -117,22 +117,7 @@ impl<'a> Study<'a> {
 
     /// What determines a run of `setting` from `seed` on this data.
     pub fn training(&self, setting: &Setting, seed: u64) -> Training {
-        let &Setting { dataset, model, loss, classes, per_class, batch_size, epochs, .. } = setting;
-        let (data, version) = (records::digest_of_data(&self.data), env!("CARGO_PKG_VERSION").into());
-        let learning_rate = LEARNING_RATE;
-        Training {
-            dataset,
-            model,
-            loss,
-            classes,
-            seed,
-            per_class,
-            batch_size,
-            epochs,
-            learning_rate,
-            data,
-            version,
-        }
+        Training::of(setting, seed, records::digest_of_data(&self.data))
     }
 
     /// Trains as `training` says, or goes on where the run on `records` stopped; gives the parameters `[P]` at its end.
