@@ -62,11 +62,11 @@ pub struct Superlinear {
     /// Make the figures of this checkpoint in the place of training.
     #[arg(long, value_name = "FILE")]
     weights: Option<PathBuf>,
-    #[command(flatten)]
-    own: Own,
     /// The folder for tables, figures, report and runs; what is there already is not made again.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
+    #[command(flatten)]
+    own: Own,
 }
 
 /// What a model of one's own is measured with.
