@@ -6,9 +6,10 @@ use curvkit::data::{Dataset, Targets};
 use curvkit::net::{Layer, Loss, Model, Network};
 use curvkit::operators::{LayerMoments, Problem, SampleSpectra};
 use curvkit::papers::superlinear::bounds::{self, Curvatures, Violations};
+use curvkit::papers::superlinear::claims::{Claims, PublishedSuppression};
 use curvkit::papers::superlinear::measures::{Diagonals, Eigenbasis};
 use curvkit::papers::superlinear::settings::*;
-use curvkit::papers::superlinear::suppression::{self, Suppression, Threshold};
+use curvkit::papers::superlinear::suppression::{self, Suppression};
 use curvkit::papers::superlinear::synthetic;
 use curvkit::stats::haar_orthogonal;
 use faer::{Mat, MatRef, Side};
@@ -31,10 +32,8 @@ fn small(samples: usize) -> (Network, Vec<f32>, Dataset) {
     (network, parameters, data)
 }
 
-fn threshold(loss: Loss) -> Threshold {
-    let setting = Setting::find(ImageSet::Mnist, Architecture::Mlp, loss, 10, Preset::Paper).unwrap();
-    Threshold::of(Some(&setting), "2.weight")
-}
+/// The one that the paper has for the MLP on MNIST.
+const THETA: f64 = 0.05;
 
 /// h_p of every sample, `[D, D]`, in f64 throughout.
 fn hessians(parameters: &[f32], data: &Dataset, loss: Loss) -> Vec<Mat<f64>> {
@@ -70,9 +69,7 @@ fn the_stages_are_those_of_dense_per_sample_hessians() {
         let moments = LayerMoments::measure(&problem, WEIGHT).unwrap();
         let basis = Eigenbasis::of(moments.hessian.as_ref()).unwrap();
         let dim = basis.dimension();
-        let found =
-            Suppression::measure(&of_drawn.layer(WEIGHT).unwrap(), &basis, loss, threshold(loss), dim)
-                .unwrap();
+        let found = Suppression::measure(&of_drawn.layer(WEIGHT).unwrap(), &basis, loss, THETA, dim).unwrap();
 
         // eqs. 23–27 as they stand, over all D modes
         let pairs: Vec<_> =
@@ -181,7 +178,7 @@ fn aligned(kappa: &[[f32; 2]]) -> SampleSpectra {
 fn an_experiment_that_cannot_be_made_is_refused() {
     let basis = Eigenbasis::of(Mat::<f64>::identity(4, 4).as_ref()).unwrap();
     let loss = Loss::SoftmaxMse;
-    let of = |spectra: &[SampleSpectra], basis| Suppression::of(spectra, basis, loss, threshold(loss), 4);
+    let of = |spectra: &[SampleSpectra], basis| Suppression::of(spectra, basis, loss, THETA, 4);
     assert!(matches!(of(&[], &basis), Err(Error::Argument { .. })));
     assert!(matches!(of(&[aligned(&[[-1.0, -2.0]])], &basis), Err(Error::Argument { .. })));
     // two directions of four have curvature: too few for an exponent
@@ -209,26 +206,6 @@ fn samples_are_drawn_from_each_class_in_turn() {
 }
 
 #[test]
-fn thresholds_are_those_of_the_figures() {
-    let of = |dataset, model, loss| {
-        let setting = Setting::find(dataset, model, loss, 10, Preset::Paper).unwrap();
-        Threshold::of(Some(&setting), model.network(dataset).1)
-    };
-    let (mlp, cnn) = (Architecture::Mlp, Architecture::Cnn);
-    let published = |theta, stiff| Threshold { theta, published: stiff };
-    assert_eq!(of(ImageSet::Cifar10, mlp, Loss::CrossEntropy), published(0.001, Some(36)));
-    assert_eq!(of(ImageSet::Mnist, mlp, Loss::SoftmaxMse), published(0.05, Some(33)));
-    assert_eq!(of(ImageSet::Mnist, mlp, Loss::CrossEntropy), published(0.05, Some(20)));
-    assert_eq!(of(ImageSet::Cifar10, cnn, Loss::CrossEntropy), published(0.05, None));
-    assert_eq!(of(ImageSet::Synthetic, mlp, Loss::CrossEntropy), published(0.05, None));
-    assert_eq!(Threshold::of(None, "2.weight"), published(0.05, None));
-    let mnist =
-        |classes| Setting::find(ImageSet::Mnist, mlp, Loss::CrossEntropy, classes, Preset::Paper).unwrap();
-    assert_eq!(Threshold::of(Some(&mnist(3)), mlp.network(ImageSet::Mnist).1), published(0.05, None));
-    assert_eq!(Threshold::of(Some(&mnist(10)), "other.weight"), published(0.05, None));
-}
-
-#[test]
 fn the_experiment_writes_what_it_measured() {
     let (network, parameters, data) = small(40);
     let problem = Problem::new(gpu(), &network, &parameters, &data, Loss::CrossEntropy).unwrap();
@@ -236,10 +213,10 @@ fn the_experiment_writes_what_it_measured() {
     let basis = Eigenbasis::of(moments.hessian.as_ref()).unwrap();
     let layer = problem.layer(WEIGHT).unwrap();
     let loss = Loss::CrossEntropy;
-    let measured = Suppression::measure(&layer, &basis, loss, threshold(loss), 20).unwrap();
+    let measured = Suppression::measure(&layer, &basis, loss, THETA, 20).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("case");
-    let figures = suppression::write(&out, "a < b", measured.clone()).unwrap();
+    let figures = suppression::write(&out, "a < b", measured.clone(), &Claims::default()).unwrap();
 
     let read = |name: &str| std::fs::read_to_string(out.join(name)).unwrap();
     let directions = read("suppression.csv");
@@ -257,8 +234,11 @@ fn the_experiment_writes_what_it_measured() {
     assert_eq!(figures.panels.matches("<g transform").count(), 20);
     assert!(figures.panels.contains("a &lt; b") && figures.panels.matches("<svg").count() == 1);
     assert_eq!(read("suppression_equal.svg"), figures.covariances[1]);
-    assert_eq!(measured.table().rows.len(), 4);
-    assert_eq!(measured.findings().len(), 7);
+    assert_eq!(measured.table(&Claims::default()).rows.len(), 4);
+    assert_eq!(measured.findings(&Claims::default()).len(), 6);
+    let published = PublishedSuppression { theta: THETA, stiff: 20, gamma: 1.1 };
+    let claims = Claims { suppression: Some(published), ..Claims::default() };
+    assert_eq!(measured.findings(&claims).len(), 8);
 }
 
 /// Diagonals of samples' Hessians `h_p` `[D, D]` in the eigenbasis of their mean.

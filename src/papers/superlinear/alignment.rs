@@ -7,6 +7,7 @@ use std::path::Path;
 use faer::{Mat, MatRef};
 use serde::{Deserialize, Serialize};
 
+use super::claims::Claims;
 use super::measures::{Significance, Structure, correlation_matrix, effective_rank, rotated};
 use super::members::{Member, Members};
 use crate::report::plots::heat_map;
@@ -163,7 +164,14 @@ struct Record {
 ///
 /// # Errors
 /// [`Error::Io`] where they cannot be written; as [`Alignment::measure`].
-pub fn write(out: &Path, members: &Members, pairs: usize, top: usize, seed: u64) -> Result<Vec<Block>> {
+pub fn write(
+    out: &Path,
+    members: &Members,
+    claims: &Claims,
+    pairs: usize,
+    top: usize,
+    seed: u64,
+) -> Result<Vec<Block>> {
     let hessian = &members.basis.values;
     let q = haar_orthogonal(hessian.len(), seed);
     std::fs::create_dir_all(out).map_err(Error::io(out, "create folder"))?;
@@ -190,6 +198,13 @@ pub fn write(out: &Path, members: &Members, pairs: usize, top: usize, seed: u64)
     blocks.push(Block::Table(table(&alignments, pairs)));
     let mut findings = alignments[0].findings();
     findings.push(chain_finding(&alignments));
+    let Alignment { observed, significance, .. } = &alignments[0];
+    findings.extend(claims.coupling.map(|mu| claims.compare("μ of C", observed.coupling.mean, mu, 0.25)));
+    findings.extend(
+        claims
+            .effective_rank
+            .map(|rank| claims.compare("The effective rank M of C", significance.effective_rank, rank, 0.5)),
+    );
     blocks.push(Block::Findings { findings });
     Ok(blocks)
 }

@@ -5,6 +5,7 @@ use std::path::Path;
 use faer::Mat;
 use serde::{Deserialize, Serialize};
 
+use super::claims::Claims;
 use super::measures::{Structure, exponent};
 use super::members::{Member, Members, diagonal};
 use super::records::Epoch;
@@ -84,7 +85,13 @@ impl Snapshot {
 ///
 /// # Errors
 /// [`Error::Io`] where they cannot be written.
-pub fn write(out: &Path, snapshots: &[Snapshot], history: &[Epoch], members: &Members) -> Result<Vec<Block>> {
+pub fn write(
+    out: &Path,
+    snapshots: &[Snapshot],
+    history: &[Epoch],
+    members: &Members,
+    claims: &Claims,
+) -> Result<Vec<Block>> {
     std::fs::create_dir_all(out).map_err(Error::io(out, "create folder"))?;
     write_csv(out.join("evolution.csv"), snapshots.iter().flat_map(rows))?;
     let [hg, gg] = members.gradient_terms.each_ref().map(diagonal);
@@ -108,7 +115,7 @@ pub fn write(out: &Path, snapshots: &[Snapshot], history: &[Epoch], members: &Me
             svgs: panels,
             caption: "Over training, at logarithmically spaced epochs (the paper’s Figures 4–6): γ of each estimate; the commutativity error and the eigen-alignment; Spearman’s ρ over the leading directions; loss and accuracy; Frobenius norms; and at the end of training the diagonals of the chain’s terms by index.".into(),
         },
-        Block::Findings { findings: findings(snapshots, members) },
+        Block::Findings { findings: findings(snapshots, history, members, claims) },
     ])
 }
 
@@ -224,7 +231,7 @@ fn panels(
     ])
 }
 
-fn findings(snapshots: &[Snapshot], members: &Members) -> Vec<Finding> {
+fn findings(snapshots: &[Snapshot], history: &[Epoch], members: &Members, claims: &Claims) -> Vec<Finding> {
     let finding = |agrees, sentence| Finding { agrees, sentence };
     let last = &snapshots[snapshots.len() - 1];
     let state = |snapshot: &Snapshot, member: Member| snapshot.states[member as usize];
@@ -290,5 +297,16 @@ fn findings(snapshots: &[Snapshot], members: &Members) -> Vec<Finding> {
             members.sigma_w2,
         ),
     ));
+    let converged = history.iter().find(|epoch| epoch.accuracy >= CONVERGED).map(|epoch| epoch.epoch);
+    findings.extend(claims.converged.map(|published| match converged {
+        Some(epoch) => {
+            let what = "The first epoch in which every training image was classified rightly";
+            claims.compare(what, epoch as f64, published as f64, 0.5)
+        }
+        None => {
+            let sentence = format!("Every training image should be classified rightly from about epoch {published} on: in no epoch all were.");
+            finding(false, sentence)
+        }
+    }));
     findings
 }

@@ -41,7 +41,7 @@
 //! partner; a partner is the nearest one, so that several samples may share it. A sample whose a_p is 0 has no ΔW*: its
 //! Term I is 0, its Term II stays. σ_w² is one number for all modes, each weighted by the κ² that it multiplies, all
 //! samples alike. v_i in the suppression experiment are H's eigenvectors over the whole training set. 𝒩 is Table 2's
-//! for every figure (Figures 10–12 take 1,500).
+//! for every figure but 10–12, which take 1,500 with ten classes, as the paper's do.
 //!
 //! ## What is written
 //! | part | files |
@@ -58,6 +58,7 @@
 
 pub mod alignment;
 pub mod bounds;
+pub mod claims;
 pub mod duality;
 pub mod evolution;
 pub mod measures;

@@ -225,7 +225,7 @@ impl Request<'_> {
         ));
         if let Some(weights) = &self.weights {
             let parameters = read_parameters(weights, &study.network.signature())?;
-            let source = format!("Of the weights in {}.", weights.display());
+            let source = format!("Of the weights in {}", weights.display());
             prepare_folder(&self.out)?;
             made.figures.push(study.figures(
                 &self.target,
@@ -255,13 +255,7 @@ impl Request<'_> {
             let training = study.training(setting, seed);
             let (trained, parameters) = study.train(&records, &training, &keep)?;
             if draws {
-                let report = study.loss(&parameters)?;
-                let source = format!(
-                    "Trained from seed {seed}{}: training loss {:.3e}, accuracy {:.2} %.",
-                    setting.departure().map_or(String::new(), |what| format!(", {what}")),
-                    report.loss,
-                    100.0 * report.accuracy,
-                );
+                let source = format!("Trained from seed {seed}");
                 let from = Some((&records, &trained));
                 made.figures.push(study.figures(&self.target, &parameters, from, source, folder, seed)?);
             }

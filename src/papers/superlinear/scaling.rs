@@ -4,6 +4,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
+use super::claims::Claims;
 use super::measures::{exponent, exponent_interval, positive_pairs};
 use super::members::{Member, Members, diagonal};
 use crate::report::plots::{Axis, Mark, Scale, Series, chart};
@@ -15,6 +16,8 @@ use crate::{Error, Result};
 const SHOWN: usize = 400;
 /// How far outside [1, 2] a fitted exponent may be and still count as within the bounds.
 const SLACK: f64 = 0.05;
+/// The share by which an exponent may differ from the published one of the tables, which may be over fewer directions.
+const LIKE_TABLE: f64 = 0.05;
 /// How far the exponent of a member of the chain may be from the empirical one to count as explaining it.
 const EXPLAINED: f64 = 0.1;
 
@@ -51,13 +54,21 @@ impl Record {
 }
 
 /// Writes `scaling.csv`, all D rows in descending order of H_ii (index from 1), `exponents.csv`, `scaling.svg`, C and
-/// `½ σ_w² E[h²]` over the leading `top`, and `scaling_members.svg`, all estimates, into the folder `out`; gives what
+/// `½ σ_w² E[h²]` over the leading `top` or the figure's own number of directions, and `scaling_members.svg`, all estimates, into the folder `out`; gives what
 /// the report shows of them.
 ///
 /// # Errors
 /// [`Error::Io`] where they cannot be written; as [`exponent`] where no line can be fitted.
-pub fn write(out: &Path, title: &str, members: &Members, top: usize, seed: u64) -> Result<Vec<Block>> {
+pub fn write(
+    out: &Path,
+    title: &str,
+    members: &Members,
+    claims: &Claims,
+    top: usize,
+    seed: u64,
+) -> Result<Vec<Block>> {
     let hessian = &members.basis.values;
+    let top = claims.scaling_top.unwrap_or(top).min(hessian.len());
     let scalings = members
         .covariances
         .iter()
@@ -95,7 +106,7 @@ pub fn write(out: &Path, title: &str, members: &Members, top: usize, seed: u64) 
             ),
         },
         Block::Table(table),
-        Block::Findings { findings: findings(&scalings) },
+        Block::Findings { findings: findings(&scalings, claims) },
     ])
 }
 
@@ -162,8 +173,9 @@ fn plot(title: &str, hessian: &[f64], scalings: &[&Scaling], top: usize, centred
     chart(title, Axis { label: x, scale: Scale::Log }, Axis { label: y, scale: Scale::Log }, &series)
 }
 
-/// Whether the exponents are within the bounds of Theorem 5.1 (eq. 20), and whether the chain explains the first.
-fn findings(scalings: &[Scaling]) -> Vec<Finding> {
+/// Whether the exponents are within the bounds of Theorem 5.1 (eq. 20) and as published, and whether the chain explains
+/// the first.
+fn findings(scalings: &[Scaling], claims: &Claims) -> Vec<Finding> {
     let bounded = |s: &Scaling| {
         let agrees = (1.0 - SLACK..=2.0 + SLACK).contains(&s.fit.slope);
         Finding {
@@ -181,6 +193,22 @@ fn findings(scalings: &[Scaling]) -> Vec<Finding> {
     };
     let mut findings: Vec<Finding> =
         scalings.iter().filter(|s| matches!(s.member, Member::Empirical | Member::Li)).map(bounded).collect();
+    findings.extend(claims.exponents.iter().flat_map(|(published, of)| {
+        let published = [
+            (Member::Empirical, Some(published.emp)),
+            (Member::Raw, published.awd_raw),
+            (Member::Li, Some(published.awd)),
+        ];
+        published.into_iter().filter_map(move |(member, published)| {
+            let fit = &scalings[member as usize].fit;
+            let what = format!(
+                "γ of {} over {} directions (the tables’ is over {of})",
+                member.symbol(),
+                fit.points,
+            );
+            Some(claims.compare(&what, fit.slope, published?.mean, LIKE_TABLE))
+        })
+    }));
     let empirical = scalings[0].fit.slope;
     let (worst, off) = scalings[1..]
         .iter()

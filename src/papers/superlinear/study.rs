@@ -5,19 +5,20 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::bounds::Curvatures;
+use super::claims::Claims;
 use super::measures::Diagonals;
 use super::members::Members;
 use super::pairs::BatchPairs;
 use super::records::{self, Epoch, Measuring, Records, Trained, Training};
 use super::settings::Setting;
-use super::suppression::{Suppression, Threshold};
+use super::suppression::Suppression;
 use super::tables::End;
 use super::target::{Part, Target};
 use super::{Progress, alignment, bounds, evolution, scaling, suppression};
 use crate::data::{Dataset, read_parameters};
 use crate::gpu::Gpu;
 use crate::net::{Loss, Network};
-use crate::operators::{LossReport, Problem, layer_shape};
+use crate::operators::{Problem, layer_shape};
 use crate::report::Block;
 use crate::train::{TrainOptions, TrainState, Trainer};
 use crate::{Error, Result};
@@ -182,14 +183,6 @@ impl<'a> Study<'a> {
         Ok(end)
     }
 
-    /// Loss and accuracy over the whole data set.
-    ///
-    /// # Errors
-    /// The device's errors.
-    pub fn loss(&self, parameters: &[f32]) -> Result<LossReport> {
-        self.problem(parameters)?.loss()
-    }
-
     /// The figures that `target` asks for of a network with these `parameters`, in `folder`.
     ///
     /// `run` is what is on record of its training, where it was trained here.
@@ -210,6 +203,8 @@ impl<'a> Study<'a> {
         let title = self.title();
         (self.progress)(Progress::Measuring { run: &name });
         let problem = self.problem(parameters)?;
+        let report = problem.loss()?;
+        let claims = Claims::of(self.setting.as_ref(), &self.layer, report.accuracy);
         let members = Members::measure(&problem, &self.layer, self.batch_pairs()?)?;
         (self.progress)(Progress::Drawing { run: &name });
         let mut parts = Vec::new();
@@ -219,9 +214,11 @@ impl<'a> Study<'a> {
             }
             Ok(())
         };
-        make(Part::Scaling, "Scaling", &|| scaling::write(folder, &title, &members, self.top, seed))?;
+        make(Part::Scaling, "Scaling", &|| {
+            scaling::write(folder, &title, &members, &claims, self.top, seed)
+        })?;
         make(Part::Alignment, "Alignment", &|| {
-            alignment::write(folder, &members, self.pairs, self.top, seed)
+            alignment::write(folder, &members, &claims, self.pairs, self.top, seed)
         })?;
         make(Part::Bounds, "The bounds of Theorem 5.1", &|| {
             let curvatures = Curvatures::measure(&problem.layer(&self.layer)?)?;
@@ -229,15 +226,25 @@ impl<'a> Study<'a> {
             let diagonals = members.diagonals();
             Ok(bounds::write(folder, &title, &diagonals, curvatures, sigma_w2, self.top)?.blocks())
         })?;
-        make(Part::Suppression, "Suppression", &|| self.suppression(parameters, &members, folder, seed))?;
+        make(Part::Suppression, "Suppression", &|| {
+            self.suppression(parameters, &members, &claims, folder, seed)
+        })?;
         if let Some((records, trained)) = run {
             make(Part::Evolution, "Evolution over training", &|| {
                 let snapshots = self.snapshots(records, trained, &members, &name)?;
-                evolution::write(folder, &snapshots, &trained.history, &members)
+                evolution::write(folder, &snapshots, &trained.history, &members, &claims)
             })?;
         }
-        let source =
-            format!("{source} H, C and E[h²] are those of {} over {} samples.", self.layer, self.data.len());
+        let mut source = format!(
+            "{source}: loss {:.3e}, accuracy {:.2} %. H, C and E[h²] are those of {} over {} samples.",
+            report.loss,
+            100.0 * report.accuracy,
+            self.layer,
+            self.data.len(),
+        );
+        if let Some(departure) = &claims.departure {
+            source += &format!(" This is not the paper’s network: {departure}.");
+        }
         Ok(Figures { title, source, parts })
     }
 
@@ -246,16 +253,16 @@ impl<'a> Study<'a> {
         &self,
         parameters: &[f32],
         members: &Members,
+        claims: &Claims,
         folder: &Path,
         seed: u64,
     ) -> Result<Vec<Block>> {
         let count = suppression::SAMPLES.min(self.data.len());
         let drawn = self.data.select(&suppression::draw(&self.data.targets, count, seed)?);
         let problem = Problem::new(self.gpu, &self.network, parameters, &drawn, self.loss)?;
-        let threshold = Threshold::of(self.setting.as_ref(), &self.layer);
         let layer = problem.layer(&self.layer)?;
-        let measured = Suppression::measure(&layer, &members.basis, self.loss, threshold, self.top)?;
-        Ok(suppression::write(folder, &self.title(), measured)?.blocks())
+        let measured = Suppression::measure(&layer, &members.basis, self.loss, claims.theta(), self.top)?;
+        Ok(suppression::write(folder, &self.title(), measured, claims)?.blocks())
     }
 
     /// A title for plots and headings.

@@ -92,6 +92,7 @@ impl Cell {
     /// A sentence for each exponent that has a published value.
     pub fn findings(&self) -> Vec<Finding> {
         let Setting { dataset, model, loss, classes, .. } = self.setting;
+        let departures = self.setting.departures(self.train_accuracy);
         [("γ_emp", self.emp), ("γ_AWD", self.awd), ("γ′_AWD", self.awd_raw)]
             .into_iter()
             .filter_map(|(symbol, comparison)| {
@@ -105,7 +106,7 @@ impl Cell {
                     difference,
                     if agrees { "within" } else { "more than" },
                     tolerance(loss),
-                    self.setting.departure().map_or(String::new(), |what| format!(" ({what})")),
+                    if departures.is_empty() { String::new() } else { format!(" ({})", departures.join(", ")) },
                 );
                 Some(Finding { agrees, sentence })
             })

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::{Change, STAGES, Stage, Suppression};
 use crate::net::Loss;
+use crate::papers::superlinear::claims::Claims;
 use crate::papers::superlinear::measures::positive_pairs;
 use crate::report::plots::{Axis, Mark, Scale, Series, chart, grid};
 use crate::report::{Block, Finding, Table, write_csv, write_text};
@@ -36,6 +37,7 @@ pub struct Figures {
     /// Figure 3: C̃ against C with first modes alone, and with equal stiff ones.
     pub covariances: [String; 2],
     pub suppression: Suppression,
+    pub claims: Claims,
 }
 
 /// Writes `suppression.csv` (all D directions in the order of the basis, index from 1),
@@ -44,7 +46,7 @@ pub struct Figures {
 ///
 /// # Errors
 /// [`Error::Io`] where they cannot be written, [`Error::Argument`] where a plot has nothing to show.
-pub fn write(out: &Path, title: &str, suppression: Suppression) -> Result<Figures> {
+pub fn write(out: &Path, title: &str, suppression: Suppression, claims: &Claims) -> Result<Figures> {
     let panels = panels(title, &suppression)?;
     let covariances = [1, 3].map(|stage| {
         let title = format!("{title}: {}", STAGES[stage]);
@@ -58,7 +60,7 @@ pub fn write(out: &Path, title: &str, suppression: Suppression) -> Result<Figure
     write_text(out.join("suppression.svg"), &panels)?;
     write_text(out.join("suppression_first_modes.svg"), &covariances[0])?;
     write_text(out.join("suppression_equal.svg"), &covariances[1])?;
-    Ok(Figures { panels, covariances, suppression })
+    Ok(Figures { panels, covariances, suppression, claims: claims.clone() })
 }
 
 impl Figures {
@@ -69,8 +71,8 @@ impl Figures {
         vec![
             Block::Figures { svgs: vec![self.panels.clone()], caption: caption.into() },
             Block::Figures { svgs: self.covariances.to_vec(), caption: pair.into() },
-            Block::Table(self.suppression.table()),
-            Block::Findings { findings: self.suppression.findings() },
+            Block::Table(self.suppression.table(&self.claims)),
+            Block::Findings { findings: self.suppression.findings(&self.claims) },
         ]
     }
 }
@@ -216,7 +218,7 @@ fn spectra(suppression: &Suppression, stage: &Stage) -> Result<String> {
 
 impl Suppression {
     /// A row a stage: γ, and how far C and H are from what they were.
-    pub fn table(&self) -> Table {
+    pub fn table(&self, claims: &Claims) -> Table {
         let columns =
             ["eigenvalues", "γ", "95 % interval", "slope of C", "decades of C", "slope of H", "decades of H"];
         let rows = self.stages.iter().zip(STAGES).map(|(stage, name)| {
@@ -234,12 +236,8 @@ impl Suppression {
                 "{} samples, of which {} are stiff at θ = {}{}, over the leading {} directions. Slopes are those of log-log lines against the unchanged diagonal, decades the root mean square of log₁₀ of the ratio to it.",
                 self.stiff.len(),
                 self.stiff_samples(),
-                self.threshold.theta,
-                if self.threshold.published.is_some() {
-                    ""
-                } else {
-                    " (the paper gives none for this network)"
-                },
+                self.theta,
+                if claims.suppression.is_some() { "" } else { " (the paper gives none for this network)" },
                 self.top,
             ),
         }
@@ -250,7 +248,7 @@ impl Suppression {
     }
 
     /// Each of the paper's claims, and whether it is borne out.
-    pub fn findings(&self) -> Vec<Finding> {
+    pub fn findings(&self, claims: &Claims) -> Vec<Finding> {
         let finding = |agrees, sentence| Finding { agrees, sentence };
         let [unchanged, first, stiff, equal] = &self.stages;
         let (share, least) = self.first_mode();
@@ -283,15 +281,13 @@ impl Suppression {
             }
         }
         findings.push(self.with_equal_modes(unchanged, equal));
-        findings.extend(self.threshold.published.map(|published| {
-            let found = self.stiff_samples();
-            finding(
-                found.abs_diff(published) * 2 <= published,
-                format!(
-                    "{found} of {} samples are stiff at θ = {}, {published} of 200 published; half as many and half as many again count.",
-                    self.stiff.len(), self.threshold.theta,
-                ),
-            )
+        findings.extend(claims.suppression.iter().flat_map(|published| {
+            let stiff =
+                format!("The number of {} samples that are stiff at θ = {}", self.stiff.len(), self.theta);
+            [
+                claims.compare("γ of the unchanged spectra", unchanged.gamma.slope, published.gamma, 0.1),
+                claims.compare(&stiff, self.stiff_samples() as f64, published.stiff as f64, 0.5),
+            ]
         }));
         findings
     }

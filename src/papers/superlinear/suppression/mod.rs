@@ -21,7 +21,6 @@ use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
 use super::measures::{Eigenbasis, exponent, exponent_interval, positive_pairs};
-use super::settings::{Architecture, ImageSet, Setting};
 use crate::data::Targets;
 use crate::net::Loss;
 use crate::operators::{LayerCurvature, SampleSpectra};
@@ -34,30 +33,6 @@ pub const SAMPLES: usize = 200;
 const TAIL: f64 = 1e-5;
 /// What the first eigenvalues of samples that are not stiff are multiplied by, ε_bg.
 const BACKGROUND: f64 = 1e-3;
-
-/// θ, above which share of the largest κ₁ a sample counts as stiff (eq. 24).
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Threshold {
-    pub theta: f64,
-    /// The stiff samples of 200 that the paper counts with it; `None` where it has no such figure.
-    pub published: Option<usize>,
-}
-
-impl Threshold {
-    /// The one of Figures 13–15, which are of the paper's layer and ten classes; 0.05, as on MNIST, for what the paper
-    /// has no such figure of.
-    pub fn of(setting: Option<&Setting>, layer: &str) -> Threshold {
-        let setting = setting
-            .filter(|setting| setting.classes == 10 && layer == setting.model.network(setting.dataset).1);
-        let (theta, published) = match setting.map(|setting| (setting.dataset, setting.model, setting.loss)) {
-            Some((ImageSet::Cifar10, Architecture::Mlp, Loss::CrossEntropy)) => (0.001, Some(36)),
-            Some((ImageSet::Mnist, Architecture::Mlp, Loss::SoftmaxMse)) => (0.05, Some(33)),
-            Some((ImageSet::Mnist, Architecture::Mlp, Loss::CrossEntropy)) => (0.05, Some(20)),
-            _ => (0.05, None),
-        };
-        Threshold { theta, published }
-    }
-}
 
 /// The positions of `count` samples, drawn by `seed` from each class in turn; in ascending order.
 ///
@@ -128,7 +103,8 @@ impl Change {
 #[derive(Clone, Debug)]
 pub struct Suppression {
     pub loss: Loss,
-    pub threshold: Threshold,
+    /// θ, above which share of the largest κ₁ a sample counts as stiff (eq. 24).
+    pub theta: f64,
     /// 𝒩
     pub top: usize,
     /// d_out: the eigenvalues of a sample's Hessian that are not 0.
@@ -151,7 +127,7 @@ impl Suppression {
         layer: &LayerCurvature<'_>,
         basis: &Eigenbasis,
         loss: Loss,
-        threshold: Threshold,
+        theta: f64,
         top: usize,
     ) -> Result<Suppression> {
         let mut spectra = Vec::new();
@@ -159,7 +135,7 @@ impl Suppression {
             spectra.push(batch.clone());
             Ok(())
         })?;
-        Suppression::of(&spectra, basis, loss, threshold, top)
+        Suppression::of(&spectra, basis, loss, theta, top)
     }
 
     /// Of the samples of `spectra`, all of one layer.
@@ -171,7 +147,7 @@ impl Suppression {
         spectra: &[SampleSpectra],
         basis: &Eigenbasis,
         loss: Loss,
-        threshold: Threshold,
+        theta: f64,
         top: usize,
     ) -> Result<Suppression> {
         let Some(&SampleSpectra { d_out: modes, d_in, .. }) = spectra.first() else {
@@ -188,7 +164,7 @@ impl Suppression {
             let found = format!("{largest:e} at most");
             return Err(Error::argument("the samples’ largest eigenvalues", found, "a positive one"));
         }
-        let stiff: Vec<bool> = first.iter().map(|&k| k > threshold.theta * largest).collect();
+        let stiff: Vec<bool> = first.iter().map(|&k| k > theta * largest).collect();
         let cooked = cook(&kappa, &stiff);
         let sums = reconstruct(spectra, basis, &cooked);
         let unchanged = (sums[0].hessian.clone(), sums[0].covariance());
@@ -197,7 +173,7 @@ impl Suppression {
             stages.push(Stage::new(eigenvalues, sums, &unchanged, top)?);
         }
         let stages = stages.try_into().expect("as many stages as spectra");
-        Ok(Suppression { loss, threshold, top, modes, stiff, stages })
+        Ok(Suppression { loss, theta, top, modes, stiff, stages })
     }
 
     /// The share of the unchanged `2C_ii/σ_w²` that first modes make up: over the leading directions its mean
