@@ -198,67 +198,6 @@ fn train_keeps_checkpoints_that_eval_reads() {
     );
 }
 
-/// Makes the figure of `run/weights.safetensors` with the given options, and checks what is written: `dim` rows,
-/// as many as the measured layer has weights.
-fn reproduces_scaling(place: &Place, options: &str, dim: usize) {
-    let printed = place.done(&format!(
-        "reproduce superlinear scaling --dataset synthetic --loss cross-entropy --classes 3 --weights run/weights.safetensors --out out {options}"
-    ));
-    assert_eq!(printed, "report: out/report.html\n");
-    let table = place.text("out/scaling.csv");
-    let mut rows = table.lines();
-    assert_eq!(
-        rows.next(),
-        Some("index,hessian,curvature_second_moment,covariance,awd_raw,hh,hh_sd,hh_sd_wd,hh_sd_wd_li")
-    );
-    let curvatures: Vec<f64> = rows.map(|row| row.split(',').nth(1).unwrap().parse().unwrap()).collect();
-    assert_eq!(curvatures.len(), dim);
-    assert!(curvatures.is_sorted_by(|a, b| a >= b) && curvatures[0] > 0.0);
-    assert!(place.text("out/scaling.svg").contains("</svg>"));
-    assert!(place.text("out/report.html").contains("</html>"));
-    let run: Value = serde_json::from_str(&place.text("out/run.json")).unwrap();
-    assert_eq!(run["weights"], "run/weights.safetensors");
-}
-
-#[test]
-fn reproduces_the_scaling_of_given_weights() {
-    let place = Place::empty();
-    let layer = |width| format!("[[layers]]\ntype = \"linear\"\nout_features = {width}\nbias = false\n");
-    let relu = "[[layers]]\ntype = \"relu\"\n";
-    let mlp = [layer(50), layer(50), layer(10)].join(relu);
-    place.write("mlp.toml", format!("input = [784]\n{mlp}"));
-    place.done(
-        "train --model mlp.toml --dataset synthetic --classes 0,1,2 --per-class 50 --loss cross-entropy --learning-rate 0.1 --batch-size 50 --epochs 5 --out run",
-    );
-    reproduces_scaling(&place, "", 2500);
-}
-
-#[test]
-fn reproduces_the_figures_of_a_model_of_ones_own() {
-    let place = Place::of("cross-entropy");
-    let printed = place.done(
-        "reproduce superlinear scaling --model model.toml --weights weights.safetensors --data data.safetensors --loss cross-entropy --layer 2.weight --batch-size 2 --top 20 --out out",
-    );
-    assert_eq!(printed, "report: out/report.html\n");
-    assert!(place.text("out/exponents.csv").lines().count() == 1 + 6);
-    let run: Value = serde_json::from_str(&place.text("out/run.json")).unwrap();
-    assert_eq!(run["layer"], "2.weight");
-    assert_eq!(run["cases"][0], "model (batches of 2, top 20, 2000 pairs of batches)");
-}
-
-/// Of a network that has seen three images, and of its layer 20 → 10: a small eigenproblem, the large one being that
-/// of the fully connected network.
-#[test]
-fn reproduces_the_scaling_of_a_convolutional_network() {
-    let place = Place::empty();
-    place.done(
-        "train --model cnn-superlinear-mnist --dataset synthetic --classes 0,1,2 --per-class 1 --loss cross-entropy --learning-rate 0.1 --batch-size 3 --epochs 1 --out run",
-    );
-    reproduces_scaling(&place, "--model cnn --layer 15.weight", 200);
-    let run: Value = serde_json::from_str(&place.text("out/run.json")).unwrap();
-    assert_eq!(run["layer"], "15.weight");
-}
-
 #[test]
 fn adapters_are_listed() {
     let place = Place::empty();

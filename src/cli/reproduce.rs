@@ -189,7 +189,7 @@ impl Superlinear {
     }
 
     fn run(&self, device: &Device) -> Result<String> {
-        let gpu = device.open()?;
+        let gpu = self.target.needs_network().then(|| device.open()).transpose()?;
         let request = Request {
             target: self.target.clone(),
             subject: self.subject()?,
@@ -199,7 +199,7 @@ impl Superlinear {
             out: self.out.clone(),
             how_made: json!({
                 "command": std::env::args().skip(1).collect::<Vec<_>>().join(" "),
-                "adapter": record::adapter(&gpu),
+                "adapter": gpu.as_ref().map(record::adapter),
             }),
         };
         let bar = bar(device.quiet, 0, "{msg} {bar:24} {pos}/{len}, {eta} left");
@@ -214,7 +214,7 @@ impl Superlinear {
                 said.replace(stage);
             }
         };
-        let summary = run(&gpu, &request, &|progress| match progress {
+        let summary = run(gpu.as_ref(), &request, &|progress| match progress {
             Progress::Kept { run } => say(format!("{run}: kept")),
             Progress::Trained { run, epoch, epochs } => {
                 bar.set_length(epochs);

@@ -77,17 +77,18 @@ pub struct Summary {
 ///
 /// What is on record in `out/runs` under the same identity is not made again, and training goes on where it stopped.
 /// The figures of a single case are written to `out` itself, those of several each to a folder of their own.
+/// A target that needs no network needs no `gpu` either.
 ///
 /// # Errors
-/// [`Error::Argument`] where the request asks for what the paper does not have, or for `weights` together
+/// [`Error::NoAdapter`] without a `gpu` that is needed, [`Error::Argument`] where the request asks for what the paper does not have, or for `weights` together
 /// with more than the figures of one case; [`Error::Io`] where a file cannot be written; whatever training
 /// and measuring report.
-pub fn run(gpu: &Gpu, request: &Request<'_>, progress: &dyn Fn(Progress<'_>)) -> Result<Summary> {
+pub fn run(gpu: Option<&Gpu>, request: &Request<'_>, progress: &dyn Fn(Progress<'_>)) -> Result<Summary> {
     let started = Instant::now();
     let cases = request.cases()?;
     let mut made = Made::default();
     for case in &cases {
-        let study = request.study(gpu, case, progress)?;
+        let study = request.study(gpu.ok_or(Error::NoAdapter)?, case, progress)?;
         let folder = match cases.len() {
             1 => request.out.clone(),
             _ => request.out.join(&study.name),
