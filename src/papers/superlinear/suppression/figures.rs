@@ -266,16 +266,22 @@ impl Suppression {
             (first, "With all but first modes suppressed"),
             (stiff, "With the first modes of samples that are not stiff suppressed too"),
         ] {
-            for (symbol, change) in [("C", stage.covariance_change), ("H", stage.hessian_change)] {
+            let changes = [
+                ("C", stage.covariance_change, &stage.covariance, &unchanged.covariance),
+                ("H", stage.hessian_change, &stage.hessian, &unchanged.hessian),
+            ];
+            for (symbol, change, left, whole) in changes {
+                let trace = |diagonal: &[f64]| diagonal.iter().sum::<f64>();
                 findings.push(finding(
                     change.decades <= HARDLY,
                     format!(
-                        "{what}, {symbol} should hardly change: by a factor of {:.2} (root mean square; up to {:.1} counts), with slope {:.3}; γ goes from {:.3} to {:.3}.",
+                        "{what}, {symbol} should hardly change: by a factor of {:.2} (root mean square; up to {:.1} counts), with slope {:.3}; γ goes from {:.3} to {:.3}. {:.0} % of its trace is left.",
                         10f64.powf(change.decades),
                         10f64.powf(HARDLY),
                         change.slope,
                         unchanged.gamma.slope,
                         stage.gamma.slope,
+                        100.0 * trace(left) / trace(whole),
                     ),
                 ));
             }
