@@ -288,7 +288,8 @@ fn bad_arguments() {
         ),
         (
             "reproduce superlinear scaling --dataset synthetic --weights weights.safetensors --out run",
-            "--weights: found a checkpoint, for 2 cases, expected one of --model, --loss and --classes each",
+            "--weights: found a checkpoint, for 2 cases, expected one of --dataset, --model, --loss and --classes \
+             each",
         ),
         (
             "reproduce superlinear scaling --dataset synthetic --top 5 --out run",
@@ -320,6 +321,17 @@ fn bad_arguments() {
              --weights weights.safetensors --out run",
             "--weights: found a checkpoint, for evolution, expected scaling, alignment, suppression or bounds: what a \
              checkpoint shows",
+        ),
+        (
+            "reproduce superlinear scaling --model model.toml --dataset synthetic,mnist --loss mse --layer 2.weight \
+             --weights weights.safetensors --out run",
+            "--dataset: found several, expected one, for “model.toml”",
+        ),
+        (
+            // told before the first network is trained
+            "reproduce superlinear table1 --dataset synthetic,cifar10 --data-dir nowhere --out run",
+            "nowhere: found no file, expected any of data_batch_1.bin to data_batch_5.bin, here or in the folder \
+             cifar-10-batches-bin",
         ),
         (
             "reproduce superlinear all --dataset mnist --data-dir nowhere --out run",

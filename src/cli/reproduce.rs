@@ -36,8 +36,8 @@ pub struct Superlinear {
     /// all, table1, table3, figure1 to figure15, scaling, alignment, evolution, suppression, bounds or synthetic.
     target: Target,
     /// The images: mnist, cifar10, or synthetic (drawn digits, no files needed); the figure's, or mnist, if not given.
-    #[arg(long)]
-    dataset: Option<ImageSet>,
+    #[arg(long, value_delimiter = ',', value_name = "DATASET,…")]
+    dataset: Option<Vec<ImageSet>>,
     #[command(flatten)]
     place: DataPlace,
     /// mlp, cnn, or a model file or name of your own, which needs --weights and --layer; the figure's, or mlp, if not
@@ -106,8 +106,9 @@ impl Superlinear {
         all.selected(&Selection { classes, per_class: Some(per_class.min(at_hand)), limit: None })
     }
 
-    fn dataset(&self) -> ImageSet {
-        self.dataset.or(self.target.figure.map(|figure| figure.0)).unwrap_or(ImageSet::Mnist)
+    fn datasets(&self) -> Vec<ImageSet> {
+        let of_figure = || vec![self.target.figure.map_or(ImageSet::Mnist, |figure| figure.0)];
+        self.dataset.clone().unwrap_or_else(of_figure)
     }
 
     /// A checkpoint of one's own, where that is what the model names.
@@ -149,15 +150,12 @@ impl Superlinear {
             Some([loss]) => *loss,
             _ => return Err(missing("--loss", "one loss")),
         };
-        let all = match &self.own.data {
-            Some(path) => Dataset::read(path)?,
-            None => self.samples(self.dataset(), 500)?,
+        let (all, file) = match (&self.own.data, self.datasets().as_slice()) {
+            (Some(path), _) => (Dataset::read(path)?, path.display().to_string()),
+            (None, &[dataset]) => (self.samples(dataset, 500)?, dataset.to_string()),
+            _ => return Err(Error::argument("--dataset", "several", format!("one, for “{name}”"))),
         };
         let data = all.selected(&Selection { limit: self.own.limit, ..Selection::default() })?;
-        let file = match &self.own.data {
-            Some(path) => path.display().to_string(),
-            None => self.dataset().to_string(),
-        };
         check(&network, &data, loss).map_err(|error| Error::file(file, error.to_string()))?;
         let stem = Path::new(name).file_stem().map_or(name.clone(), |stem| stem.to_string_lossy().into());
         let (batch_size, top) = (self.own.batch_size.unwrap_or(50), self.own.top.unwrap_or(1000));
@@ -168,7 +166,7 @@ impl Superlinear {
         if let Some(own) = self.own()? {
             return Ok(own);
         }
-        let (dataset, figure) = (self.dataset(), self.target.figure);
+        let figure = self.target.figure;
         let models = match &self.model {
             Some(names) => names.iter().map(|name| name.parse()).collect::<Result<_>>()?,
             None => vec![figure.map_or(Architecture::Mlp, |figure| figure.1)],
@@ -179,8 +177,8 @@ impl Superlinear {
             false => vec![10],
         };
         Ok(Subject::Paper {
-            dataset,
-            data: Box::new(move |classes, per_class| self.images(dataset, classes, per_class)),
+            datasets: self.datasets(),
+            data: Box::new(|dataset, classes, per_class| self.images(dataset, classes, per_class)),
             models,
             losses: self.loss.clone().unwrap_or_else(|| figure.map_or_else(both, |figure| vec![figure.2])),
             classes: self.classes.clone().unwrap_or(classes),

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::records::Epoch;
+use super::records::{Epoch, Training};
 use super::settings::{Preset, Setting};
 use super::study::Figures;
 use super::tables::{self, Cell, Run, tolerance};
@@ -82,9 +82,9 @@ fn exponents(cells: &[Cell]) -> Section {
 }
 
 fn sizes(cell: &Cell) -> String {
-    let Setting { classes, loss, per_class, batch_size, epochs, top, .. } = cell.setting;
+    let Setting { dataset, model, classes, loss, per_class, batch_size, epochs, top, .. } = cell.setting;
     format!(
-        "{classes} classes, {loss}: {per_class} images a class, B = {batch_size}, {epochs} epochs, 𝒩 = {top}"
+        "{dataset} {model}, {classes} classes, {loss}: {per_class} images a class, B = {batch_size}, {epochs} epochs, 𝒩 = {top}"
     )
 }
 
@@ -125,8 +125,8 @@ fn training(runs: &[Run]) -> Result<Section> {
         let mut cases: Vec<String> = Vec::new();
         let mut series = Vec::new();
         for run in runs {
-            let identity = &run.training;
-            let case = format!("{}, {} classes", identity.loss, identity.classes);
+            let Training { dataset, model, loss, classes, .. } = &run.training;
+            let case = format!("{dataset} {model}, {loss}, {classes} classes");
             let known = cases.iter().position(|known| *known == case);
             let colour = known.unwrap_or(cases.len());
             series.push(Series {

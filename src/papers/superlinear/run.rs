@@ -19,14 +19,14 @@ use crate::report::{write_json, write_text};
 use crate::stats::logarithmically_spaced;
 use crate::{Error, Result};
 
-/// Gives the first `per_class` images of each of the first `classes` classes, or as many as there are.
-pub type Images<'a> = dyn Fn(usize, usize) -> Result<Dataset> + 'a;
+/// Gives the first `per_class` images of each of the first `classes` classes of a set, or as many as there are.
+pub type Images<'a> = dyn Fn(ImageSet, usize, usize) -> Result<Dataset> + 'a;
 
 /// What is measured.
 pub enum Subject<'a> {
     /// Networks of the paper, trained here unless there are weights.
     Paper {
-        dataset: ImageSet,
+        datasets: Vec<ImageSet>,
         data: Box<Images<'a>>,
         models: Vec<Architecture>,
         losses: Vec<Loss>,
@@ -142,17 +142,21 @@ impl Request<'_> {
         }
         let cases = match &self.subject {
             Subject::Own { .. } => vec![Case { setting: None, draws: true }],
-            Subject::Paper { dataset, models, losses, classes, .. } => {
+            Subject::Paper { datasets, models, losses, classes, .. } => {
                 let most = classes.iter().max().copied();
                 let mut cases = Vec::new();
-                for &model in models {
-                    for &loss in losses {
-                        for &count in classes {
-                            let setting = Setting::find(*dataset, model, loss, count, self.preset)?;
-                            // beside the tables, figures are those of the most classes, as the paper's are
-                            let draws = !self.target.has(Part::Tables) || Some(count) == most;
-                            let draws = draws && self.target.has_figures();
-                            cases.push(Case { setting: Some(setting), draws });
+                let mut add = |dataset, model, loss, count| -> Result<()> {
+                    let setting = Setting::find(dataset, model, loss, count, self.preset)?;
+                    // beside the tables, figures are those of the most classes, as the paper's are
+                    let draws = !self.target.has(Part::Tables) || Some(count) == most;
+                    let draws = draws && self.target.has_figures();
+                    cases.push(Case { setting: Some(setting), draws });
+                    Ok(())
+                };
+                for &dataset in datasets {
+                    for &model in models {
+                        for &loss in losses {
+                            classes.iter().try_for_each(|&count| add(dataset, model, loss, count))?;
                         }
                     }
                 }
@@ -160,13 +164,18 @@ impl Request<'_> {
             }
         };
         self.check(&cases)?;
+        if let Subject::Paper { datasets, data, .. } = &self.subject {
+            // where files are missing, it is told before the first network is trained
+            datasets[1..].iter().try_for_each(|&dataset| data(dataset, 1, 1).map(drop))?;
+        }
         Ok(cases)
     }
 
     fn check(&self, cases: &[Case]) -> Result<()> {
         let name = &self.target.name;
         if cases.is_empty() {
-            return Err(Error::argument("--model, --loss, --classes", "no cases", "at least one of each"));
+            let options = "--dataset, --model, --loss, --classes";
+            return Err(Error::argument(options, "no cases", "at least one of each"));
         }
         let trains = self.target.has(Part::Tables) || self.target.has(Part::Evolution);
         if self.weights.is_some() && trains {
@@ -175,7 +184,8 @@ impl Request<'_> {
         }
         if self.weights.is_some() && cases.len() > 1 {
             let found = format!("a checkpoint, for {} cases", cases.len());
-            return Err(Error::argument("--weights", found, "one of --model, --loss and --classes each"));
+            let expected = "one of --dataset, --model, --loss and --classes each";
+            return Err(Error::argument("--weights", found, expected));
         }
         match &self.subject {
             Subject::Paper { layer: Some(layer), .. } if self.target.has(Part::Tables) => {
@@ -196,9 +206,9 @@ impl Request<'_> {
         progress: &'a dyn Fn(Progress<'_>),
     ) -> Result<Study<'a>> {
         match (&self.subject, case.setting) {
-            (Subject::Paper { dataset, data, layer, .. }, Some(mut setting)) => {
-                let (model, focus) = setting.model.network(*dataset);
-                let data = data(setting.classes, setting.per_class)?;
+            (Subject::Paper { data, layer, .. }, Some(mut setting)) => {
+                let (model, focus) = setting.model.network(setting.dataset);
+                let data = data(setting.dataset, setting.classes, setting.per_class)?;
                 // there may be fewer than are asked for
                 setting.per_class = data.class_counts().into_values().max().unwrap_or(0);
                 let sizes = (setting.batch_size, setting.top, setting.pairs);
