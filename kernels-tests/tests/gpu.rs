@@ -203,8 +203,8 @@ fn a_program_holds_its_buffers() {
 fn programs_run_step_by_step() {
     // buffers of 64 KiB: the ring of parameters holds 256 steps at a time
     let gpu = &own_device(wgpu::Limits { max_buffer_size: 64 << 10, ..bindings_of(64 << 10) }, None);
-    let [theta, m] = [(); 2].map(|()| upload(gpu, &[0.0f32; 3]));
-    let g = upload(gpu, &[1.0f32, 2.0, -4.0]);
+    let [theta, m] = [(); 2].map(|()| upload(gpu, &[0.0f32; 4]));
+    let g = upload(gpu, &[1.0f32, 2.0, -4.0, 0.5]);
     let program = program(gpu, |rec| sgd::sgd(rec, &g, &theta, &m));
     let count = 2 * 256 + 3;
     let steps: Vec<Step> = (0..count)
@@ -213,7 +213,7 @@ fn programs_run_step_by_step() {
     program.run_steps(&steps).unwrap();
     // sums of halves below 2²⁴ are exact
     let sum = 0.75 * (count - 1) as f32 + 1.0;
-    assert_eq!(read(gpu, &theta), [-sum, -2.0 * sum, 4.0 * sum]);
+    assert_eq!(read(gpu, &theta), [-sum, -2.0 * sum, 4.0 * sum, -0.5 * sum]);
     program.run_steps(&[]).unwrap();
     assert_eq!(read(gpu, &theta)[0], -sum);
 }

@@ -724,7 +724,7 @@ fn kronecker_gram_of_packed_factors() {
 #[test]
 fn sgd_steps() {
     let gpu = gpu();
-    for len in [1, 2, 67, 1031, GRID_ROW + 13] {
+    for len in [4, 68, 1_032, 4 * (GRID_ROW + 13)] {
         for (momentum, weight_decay) in [(0.0, 0.0), (0.0, 0.25), (0.75, 0.0), (0.75, 0.125)] {
             let what = format!("sgd of {len}, momentum {momentum}, weight decay {weight_decay}");
             let (theta, buf, g) = (random(1, len), random(2, len), random(3, len));
