@@ -283,13 +283,13 @@ fn bad_arguments() {
         ),
         (
             "reproduce superlinear all --dataset synthetic --weights weights.safetensors --out run",
-            "--weights: found a checkpoint, for all, expected scaling, alignment, suppression or bounds: what a \
-             checkpoint shows",
+            "--weights: found a checkpoint, for 2 cases, expected one of --dataset, --model, --loss, --classes and \
+             --seeds each",
         ),
         (
             "reproduce superlinear scaling --dataset synthetic --weights weights.safetensors --out run",
-            "--weights: found a checkpoint, for 2 cases, expected one of --dataset, --model, --loss and --classes \
-             each",
+            "--weights: found a checkpoint, for 2 cases, expected one of --dataset, --model, --loss, --classes and \
+             --seeds each",
         ),
         (
             "reproduce superlinear scaling --dataset synthetic --top 5 --out run",
@@ -326,6 +326,14 @@ fn bad_arguments() {
             "reproduce superlinear scaling --model model.toml --dataset synthetic,mnist --loss mse --layer 2.weight \
              --weights weights.safetensors --out run",
             "--dataset: found several, expected one, for “model.toml”",
+        ),
+        (
+            "reproduce superlinear synthetic --weights weights.safetensors --out run",
+            "--weights: found weights.safetensors, for synthetic, expected none: no network is measured",
+        ),
+        (
+            "reproduce superlinear table1 --dataset synthetic --seeds 0,1,0 --out run",
+            "--seeds: found 0 twice, expected each once",
         ),
         (
             // told before the first network is trained

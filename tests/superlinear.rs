@@ -49,10 +49,15 @@ fn reproduces_the_scaling_of_given_weights() {
 fn reproduces_the_figures_of_a_model_of_ones_own() {
     let place = Place::of("cross-entropy");
     let printed = place.done(
-        "reproduce superlinear scaling --model model.toml --weights weights.safetensors --data data.safetensors --loss cross-entropy --layer 2.weight --batch-size 2 --top 20 --out out",
+        "reproduce superlinear all --model model.toml --weights weights.safetensors --data data.safetensors --loss cross-entropy --layer 2.weight --batch-size 2 --top 20 --out out",
     );
     assert_eq!(printed, "report: out/report.html\n");
     assert!(place.text("out/exponents.csv").lines().count() == 1 + 6);
+    for part in ["alignment.csv", "bounds.csv", "suppression.svg", "correlation_all_hh.svg"] {
+        assert!(place.path().join("out").join(part).exists(), "{part}");
+    }
+    let report = place.text("out/report.html");
+    assert!(report.contains("whose weights were given") && !report.contains("could not be made"));
     let run: Value = serde_json::from_str(&place.text("out/run.json")).unwrap();
     assert_eq!(run["layer"], "2.weight");
     assert_eq!(run["cases"][0], "model (batches of 2, top 20, 2000 pairs of batches)");
@@ -111,8 +116,8 @@ fn an_evolution_that_was_interrupted_goes_on() {
     let table = place.text("out/evolution.csv");
     let rows: Vec<Vec<&str>> = table.lines().map(|line| line.split(',').collect()).collect();
     assert_eq!(rows[0][..3], ["epoch", "estimate", "gamma"]);
-    assert_eq!(rows.len(), 1 + 6 * 8);
-    let epochs: Vec<&str> = rows[1..].iter().step_by(8).map(|row| row[0]).collect();
+    assert_eq!(rows.len(), 1 + 6 * 9);
+    let epochs: Vec<&str> = rows[1..].iter().step_by(9).map(|row| row[0]).collect();
     assert_eq!(epochs, ["1", "3", "6", "16", "40", "100"]);
     assert_eq!(place.text("out/diagonals.csv").lines().count(), 1 + 500);
     let report = place.text("out/report.html");

@@ -13,7 +13,7 @@ use curvkit::papers::superlinear::settings::*;
 use curvkit::papers::superlinear::target::{Part, Target};
 use curvkit::papers::superlinear::{alignment, page, scaling, tables};
 use curvkit::report::Block;
-use curvkit::stats::{LineFit, haar_orthogonal};
+use curvkit::stats::{Interval, LineFit, haar_orthogonal};
 use faer::Mat;
 
 /// Q diag(spectrum) Qᵀ
@@ -191,6 +191,41 @@ fn matrices_that_do_not_fit_are_refused() {
     assert!(matches!(Coupling::of(Mat::zeros(4, 4).as_ref()), Err(Error::Argument { .. })));
 }
 
+/// Tables 1 and 3 as they are printed, a second time: data, model, C; MSE's γ_emp, γ_AWD and γ′_AWD, CE's γ_emp and γ_AWD.
+const PUBLISHED: &str = "
+    mnist mlp 3 | 1.07±0.02 1.14±0.02 1.07±0.02 | 1.22±0.01 1.24±0.01
+    mnist mlp 6 | 1.01±0.01 1.08±0.01 1.03±0.01 | 1.19±0.01 1.19±0.01
+    mnist mlp 10 | 0.96±0.01 1.03±0.01 1.00±0.01 | 1.14±0.01 1.14±0.01
+    mnist cnn 3 | 0.99±0.01 1.05±0.02 1.02±0.02 | 1.38±0.05 1.33±0.03
+    mnist cnn 6 | 1.03±0.01 1.06±0.01 1.05±0.01 | 1.33±0.01 1.31±0.01
+    mnist cnn 10 | 0.98±0.01 1.05±0.01 1.03±0.01 | 1.31±0.02 1.29±0.02
+    cifar10 mlp 3 | 1.12±0.04 1.17±0.03 1.09±0.03 | 1.27±0.04 1.27±0.04
+    cifar10 mlp 6 | 1.03±0.01 1.08±0.02 1.06±0.02 | 1.43±0.01 1.43±0.01
+    cifar10 mlp 10 | 1.00±0.02 1.03±0.02 1.03±0.02 | 1.51±0.03 1.47±0.03
+    cifar10 cnn 3 | 1.04±0.04 1.09±0.03 1.06±0.03 | 1.10±0.01 1.11±0.01
+    cifar10 cnn 6 | 1.00±0.01 1.01±0.01 0.97±0.01 | 1.08±0.02 1.08±0.01
+    cifar10 cnn 10 | 1.01±0.01 1.02±0.01 0.97±0.01 | 1.08±0.01 1.08±0.01
+";
+
+/// The same rows from the settings.
+fn published_rows(dataset: ImageSet) -> Vec<String> {
+    let mut rows = Vec::new();
+    for model in [Architecture::Mlp, Architecture::Cnn] {
+        for classes in CLASSES {
+            let of = |loss| {
+                Setting::find(dataset, model, loss, classes, Preset::Paper).unwrap().published.unwrap()
+            };
+            let (mse, entropy) = (of(Loss::SoftmaxMse), of(Loss::CrossEntropy));
+            assert_eq!(entropy.awd_raw, None);
+            let [emp, awd, raw, ce_emp, ce_awd] =
+                [mse.emp, mse.awd, mse.awd_raw.unwrap(), entropy.emp, entropy.awd]
+                    .map(|gamma| format!("{:.2}±{:.2}", gamma.mean, gamma.std));
+            rows.push(format!("{dataset} {model} {classes} | {emp} {awd} {raw} | {ce_emp} {ce_awd}"));
+        }
+    }
+    rows
+}
+
 #[test]
 fn settings_cover_both_tables() {
     let mut cells = 0;
@@ -209,6 +244,10 @@ fn settings_cover_both_tables() {
         }
     }
     assert_eq!(cells, 24);
+    let found: Vec<String> =
+        [ImageSet::Mnist, ImageSet::Cifar10].into_iter().flat_map(published_rows).collect();
+    let expected: Vec<&str> = PUBLISHED.trim().lines().map(str::trim).collect();
+    assert_eq!(found, expected);
 
     let find =
         |dataset, loss, classes| Setting::find(dataset, Architecture::Mlp, loss, classes, Preset::Paper);
@@ -232,6 +271,7 @@ fn power_law_members(dimension: usize) -> Members {
     Members {
         covariances: covariances.map(|(n, member)| (member, diagonal(1.2 + 0.1 * n as f64))).collect(),
         gradient_terms: [diagonal(3.0), diagonal(4.0)],
+        mean_gradient: (0..dimension).map(|i| if i == 3 { 0.5 } else { 0.0 }).collect(),
         curvature_second_moment: hessian.iter().map(|h| h.powf(1.5)).collect(),
         sigma_w2: 2.0,
         basis,
@@ -285,7 +325,7 @@ fn scaling_and_alignment_write_what_they_measure() {
     for (member, read) in Member::ALL.into_iter().zip(&read) {
         assert_eq!(read.member, member);
         assert!(read.observed.commutativity_error < 1e-9 && read.random.commutativity_error > 0.5);
-        for map in ["covariance", "correlation", "correlation_random"] {
+        for map in ["covariance", "correlation", "correlation_random", "correlation_all"] {
             assert!(out.join(format!("{map}_{}.svg", member.key())).exists(), "{map} of {member:?}");
         }
     }
@@ -300,7 +340,7 @@ fn scaling_and_alignment_write_what_they_measure() {
 fn evolution_writes_what_was_measured() {
     let members = power_law_members(40);
     let snapshots: Vec<Snapshot> =
-        [1, 10].into_iter().map(|epoch| Snapshot::of(epoch, (0.1, 1.0), &members, 30).unwrap()).collect();
+        [1, 10].into_iter().map(|epoch| Snapshot::of(epoch, (0.1, 1.0), &members, 30)).collect();
     let [hg, gg] = snapshots[0].gradient_norms;
     assert_relative_eq!(hg, members.gradient_terms[0].norm_l2());
     assert_relative_eq!(gg, members.gradient_terms[1].norm_l2());
@@ -314,10 +354,16 @@ fn evolution_writes_what_was_measured() {
     assert_eq!(agreements(&blocks), [true, true, false, true, true, false]);
 
     let evolution = rows(&folder.path().join("evolution.csv"));
-    assert_eq!(evolution.len(), 1 + 2 * (Member::ALL.len() + 2));
+    assert_eq!(evolution.len(), 1 + 2 * (Member::ALL.len() + 3));
     assert_eq!(evolution[1][..2], ["1", "covariance"]);
     assert_relative_eq!(evolution[1][2].parse::<f64>().unwrap(), 1.2, max_relative = 1e-9);
-    assert_eq!((evolution[8][1].as_str(), evolution[8][2].as_str()), ("gg", ""));
+    assert_eq!((evolution[9][1].as_str(), evolution[9][2].as_str()), ("gg", ""));
+    // C − g gᵀ is C but for direction 4
+    assert_eq!(evolution[7][1], "covariance_centred");
+    let (c, norm) = (members.covariance(Member::Empirical), evolution[7][6].parse::<f64>().unwrap());
+    let fourth = c[(3, 3)];
+    let expected = (c.squared_norm_l2() - fourth.powi(2) + (fourth - 0.25).powi(2)).sqrt();
+    assert_relative_eq!(norm, expected, max_relative = 1e-12);
     let diagonals = rows(&folder.path().join("diagonals.csv"));
     assert_eq!(diagonals[0].join(","), "index,covariance,awd_raw,hh,hh_sd,hh_sd_wd,hh_sd_wd_li,hg,gg");
     assert_eq!(diagonals.len(), 1 + 40);
@@ -331,8 +377,19 @@ fn evolution_writes_what_was_measured() {
 fn targets_by_the_papers_numbers() {
     let parse = |name: &str| name.parse::<Target>().unwrap();
     assert_eq!(parse("figure6").parts, [Part::Evolution]);
-    assert_eq!(parse("figure6").figure, Some((ImageSet::Cifar10, Architecture::Cnn, Loss::CrossEntropy)));
-    assert_eq!(parse("figure14").figure, Some((ImageSet::Mnist, Architecture::Mlp, Loss::SoftmaxMse)));
+    let (mlp, cnn) = (Architecture::Mlp, Architecture::Cnn);
+    let mnist_mse = (ImageSet::Mnist, mlp, Loss::SoftmaxMse);
+    assert_eq!(parse("figure6").networks, [(ImageSet::Cifar10, cnn, Loss::CrossEntropy)]);
+    assert_eq!(parse("figure14").networks, [mnist_mse]);
+    assert_eq!(parse("figure3").networks, [(ImageSet::Cifar10, mlp, Loss::CrossEntropy), mnist_mse]);
+    assert_eq!(parse("table3").networks, [mnist_mse]);
+    assert_eq!((parse("all").networks, parse("figure2").networks), (vec![], vec![]));
+    // of another layer, and of a checkpoint alone
+    let figures = [Part::Scaling, Part::Alignment, Part::Evolution, Part::Suppression, Part::Bounds];
+    assert_eq!(parse("all").of_layer(true).parts, figures);
+    let measured = [Part::Scaling, Part::Alignment, Part::Suppression, Part::Bounds];
+    assert_eq!(parse("all").of_layer(false).parts, measured);
+    assert_eq!(parse("evolution").of_layer(false).parts, [Part::Evolution]);
     assert_eq!(parse("table3").parts, [Part::Tables]);
     assert_eq!(parse("all").parts.len(), 7);
     assert!(!parse("synthetic").needs_network() && parse("bounds").has_figures());
@@ -354,6 +411,7 @@ fn run_with(setting: &Setting, seed: u64, emp: f64, awd: f64, awd_raw: f64) -> t
             loss: 0.1,
             accuracy: 1.0,
             exponents: Exponents { emp: fit(emp), awd: fit(awd), awd_raw: fit(awd_raw) },
+            intervals: [emp, awd, awd_raw].map(|gamma| Interval { low: gamma - 0.5, high: gamma + 0.5 }),
         },
     }
 }
@@ -386,13 +444,18 @@ fn a_cell_is_compared_with_the_published_values() {
     let csv = std::fs::read_to_string(folder.path().join("table1.csv")).unwrap();
     assert_eq!(
         csv.lines().next().unwrap(),
-        "dataset,model,loss,classes,seed,gamma_emp,gamma_awd,gamma_awd_raw,train_loss,train_accuracy"
+        "dataset,model,loss,classes,seed,gamma_emp,gamma_emp_low,gamma_emp_high,gamma_awd,gamma_awd_low,\
+         gamma_awd_high,gamma_awd_raw,gamma_awd_raw_low,gamma_awd_raw_high,train_loss,train_accuracy"
     );
-    assert_eq!(csv.lines().nth(2).unwrap(), "mnist,mlp,cross-entropy,10,1,1.17,1.3,1.1,0.1,1.0");
+    let line: Vec<&str> = csv.lines().nth(2).unwrap().split(',').collect();
+    assert_eq!(line[..6], ["mnist", "mlp", "cross-entropy", "10", "1", "1.17"]);
+    assert_eq!((line[8], &line[11..]), ("1.3", &["1.1", "0.6000000000000001", "1.6", "0.1", "1.0"][..]));
 
     let how = serde_json::json!({ "seeds": [0, 1] });
-    let page = page::page(Preset::Paper, &[cell, other], &runs, &[], None, &how);
+    let failures = ["another could not be made: for a reason.".to_string()];
+    let page = page::page(Some("Small ones."), (&[cell, other], &runs), &[], None, &failures, &how);
     let html = page.unwrap().render().unwrap();
+    assert!(html.contains("Small ones.") && html.contains("could not be made: for a reason."));
     assert!(html.contains("<td class=\"number\">1.150 ± 0.028</td>") && html.contains("0, 1"));
     assert!(html.contains("<svg") && !html.contains("src=") && !html.contains("href="));
 }
@@ -403,8 +466,8 @@ fn sizes_that_depart_from_the_papers_are_told() {
         Setting::find(ImageSet::Cifar10, Architecture::Cnn, Loss::SoftmaxMse, 3, Preset::Quick).unwrap();
     let sizes = [
         "500 images a class in place of 5000",
-        "batches of 32 in place of 128",
-        "100 epochs in place of 500",
+        "batches of 16 in place of 128",
+        "200 epochs in place of 500",
     ];
     assert_eq!(quick.departures(0.951), sizes);
     assert_eq!(quick.departures(0.5)[3], "training accuracy 50.0 % in place of > 95 %");
@@ -439,7 +502,9 @@ fn claims_are_those_of_the_figures() {
     // nothing is published of other layers and other images
     let other = Setting::find(ImageSet::Mnist, mlp, Loss::CrossEntropy, 10, Preset::Paper).unwrap();
     assert_eq!(Claims::of(Some(&other), "4.weight", 1.0), Claims::default());
-    assert_eq!(of(ImageSet::Synthetic, mlp, Loss::CrossEntropy, 10), Claims::default());
+    let drawn = of(ImageSet::Synthetic, mlp, Loss::CrossEntropy, 10);
+    assert_eq!(drawn.departure.as_deref(), Some("drawn digits in place of MNIST"));
+    assert_eq!((drawn.exponents, drawn.suppression), (None, None));
 }
 
 #[test]

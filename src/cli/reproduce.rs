@@ -1,6 +1,7 @@
 //! `curvkit reproduce`
 
 use std::cell::RefCell;
+use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
@@ -14,8 +15,8 @@ use crate::jets::samples::check;
 use crate::net::Loss;
 use crate::papers::superlinear::Progress;
 use crate::papers::superlinear::run::{Request, Subject, run};
-use crate::papers::superlinear::settings::{Architecture, ImageSet, Preset};
-use crate::papers::superlinear::target::{Part, Target};
+use crate::papers::superlinear::settings::{Architecture, ImageSet, Preset, QUICK_PER_CLASS};
+use crate::papers::superlinear::target::{Cell, Part, Target};
 use crate::{Error, Result};
 
 #[derive(Subcommand)]
@@ -50,7 +51,7 @@ pub struct Superlinear {
     /// How many classes, such as 3,6,10; the preset's for the tables, 10 for figures, if not given.
     #[arg(long, value_delimiter = ',', value_name = "C,…")]
     classes: Option<Vec<usize>>,
-    /// The preset's if not given; the figures are of the first.
+    /// The preset's if not given, one for figures alone; the figures are of the first.
     #[arg(long, value_delimiter = ',', value_name = "SEED,…")]
     seeds: Option<Vec<u64>>,
     /// paper: the paper's own sizes; quick: the same pipeline in minutes on two CPU cores.
@@ -62,7 +63,8 @@ pub struct Superlinear {
     /// Make the figures of this checkpoint in the place of training.
     #[arg(long, value_name = "FILE")]
     weights: Option<PathBuf>,
-    /// The folder for tables, figures, report and runs; what is there already is not made again.
+    /// The folder for tables, figures and the report of this call, and for the runs of all: what they hold already is
+    /// not made again.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
     #[command(flatten)]
@@ -106,9 +108,41 @@ impl Superlinear {
         all.selected(&Selection { classes, per_class: Some(per_class.min(at_hand)), limit: None })
     }
 
+    fn target(&self) -> Target {
+        match self.weights.is_some() || self.layer.is_some() {
+            true => self.target.clone().of_layer(self.weights.is_none()),
+            false => self.target.clone(),
+        }
+    }
+
+    /// The networks that the target is of, or every combination of what is given, one for each option that is not.
+    fn networks(&self) -> Result<Vec<Cell>> {
+        let networks = &self.target.networks;
+        if self.dataset.is_none() && self.model.is_none() && self.loss.is_none() && !networks.is_empty() {
+            return Ok(networks.clone());
+        }
+        let first = networks.first();
+        let models = match &self.model {
+            Some(names) => names.iter().map(|name| name.parse()).collect::<Result<_>>()?,
+            None => vec![first.map_or(Architecture::Mlp, |first| first.1)],
+        };
+        let losses = match (&self.loss, first) {
+            (Some(losses), _) => losses.clone(),
+            (None, Some(first)) => vec![first.2],
+            (None, None) => vec![Loss::CrossEntropy, Loss::SoftmaxMse],
+        };
+        let mut all = Vec::new();
+        for &dataset in &self.datasets() {
+            for &model in &models {
+                all.extend(losses.iter().map(|&loss| (dataset, model, loss)));
+            }
+        }
+        Ok(all)
+    }
+
     fn datasets(&self) -> Vec<ImageSet> {
-        let of_figure = || vec![self.target.figure.map_or(ImageSet::Mnist, |figure| figure.0)];
-        self.dataset.clone().unwrap_or_else(of_figure)
+        let first = self.target.networks.first();
+        self.dataset.clone().unwrap_or_else(|| vec![first.map_or(ImageSet::Mnist, |first| first.0)])
     }
 
     /// A checkpoint of one's own, where that is what the model names.
@@ -152,7 +186,7 @@ impl Superlinear {
         };
         let (all, file) = match (&self.own.data, self.datasets().as_slice()) {
             (Some(path), _) => (Dataset::read(path)?, path.display().to_string()),
-            (None, &[dataset]) => (self.samples(dataset, 500)?, dataset.to_string()),
+            (None, &[dataset]) => (self.samples(dataset, QUICK_PER_CLASS)?, dataset.to_string()),
             _ => return Err(Error::argument("--dataset", "several", format!("one, for “{name}”"))),
         };
         let data = all.selected(&Selection { limit: self.own.limit, ..Selection::default() })?;
@@ -166,21 +200,13 @@ impl Superlinear {
         if let Some(own) = self.own()? {
             return Ok(own);
         }
-        let figure = self.target.figure;
-        let models = match &self.model {
-            Some(names) => names.iter().map(|name| name.parse()).collect::<Result<_>>()?,
-            None => vec![figure.map_or(Architecture::Mlp, |figure| figure.1)],
-        };
-        let both = || vec![Loss::CrossEntropy, Loss::SoftmaxMse];
-        let classes = match self.target.has(Part::Tables) {
+        let classes = match self.target().has(Part::Tables) {
             true => self.preset.classes().to_vec(),
             false => vec![10],
         };
         Ok(Subject::Paper {
-            datasets: self.datasets(),
+            networks: self.networks()?,
             data: Box::new(|dataset, classes, per_class| self.images(dataset, classes, per_class)),
-            models,
-            losses: self.loss.clone().unwrap_or_else(|| figure.map_or_else(both, |figure| vec![figure.2])),
             classes: self.classes.clone().unwrap_or(classes),
             layer: self.layer.clone(),
         })
@@ -188,10 +214,20 @@ impl Superlinear {
 
     fn run(&self, device: &Device) -> Result<String> {
         let gpu = self.target.needs_network().then(|| device.open()).transpose()?;
+        each_once("--seeds", &self.seeds)?;
+        each_once("--classes", &self.classes)?;
+        each_once("--dataset", &self.dataset)?;
+        each_once("--model", &self.model)?;
+        each_once("--loss", &self.loss)?;
+        let target = self.target();
+        let mut seeds = self.preset.seeds().to_vec();
+        if !target.has(Part::Tables) {
+            seeds.truncate(1);
+        }
         let request = Request {
-            target: self.target.clone(),
+            target,
             subject: self.subject()?,
-            seeds: self.seeds.clone().unwrap_or_else(|| self.preset.seeds().to_vec()),
+            seeds: self.seeds.clone().unwrap_or(seeds),
             preset: self.preset,
             weights: self.weights.clone(),
             out: self.out.clone(),
@@ -230,5 +266,14 @@ impl Superlinear {
             (false, "") => format!("report: {report}"),
             (false, table) => format!("{table}\nreport: {report}"),
         })
+    }
+}
+
+/// Refuses a list that names something twice.
+fn each_once<T: PartialEq + Display>(option: &str, list: &Option<Vec<T>>) -> Result<()> {
+    let list = list.as_deref().unwrap_or_default();
+    match list.iter().enumerate().find(|(at, item)| list[..*at].contains(item)) {
+        Some((_, item)) => Err(Error::argument(option, format!("{item} twice"), "each once")),
+        None => Ok(()),
     }
 }

@@ -52,7 +52,7 @@ pub struct Series {
 const INK: RGBColor = RGBColor(45, 55, 72);
 const GRID: RGBColor = RGBColor(226, 232, 240);
 const GUIDE: RGBColor = RGBColor(130, 140, 155);
-const PALETTE: [RGBColor; 8] = [
+const PALETTE: [RGBColor; 9] = [
     RGBColor(43, 108, 176),
     RGBColor(221, 107, 32),
     RGBColor(47, 133, 90),
@@ -61,6 +61,7 @@ const PALETTE: [RGBColor; 8] = [
     RGBColor(116, 66, 16),
     RGBColor(197, 48, 48),
     RGBColor(49, 151, 149),
+    RGBColor(74, 85, 104),
 ];
 const CHART_SIZE: (u32, u32) = (680, 460);
 const HEAT_MAP_SIZE: (u32, u32) = (LEFT as u32 + CELLS + 10 + COLOUR_BAR_WIDTH, 506);

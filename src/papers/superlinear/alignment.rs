@@ -89,15 +89,19 @@ impl Alignment {
         ]
     }
 
+    /// Whether the off-diagonal |R_ij| are significantly smaller than with random eigenvectors.
+    fn is_aligned(&self) -> bool {
+        self.observed.coupling.mean < self.random.coupling.mean && self.significance.log10_p < SIGNIFICANT
+    }
+
     /// What each measure is compared with, and whether it agrees with the paper's claim.
     fn findings(&self) -> Vec<Finding> {
         let Alignment { observed, random, significance, .. } = self;
         let finding = |agrees, sentence| Finding { agrees, sentence };
-        let aligned = observed.coupling.mean < random.coupling.mean && significance.log10_p < SIGNIFICANT;
         let expected = significance.baseline / random.coupling.mean - 1.0;
         vec![
             finding(
-                aligned,
+                self.is_aligned(),
                 format!(
                     "C and H are aligned if the off-diagonal |R_ij| are smaller than chance has them: their mean is {:.4}, against {:.4} for the same spectrum with random eigenvectors (Z = {:.0}, log₁₀ p = {:.0}; the paper's threshold is {SIGNIFICANT:.0}).",
                     observed.coupling.mean, random.coupling.mean, significance.z, significance.log10_p,
@@ -158,9 +162,9 @@ struct Record {
     random: Option<f64>,
 }
 
-/// Writes `alignment.json`, `alignment.csv` (`estimate,measure,observed,random`) and, for each estimate of C, the heat
-/// maps `covariance_KEY.svg`, `correlation_KEY.svg` and `correlation_random_KEY.svg` of the leading directions into the
-/// folder `out`; gives what the report shows of them.
+/// Writes `alignment.json`, `alignment.csv` (`estimate,measure,observed,random`) and, for each estimate of C that has
+/// noise, the heat maps `covariance_KEY.svg`, `correlation_KEY.svg` and `correlation_random_KEY.svg` of the leading
+/// directions and `correlation_all_KEY.svg` of all into the folder `out`; gives what the report shows of them.
 ///
 /// # Errors
 /// [`Error::Io`] where they cannot be written; as [`Alignment::measure`].
@@ -174,32 +178,46 @@ pub fn write(
 ) -> Result<Vec<Block>> {
     let hessian = &members.basis.values;
     let q = haar_orthogonal(hessian.len(), seed);
-    std::fs::create_dir_all(out).map_err(Error::io(out, "create folder"))?;
-    let (mut alignments, mut blocks) = (Vec::new(), Vec::new());
+    // everything is measured before anything is written
+    let (mut alignments, mut maps, mut blocks) = (Vec::new(), Vec::new(), Vec::new());
     for (member, covariance) in &members.covariances {
-        let (alignment, random) = Alignment::measure(*member, covariance.as_ref(), hessian, top, q.as_ref())?;
-        let svgs = draw(member.symbol(), covariance.as_ref(), random.as_ref())?;
-        for (name, svg) in ["covariance", "correlation", "correlation_random"].into_iter().zip(&svgs) {
-            write_text(out.join(format!("{name}_{}.svg", member.key())), svg)?;
-        }
+        let drawn = Alignment::measure(*member, covariance.as_ref(), hessian, top, q.as_ref())
+            .and_then(|(of, random)| Ok((of, draw(member.symbol(), covariance.as_ref(), random.as_ref())?)));
+        let (alignment, svgs) = match drawn {
+            Err(error @ Error::Argument { .. }) if *member != Member::Empirical => {
+                blocks.push(Block::Text { text: format!("{}: {error}.", member.symbol()) });
+                continue;
+            }
+            drawn => drawn?,
+        };
+        let names = ["covariance", "correlation", "correlation_random", "correlation_all"];
+        let key = member.key();
+        maps.extend(names.iter().zip(&svgs).map(|(name, svg)| (format!("{name}_{key}.svg"), svg.clone())));
         let Structure { coupling: seen, .. } = alignment.observed;
         let Structure { coupling: chance, .. } = alignment.random;
         blocks.push(Block::Figures {
             svgs: svgs.into(),
             caption: format!(
-                "{}: its magnitude, its correlation matrix R (off the diagonal μ = {:.4}, σ² = {:.5}), and R for the same spectrum with random eigenvectors (μ = {:.4}, σ² = {:.5}).",
+                "{}: its magnitude, its correlation matrix R (off the diagonal μ = {:.4}, σ² = {:.5}), R for the same spectrum with random eigenvectors (μ = {:.4}, σ² = {:.5}), and R over all directions.",
                 member.symbol(), seen.mean, seen.variance, chance.mean, chance.variance,
             ),
         });
         alignments.push(alignment);
     }
+    std::fs::create_dir_all(out).map_err(Error::io(out, "create folder"))?;
+    maps.iter().try_for_each(|(name, svg)| write_text(out.join(name), svg))?;
     write_json(out.join("alignment.json"), &alignments)?;
     write_csv(out.join("alignment.csv"), alignments.iter().flat_map(Alignment::records))?;
     blocks.push(Block::Table(table(&alignments, pairs)));
     let mut findings = alignments[0].findings();
     findings.push(chain_finding(&alignments));
-    let Alignment { observed, significance, .. } = &alignments[0];
+    let Alignment { observed, random, significance, .. } = &alignments[0];
     findings.extend(claims.coupling.map(|mu| claims.compare("μ of C", observed.coupling.mean, mu, 0.25)));
+    findings.extend(
+        claims.chance.map(|chance| {
+            claims.compare("μ of C with random eigenvectors", random.coupling.mean, chance, 0.25)
+        }),
+    );
     findings.extend(
         claims
             .effective_rank
@@ -234,9 +252,6 @@ fn table(alignments: &[Alignment], pairs: usize) -> Table {
 
 /// Whether every member of the chain is aligned as C is.
 fn chain_finding(alignments: &[Alignment]) -> Finding {
-    let aligned = |a: &Alignment| {
-        a.observed.coupling.mean < a.random.coupling.mean && a.significance.log10_p < SIGNIFICANT
-    };
     let list: Vec<String> = alignments
         .iter()
         .map(|a| {
@@ -244,7 +259,7 @@ fn chain_finding(alignments: &[Alignment]) -> Finding {
         })
         .collect();
     Finding {
-        agrees: alignments.iter().all(aligned),
+        agrees: alignments.iter().all(Alignment::is_aligned),
         sentence: format!(
             "Every member of the chain should be aligned with H as C is; μ of each, beside random eigenvectors’: {}.",
             list.join(", "),
@@ -252,7 +267,20 @@ fn chain_finding(alignments: &[Alignment]) -> Finding {
     }
 }
 
-fn draw(symbol: &str, observed: MatRef<'_, f64>, random: MatRef<'_, f64>) -> Result<[String; 3]> {
+/// Means of |R_ij| over squares of directions, so that at most [`SHOWN`] a side stand for all of them.
+fn binned(covariance: MatRef<'_, f64>) -> Mat<f64> {
+    let correlation = correlation_matrix(covariance);
+    let width = covariance.nrows().div_ceil(SHOWN);
+    let bins = covariance.nrows().div_ceil(width);
+    Mat::from_fn(bins, bins, |i, j| {
+        let span = |bin: usize| bin * width..((bin + 1) * width).min(covariance.nrows());
+        let cells = span(j).flat_map(|c| span(i).map(move |r| (r, c)));
+        let (sum, count) = cells.fold((0.0, 0), |(sum, n), at| (sum + correlation[at].abs(), n + 1));
+        sum / count as f64
+    })
+}
+
+fn draw(symbol: &str, observed: MatRef<'_, f64>, random: MatRef<'_, f64>) -> Result<[String; 4]> {
     let shown = SHOWN.min(observed.nrows());
     let lead =
         |matrix: MatRef<'_, f64>, map: fn(f64) -> f64| Mat::from_fn(shown, shown, |i, j| map(matrix[(i, j)]));
@@ -273,5 +301,6 @@ fn draw(symbol: &str, observed: MatRef<'_, f64>, random: MatRef<'_, f64>) -> Res
         )?,
         heat_map(&titled("R"), correlation(observed).as_ref(), 0.0..1.0, "|Rᵢⱼ|")?,
         heat_map(&titled("R, random"), correlation(random).as_ref(), 0.0..1.0, "|Rᵢⱼ|")?,
+        heat_map(&titled("R, all directions"), binned(observed).as_ref(), 0.0..1.0, "|Rᵢⱼ|, mean")?,
     ])
 }

@@ -12,14 +12,16 @@ const THETA: f64 = 0.05;
 /// The numbers of the figures of one network; nothing for those that the paper has no figures of.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Claims {
-    /// Table 1's exponents, and the directions that they are fitted over.
-    pub exponents: Option<(PublishedExponents, usize)>,
+    /// Those of Tables 1 and 3.
+    pub exponents: Option<PublishedExponents>,
     /// 𝒩 of Figures 10–12.
     pub scaling_top: Option<usize>,
     /// μ of C (Section 2.2, Figure 1).
     pub coupling: Option<f64>,
     /// M (Appendix D.3).
     pub effective_rank: Option<f64>,
+    /// μ of unrelated eigenvectors (Appendix D.3, eq. 47).
+    pub chance: Option<f64>,
     /// Figures 3 and 13–15.
     pub suppression: Option<PublishedSuppression>,
     /// The epoch around which all training images come to be classified rightly (Figure 4 e).
@@ -49,9 +51,13 @@ impl Claims {
         let published = |theta, stiff, gamma| Some(PublishedSuppression { theta, stiff, gamma });
         let none = Claims::default();
         let figures = match (setting.dataset, setting.model, setting.loss) {
-            (ImageSet::Cifar10, Architecture::Cnn, Loss::CrossEntropy) => {
-                Claims { scaling_top: Some(1_500), coupling: Some(0.066), effective_rank: Some(20.0), ..none }
-            }
+            (ImageSet::Cifar10, Architecture::Cnn, Loss::CrossEntropy) => Claims {
+                scaling_top: Some(1_500),
+                coupling: Some(0.066),
+                effective_rank: Some(20.0),
+                chance: Some(0.178),
+                ..none
+            },
             (ImageSet::Cifar10, Architecture::Mlp, Loss::CrossEntropy) => {
                 Claims { suppression: published(0.001, 36, 1.4), ..none }
             }
@@ -71,7 +77,7 @@ impl Claims {
             departures.push(format!("{} classes in place of {FIGURE_CLASSES}", setting.classes));
         }
         Claims {
-            exponents: setting.published.map(|exponents| (exponents, setting.top)),
+            exponents: setting.published,
             scaling_top: figures.scaling_top.filter(|_| of_these_classes),
             departure: (!departures.is_empty()).then(|| departures.join(", ")),
             ..figures

@@ -59,6 +59,12 @@ impl Eigenbasis {
         Ok(self.vectors.col_iter().zip(product.col_iter()).map(|(v, mv)| v.transpose() * mv).collect())
     }
 
+    /// Vᵀx, of a vector x `[D]`.
+    pub fn coordinates(&self, x: &[f64]) -> Vec<f64> {
+        let along = |v: faer::ColRef<'_, f64>| v.iter().zip(x).map(|(v, x)| v * x).sum();
+        self.vectors.col_iter().map(along).collect()
+    }
+
     /// VᵀMV `[D, D]`.
     ///
     /// # Errors
@@ -94,6 +100,15 @@ impl Diagonals {
             awd: of(&self.curvature_second_moment)?,
             awd_raw: of(&self.awd_raw)?,
         })
+    }
+
+    /// The 95 % confidence intervals of [`Diagonals::exponents`], in their order.
+    ///
+    /// # Errors
+    /// As [`exponent`].
+    pub fn intervals(&self, top: usize) -> Result<[Interval; 3]> {
+        let of = |second: &[f64]| exponent_interval(&self.hessian, second, top, 0);
+        Ok([of(&self.covariance)?, of(&self.curvature_second_moment)?, of(&self.awd_raw)?])
     }
 }
 

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::records::{Epoch, Training};
-use super::settings::{Preset, Setting};
+use super::settings::Setting;
 use super::study::Figures;
 use super::tables::{self, Cell, Run, tolerance};
 use crate::Result;
@@ -11,20 +11,25 @@ use crate::net::Loss;
 use crate::report::plots::{Axis, Mark, Scale, Series, chart};
 use crate::report::{Block, Finding, Page, Section};
 
-/// Puts the page together; `studies` are the blocks of the synthetic ones, `how_made` is an object, each of its members
-/// a line.
+/// Puts the page together; `networks` says what they are, `studies` are the blocks of the synthetic ones, `failures` say
+/// why a network is missing, `how_made` is an object, each of its members a line.
 ///
 /// # Errors
 /// [`Error::Argument`](crate::Error::Argument) where a plot has nothing to show.
 pub fn page(
-    preset: Preset,
-    cells: &[Cell],
-    runs: &[Run],
+    networks: Option<&str>,
+    (cells, runs): (&[Cell], &[Run]),
     figures: &[Figures],
-    studies: Option<Vec<Block>>,
+    studies: Option<&[Block]>,
+    failures: &[String],
     how_made: &Value,
 ) -> Result<Page> {
     let mut sections = Vec::new();
+    if !failures.is_empty() {
+        let finding = |sentence: &String| Finding { agrees: false, sentence: sentence.clone() };
+        let findings = failures.iter().map(finding).collect();
+        sections.push(Section { heading: "Missing".into(), blocks: vec![Block::Findings { findings }] });
+    }
     if !cells.is_empty() {
         sections.push(exponents(cells));
         sections.push(training(runs)?);
@@ -38,19 +43,22 @@ pub fn page(
             sections.push(Section { heading: heading(part), blocks });
         }
     }
-    sections.extend(
-        studies.map(|blocks| Section { heading: "Synthetic studies: the limits of γ".into(), blocks }),
-    );
+    sections.extend(studies.map(|blocks| Section {
+        heading: "Synthetic studies: the limits of γ".into(),
+        blocks: blocks.to_vec(),
+    }));
+    let mut lead = vec![
+        "Zhang, Yang and Tu (2026) hold that the covariance C of SGD’s gradient noise follows the second moment of the per-sample Hessians, not their mean H; that C and H nearly commute; and that their diagonals in H’s eigenbasis obey C_ii ∝ H_ii^γ with 1 ≤ γ ≤ 2.".into(),
+    ];
+    if let Some(networks) = networks {
+        lead.extend([
+            "Here H, C and E[h²] of one fully connected layer are measured in full over the training set, with every approximation between C and ½ σ_w² E[h²]. γ_emp is the exponent of C, γ_AWD that of E[h²], γ′_AWD that of C_AWD,raw.".into(),
+            networks.into(),
+        ]);
+    }
     Ok(Page {
         title: "Superlinear: gradient noise against curvature".into(),
-        lead: vec![
-            "Zhang, Yang and Tu (2026) hold that the covariance C of SGD’s gradient noise follows the second moment of the per-sample Hessians, not their mean H; that C and H nearly commute; and that their diagonals in H’s eigenbasis obey C_ii ∝ H_ii^γ with 1 ≤ γ ≤ 2.".into(),
-            "Here networks are trained and H, C and E[h²] of one fully connected layer are measured in full over the training set, with every approximation between C and ½ σ_w² E[h²]. γ_emp is the exponent of C, γ_AWD that of E[h²], γ′_AWD that of C_AWD,raw.".into(),
-            match preset {
-                Preset::Paper => "Sizes are the paper’s own, as far as there is data.".into(),
-                Preset::Quick => "Sizes are those of the quick preset: fewer images than the paper’s, hence other minima; the published values stand beside them for orientation.".into(),
-            },
-        ],
+        lead,
         sections,
         how_made: members(how_made),
     })

@@ -72,9 +72,9 @@ pub struct Measuring {
 }
 
 /// Which definitions of the measures results on record are of: to be raised with every change of one.
-pub const MEASURES: u32 = 1;
+pub const MEASURES: u32 = 2;
 
-/// Loss and accuracy at the end of an epoch, as means over its batches.
+/// Loss and accuracy of an epoch, as means over its batches while they were trained on.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Epoch {
     pub epoch: u64,

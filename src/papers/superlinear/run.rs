@@ -7,15 +7,15 @@ use serde_json::{Value, json};
 
 use super::page::page;
 use super::records::Records;
-use super::settings::{Architecture, ImageSet, LEARNING_RATE, Preset, Setting};
+use super::settings::{ImageSet, LEARNING_RATE, Preset, Setting};
 use super::study::{Figures, Study};
 use super::tables::{self, Cell, Run};
-use super::target::{Part, Target};
+use super::target::{self, Part, Target};
 use super::{Progress, synthetic};
 use crate::data::{Dataset, prepare_folder, read_parameters};
 use crate::gpu::Gpu;
 use crate::net::{Loss, Network};
-use crate::report::{write_json, write_text};
+use crate::report::{Block, write_json, write_text};
 use crate::stats::logarithmically_spaced;
 use crate::{Error, Result};
 
@@ -26,10 +26,8 @@ pub type Images<'a> = dyn Fn(ImageSet, usize, usize) -> Result<Dataset> + 'a;
 pub enum Subject<'a> {
     /// Networks of the paper, trained here unless there are weights.
     Paper {
-        datasets: Vec<ImageSet>,
+        networks: Vec<target::Cell>,
         data: Box<Images<'a>>,
-        models: Vec<Architecture>,
-        losses: Vec<Loss>,
         classes: Vec<usize>,
         /// The fully connected layer to measure (`4.weight`); the paper's if not given.
         layer: Option<String>,
@@ -87,31 +85,36 @@ pub fn run(gpu: Option<&Gpu>, request: &Request<'_>, progress: &dyn Fn(Progress<
     let started = Instant::now();
     let cases = request.cases()?;
     let mut made = Made::default();
+    let mut failed = None;
     for case in &cases {
         let study = request.study(gpu.ok_or(Error::NoAdapter)?, case, progress)?;
         let folder = match cases.len() {
             1 => request.out.clone(),
             _ => request.out.join(&study.name),
         };
-        request.make(&study, case, &folder, &mut made)?;
-        if request.target.has(Part::Tables) {
-            // after each case: a later one may take hours
-            tables::write_runs(&request.out, &made.runs)?;
-            tables::write_summary(&request.out, &made.cells)?;
+        match request.make(&study, case, &folder, &mut made) {
+            // of this network alone: the others are made nevertheless
+            Err(error @ (Error::Argument { .. } | Error::NotFinite { .. } | Error::Diverged { .. }))
+                if cases.len() > 1 =>
+            {
+                made.failures.push(format!("{} could not be made: {error}.", study.name));
+                failed.get_or_insert(error);
+            }
+            result => result?,
         }
+        // after each case: a later one may take hours
+        request.report(&made, started)?;
     }
     prepare_folder(&request.out)?;
-    let studies = match request.target.has(Part::Synthetic) {
-        true => Some(synthetic::write(&request.out.join("synthetic"), request.seeds[0])?.blocks()),
-        false => None,
-    };
-    let Made { runs, cells, figures, .. } = &made;
-    let how_made = request.how_made(&made, started.elapsed().as_secs_f64());
-    write_json(request.out.join("run.json"), &how_made)?;
-    let report = request.out.join("report.html");
-    let page = page(request.preset, cells, runs, figures, studies, &how_made)?;
-    write_text(&report, &page.render()?)?;
-    let table = if cells.is_empty() { String::new() } else { tables::table(cells).to_text() };
+    if request.target.has(Part::Synthetic) {
+        let studies = synthetic::write(&request.out.join("synthetic"), request.seeds[0])?;
+        made.studies = Some(studies.blocks());
+    }
+    let report = request.report(&made, started)?;
+    if let Some(error) = failed {
+        return Err(error);
+    }
+    let table = if made.cells.is_empty() { String::new() } else { tables::table(&made.cells).to_text() };
     Ok(Summary { cells: made.cells, table, report })
 }
 
@@ -123,6 +126,10 @@ struct Made {
     figures: Vec<Figures>,
     /// A line on the sizes of each case.
     sizes: Vec<String>,
+    /// Why a network could not be made.
+    failures: Vec<String>,
+    /// The synthetic ones.
+    studies: Option<Vec<Block>>,
 }
 
 /// A network of the paper, or somebody's own, and whether its figures are asked for.
@@ -138,35 +145,37 @@ impl Request<'_> {
             return Err(Error::argument("--seeds", "none", "at least one"));
         }
         if !self.target.needs_network() {
-            return Ok(vec![]);
+            return match &self.weights {
+                Some(weights) => {
+                    let found = format!("{}, for {}", weights.display(), self.target.name);
+                    Err(Error::argument("--weights", found, "none: no network is measured"))
+                }
+                None => Ok(vec![]),
+            };
         }
         let cases = match &self.subject {
             Subject::Own { .. } => vec![Case { setting: None, draws: true }],
-            Subject::Paper { datasets, models, losses, classes, .. } => {
+            Subject::Paper { networks, classes, .. } => {
                 let most = classes.iter().max().copied();
                 let mut cases = Vec::new();
-                let mut add = |dataset, model, loss, count| -> Result<()> {
-                    let setting = Setting::find(dataset, model, loss, count, self.preset)?;
-                    // beside the tables, figures are those of the most classes, as the paper's are
-                    let draws = !self.target.has(Part::Tables) || Some(count) == most;
-                    let draws = draws && self.target.has_figures();
-                    cases.push(Case { setting: Some(setting), draws });
-                    Ok(())
-                };
-                for &dataset in datasets {
-                    for &model in models {
-                        for &loss in losses {
-                            classes.iter().try_for_each(|&count| add(dataset, model, loss, count))?;
-                        }
+                for &(dataset, model, loss) in networks {
+                    for &count in classes {
+                        let setting = Setting::find(dataset, model, loss, count, self.preset)?;
+                        // beside the tables, figures are those of the most classes, as the paper's are
+                        let draws = !self.target.has(Part::Tables) || Some(count) == most;
+                        let draws = draws && self.target.has_figures();
+                        cases.push(Case { setting: Some(setting), draws });
                     }
                 }
                 cases
             }
         };
         self.check(&cases)?;
-        if let Subject::Paper { datasets, data, .. } = &self.subject {
+        if let Subject::Paper { networks, data, .. } = &self.subject {
             // where files are missing, it is told before the first network is trained
-            datasets[1..].iter().try_for_each(|&dataset| data(dataset, 1, 1).map(drop))?;
+            let mut sets: Vec<ImageSet> = networks.iter().map(|&(dataset, ..)| dataset).collect();
+            sets.dedup();
+            sets[1..].iter().try_for_each(|&dataset| data(dataset, 1, 1).map(drop))?;
         }
         Ok(cases)
     }
@@ -182,9 +191,9 @@ impl Request<'_> {
             let expected = "scaling, alignment, suppression or bounds: what a checkpoint shows";
             return Err(Error::argument("--weights", format!("a checkpoint, for {name}"), expected));
         }
-        if self.weights.is_some() && cases.len() > 1 {
-            let found = format!("a checkpoint, for {} cases", cases.len());
-            let expected = "one of --dataset, --model, --loss and --classes each";
+        if self.weights.is_some() && (cases.len() > 1 || self.seeds.len() > 1) {
+            let found = format!("a checkpoint, for {} cases", cases.len() * self.seeds.len());
+            let expected = "one of --dataset, --model, --loss, --classes and --seeds each";
             return Err(Error::argument("--weights", found, expected));
         }
         match &self.subject {
@@ -211,6 +220,10 @@ impl Request<'_> {
                 let data = data(setting.dataset, setting.classes, setting.per_class)?;
                 // there may be fewer than are asked for
                 setting.per_class = data.class_counts().into_values().max().unwrap_or(0);
+                if self.weights.is_some() {
+                    // how a checkpoint was trained is not known
+                    (setting.batch_size, setting.epochs) = (setting.paper_batch_size, setting.paper_epochs);
+                }
                 let sizes = (setting.batch_size, setting.top, setting.pairs);
                 let layer = layer.clone().unwrap_or_else(|| focus.to_string());
                 let (name, network, loss) = (setting.name(), Network::new(&model)?, setting.loss);
@@ -280,6 +293,33 @@ impl Request<'_> {
             made.runs.extend(runs);
         }
         Ok(())
+    }
+
+    /// Writes the tables, `run.json` and the page, whose path it gives.
+    fn report(&self, made: &Made, started: Instant) -> Result<PathBuf> {
+        let Made { runs, cells, figures, failures, studies, .. } = made;
+        if !cells.is_empty() {
+            tables::write_runs(&self.out, runs)?;
+            tables::write_summary(&self.out, cells)?;
+        }
+        let how_made = self.how_made(made, started.elapsed().as_secs_f64());
+        write_json(self.out.join("run.json"), &how_made)?;
+        let page = page(self.networks(), (cells, runs), figures, studies.as_deref(), failures, &how_made)?;
+        let report = self.out.join("report.html");
+        write_text(&report, &page.render()?)?;
+        Ok(report)
+    }
+
+    /// What the networks are, for the top of the page; nothing where there are none.
+    fn networks(&self) -> Option<&'static str> {
+        match (&self.subject, self.preset, &self.weights) {
+            _ if !self.target.needs_network() => None,
+            (_, _, Some(_)) => Some("The network is the one whose weights were given."),
+            (_, Preset::Paper, None) => Some("Sizes are the paper’s own, as far as there is data."),
+            (_, Preset::Quick, None) => Some(
+                "Sizes are those of the quick preset: fewer images than the paper’s, hence other minima; the published values stand beside them for orientation.",
+            ),
+        }
     }
 
     /// The content of `run.json`.

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use faer::Mat;
 use serde::Serialize;
 
 use super::claims::Claims;
@@ -16,7 +17,7 @@ use crate::{Error, Result};
 const SHOWN: usize = 400;
 /// How far outside [1, 2] a fitted exponent may be and still count as within the bounds.
 const SLACK: f64 = 0.05;
-/// The share by which an exponent may differ from the published one of the tables, which may be over fewer directions.
+/// The share by which an exponent may differ from that of the tables.
 const LIKE_TABLE: f64 = 0.05;
 /// How far the exponent of a member of the chain may be from the empirical one to count as explaining it.
 const EXPLAINED: f64 = 0.1;
@@ -54,8 +55,8 @@ impl Record {
 }
 
 /// Writes `scaling.csv`, all D rows in descending order of H_ii (index from 1), `exponents.csv`, `scaling.svg`, C and
-/// `½ σ_w² E[h²]` over the leading `top` or the figure's own number of directions, and `scaling_members.svg`, all estimates, into the folder `out`; gives what
-/// the report shows of them.
+/// `½ σ_w² E[h²]` over the leading `top` directions (Figure 2), and `scaling_members.svg`, every estimate over as many, or
+/// as many as Figures 10–12 have, into the folder `out`; gives what the report shows of them.
 ///
 /// # Errors
 /// [`Error::Io`] where they cannot be written; as [`exponent`] where no line can be fitted.
@@ -68,22 +69,24 @@ pub fn write(
     seed: u64,
 ) -> Result<Vec<Block>> {
     let hessian = &members.basis.values;
-    let top = claims.scaling_top.unwrap_or(top).min(hessian.len());
-    let scalings = members
-        .covariances
-        .iter()
-        .map(|(member, covariance)| {
+    let wide = claims.scaling_top.unwrap_or(top).min(hessian.len());
+    let over = |top: usize| -> Result<Vec<Scaling>> {
+        let of = |(member, covariance): &(Member, Mat<f64>)| {
             let diagonal = diagonal(covariance);
             let fit = exponent(hessian, &diagonal, top)?;
             let interval = exponent_interval(hessian, &diagonal, top, seed)?;
             Ok(Scaling { member: *member, diagonal, fit, interval })
-        })
-        .collect::<Result<Vec<_>>>()?;
+        };
+        members.covariances.iter().map(of).collect()
+    };
+    let scalings = over(top)?;
+    let widely = if wide == top { vec![] } else { over(wide)? };
     let both: Vec<&Scaling> =
         scalings.iter().filter(|s| matches!(s.member, Member::Empirical | Member::Li)).collect();
+    let drawn: Vec<&Scaling> = if wide == top { &scalings } else { &widely }.iter().collect();
     let svgs = vec![
         plot(title, hessian, &both, top, false)?,
-        plot(&format!("{title}: all estimates"), hessian, &scalings.iter().collect::<Vec<_>>(), top, true)?,
+        plot(&format!("{title}: all estimates"), hessian, &drawn, wide, true)?,
     ];
     std::fs::create_dir_all(out).map_err(Error::io(out, "create folder"))?;
     let mut columns = vec!["index", "hessian", "curvature_second_moment"];
@@ -94,15 +97,15 @@ pub fn write(
         row
     });
     write_columns(out.join("scaling.csv"), &columns, rows)?;
-    write_csv(out.join("exponents.csv"), scalings.iter().map(Record::of))?;
+    write_csv(out.join("exponents.csv"), scalings.iter().chain(&widely).map(Record::of))?;
     write_text(out.join("scaling.svg"), &svgs[0])?;
     write_text(out.join("scaling_members.svg"), &svgs[1])?;
-    let table = exponents(&scalings);
+    let table = exponents(scalings.iter().chain(&widely));
     Ok(vec![
         Block::Figures {
             svgs,
             caption: format!(
-                "C_ii against H_ii for the leading {top} directions of H, with least-squares lines in log–log (the paper’s Figures 2 and 10–12). Right: every estimate, each mean-centred and shifted by a decade.",
+                "C_ii against H_ii for the leading {top} directions of H, with least-squares lines in log–log (the paper’s Figure 2). Right: every estimate for the leading {wide}, each mean-centred and shifted by a decade (Figures 10–12).",
             ),
         },
         Block::Table(table),
@@ -110,7 +113,7 @@ pub fn write(
     ])
 }
 
-fn exponents(scalings: &[Scaling]) -> Table {
+fn exponents<'a>(scalings: impl Iterator<Item = &'a Scaling>) -> Table {
     let row = |s: &Scaling| {
         vec![
             s.member.symbol().into(),
@@ -122,7 +125,7 @@ fn exponents(scalings: &[Scaling]) -> Table {
     };
     Table {
         columns: ["estimate", "γ", "95 % interval", "standard error", "directions"].map(String::from).into(),
-        rows: scalings.iter().map(row).collect(),
+        rows: scalings.map(row).collect(),
         caption: "γ is the slope; its interval is a bootstrap over directions.".into(),
     }
 }
@@ -193,20 +196,15 @@ fn findings(scalings: &[Scaling], claims: &Claims) -> Vec<Finding> {
     };
     let mut findings: Vec<Finding> =
         scalings.iter().filter(|s| matches!(s.member, Member::Empirical | Member::Li)).map(bounded).collect();
-    findings.extend(claims.exponents.iter().flat_map(|(published, of)| {
+    findings.extend(claims.exponents.iter().flat_map(|published| {
         let published = [
             (Member::Empirical, Some(published.emp)),
             (Member::Raw, published.awd_raw),
             (Member::Li, Some(published.awd)),
         ];
-        published.into_iter().filter_map(move |(member, published)| {
-            let fit = &scalings[member as usize].fit;
-            let what = format!(
-                "γ of {} over {} directions (the tables’ is over {of})",
-                member.symbol(),
-                fit.points,
-            );
-            Some(claims.compare(&what, fit.slope, published?.mean, LIKE_TABLE))
+        published.into_iter().filter_map(|(member, published)| {
+            let found = scalings[member as usize].fit.slope;
+            Some(claims.compare(&format!("γ of {}", member.symbol()), found, published?.mean, LIKE_TABLE))
         })
     }));
     let empirical = scalings[0].fit.slope;

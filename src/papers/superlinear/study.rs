@@ -26,6 +26,8 @@ use crate::{Error, Result};
 /// The most weights that a layer may have for its matrices to be held and diagonalised in full: a dozen of them, of
 /// 0.8 GB each at that.
 pub const LARGEST_LAYER: usize = 10_000;
+/// The most entries that the samples' M_p may have together, `N d_out²`: the duality holds them twice, 4 GB each.
+pub const MOST_CURVATURES: usize = 1 << 30;
 /// How often a run in progress is put on record.
 const SAVE_EVERY: Duration = Duration::from_secs(60);
 
@@ -61,7 +63,8 @@ pub struct Figures {
 }
 
 impl<'a> Study<'a> {
-    /// Checks that the layer is there and can be held in full.
+    /// Checks that the layer is there, that its matrices and its samples' curvatures can be held in full, and that a
+    /// line can be fitted over its directions.
     ///
     /// # Errors
     /// [`Error::Argument`] where it is not.
@@ -82,6 +85,16 @@ impl<'a> Study<'a> {
             let found = format!("“{layer}” of {d_out} × {d_in} weights");
             let expected = format!("a layer of at most {LARGEST_LAYER}, for its matrices to be held in full");
             return Err(Error::argument("--layer", found, expected));
+        }
+        if data.len().saturating_mul(d_out * d_out) > MOST_CURVATURES {
+            let found = format!("“{layer}” of {d_out} outputs, over {} samples", data.len());
+            let most = MOST_CURVATURES / (d_out * d_out);
+            let expected = format!("at most {most} samples, for every sample’s curvature to be held");
+            return Err(Error::argument("--layer", found, expected));
+        }
+        if d_out * d_in < 3 {
+            let found = format!("“{layer}” of {d_out} × {d_in} weights");
+            return Err(Error::argument("--layer", found, "at least 3, to fit a line over"));
         }
         let (top, drawn) = (top.min(d_out * d_in), OnceCell::new());
         if top < 3 {
@@ -176,9 +189,9 @@ impl<'a> Study<'a> {
         (self.progress)(Progress::Measuring { run });
         let problem = self.problem(parameters)?;
         let report = problem.loss()?;
-        let exponents =
-            Diagonals::of_layer(&problem, &self.layer, self.batch_pairs()?)?.exponents(self.top)?;
-        let end = End { loss: report.loss, accuracy: report.accuracy, exponents };
+        let diagonals = Diagonals::of_layer(&problem, &self.layer, self.batch_pairs()?)?;
+        let (exponents, intervals) = (diagonals.exponents(self.top)?, diagonals.intervals(self.top)?);
+        let end = End { loss: report.loss, accuracy: report.accuracy, exponents, intervals };
         records.keep("end", &measuring, end)?;
         Ok(end)
     }
@@ -310,7 +323,7 @@ impl<'a> Study<'a> {
                         &measured
                     };
                     let snapshot =
-                        evolution::Snapshot::of(*epoch, (report.loss, report.accuracy), members, self.top)?;
+                        evolution::Snapshot::of(*epoch, (report.loss, report.accuracy), members, self.top);
                     records.keep(&what, &measuring, &snapshot)?;
                     snapshot
                 }

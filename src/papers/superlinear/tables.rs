@@ -10,7 +10,7 @@ use super::settings::{Architecture, ImageSet, Published, PublishedExponents, Set
 use crate::Result;
 use crate::net::Loss;
 use crate::report::{Finding, Table, write_csv};
-use crate::stats::{mean, standard_deviation};
+use crate::stats::{Interval, mean, standard_deviation};
 
 /// How far the mean over seeds may be from the published mean to count as agreeing: networks of the squared error
 /// are not trained to their minimum and vary more.
@@ -33,6 +33,8 @@ pub struct End {
     pub loss: f64,
     pub accuracy: f64,
     pub exponents: Exponents,
+    /// Bootstrap intervals of γ_emp, γ_AWD and γ′_AWD over directions.
+    pub intervals: [Interval; 3],
 }
 
 /// A cell of the table: one setting, summarised over its runs.
@@ -114,7 +116,7 @@ impl Cell {
     }
 }
 
-/// Writes `table1.csv`, a row a run.
+/// Writes `table1.csv`, a row a run: each exponent with its 95 % bootstrap interval over directions.
 ///
 /// # Errors
 /// [`Error::Io`](crate::Error::Io) where it cannot be written.
@@ -127,22 +129,38 @@ pub fn write_runs(out: &Path, runs: &[Run]) -> Result<()> {
         classes: usize,
         seed: u64,
         gamma_emp: f64,
+        gamma_emp_low: f64,
+        gamma_emp_high: f64,
         gamma_awd: f64,
+        gamma_awd_low: f64,
+        gamma_awd_high: f64,
         gamma_awd_raw: f64,
+        gamma_awd_raw_low: f64,
+        gamma_awd_raw_high: f64,
         train_loss: f64,
         train_accuracy: f64,
     }
-    let records = runs.iter().map(|run| Record {
-        dataset: run.training.dataset,
-        model: run.training.model,
-        loss: run.training.loss,
-        classes: run.training.classes,
-        seed: run.training.seed,
-        gamma_emp: run.end.exponents.emp.slope,
-        gamma_awd: run.end.exponents.awd.slope,
-        gamma_awd_raw: run.end.exponents.awd_raw.slope,
-        train_loss: run.end.loss,
-        train_accuracy: run.end.accuracy,
+    let records = runs.iter().map(|run| {
+        let Exponents { emp, awd, awd_raw } = run.end.exponents;
+        let [of_emp, of_awd, of_raw] = run.end.intervals;
+        Record {
+            dataset: run.training.dataset,
+            model: run.training.model,
+            loss: run.training.loss,
+            classes: run.training.classes,
+            seed: run.training.seed,
+            gamma_emp: emp.slope,
+            gamma_emp_low: of_emp.low,
+            gamma_emp_high: of_emp.high,
+            gamma_awd: awd.slope,
+            gamma_awd_low: of_awd.low,
+            gamma_awd_high: of_awd.high,
+            gamma_awd_raw: awd_raw.slope,
+            gamma_awd_raw_low: of_raw.low,
+            gamma_awd_raw_high: of_raw.high,
+            train_loss: run.end.loss,
+            train_accuracy: run.end.accuracy,
+        }
     });
     write_csv(out.join("table1.csv"), records)
 }

@@ -31,9 +31,12 @@ pub struct Target {
     /// As it was asked for.
     pub name: String,
     pub parts: Vec<Part>,
-    /// What the paper's figure of that number was trained on.
-    pub figure: Option<(ImageSet, Architecture, Loss)>,
+    /// The networks that the paper's table or figure of that number is of, where it is of these alone.
+    pub networks: Vec<Cell>,
 }
+
+/// A network of the paper: images, family, loss.
+pub type Cell = (ImageSet, Architecture, Loss);
 
 impl Target {
     const NAMES: &'static str = "all, table1, table3, figure1 to figure15, scaling, alignment, evolution, suppression, bounds or synthetic";
@@ -45,6 +48,19 @@ impl Target {
     /// Whether it is made of a trained network's layer.
     pub fn has_figures(&self) -> bool {
         self.parts.iter().any(|part| !matches!(part, Part::Tables | Part::Synthetic))
+    }
+
+    /// What is left of `all` for a layer that the tables are not of, or, where it is not `trained` here, for a checkpoint
+    /// without a history; every other target stays as it is.
+    pub fn of_layer(mut self, trained: bool) -> Target {
+        if self.name == "all" {
+            self.parts.retain(|part| match part {
+                Part::Tables | Part::Synthetic => false,
+                Part::Evolution => trained,
+                _ => true,
+            });
+        }
+        self
     }
 
     /// Whether a network has to be trained or given.
@@ -74,13 +90,14 @@ impl FromStr for Target {
             ("synthetic", _) => vec![Synthetic],
             _ => return Err(Error::argument("superlinear", format!("“{name}”"), Target::NAMES)),
         };
-        let figure = match number {
-            Some(1 | 6 | 7 | 10) => Some((Cifar10, Cnn, CrossEntropy)),
-            Some(4 | 8 | 11 | 15) => Some((Mnist, Mlp, CrossEntropy)),
-            Some(5 | 9 | 12 | 14) => Some((Mnist, Mlp, SoftmaxMse)),
-            Some(13) => Some((Cifar10, Mlp, CrossEntropy)),
-            _ => None, // 2 and 3 are of several networks
+        let networks = match (name, number) {
+            (_, Some(1 | 6 | 7 | 10)) => vec![(Cifar10, Cnn, CrossEntropy)],
+            (_, Some(4 | 8 | 11 | 15)) => vec![(Mnist, Mlp, CrossEntropy)],
+            ("table3", _) | (_, Some(5 | 9 | 12 | 14)) => vec![(Mnist, Mlp, SoftmaxMse)],
+            (_, Some(13)) => vec![(Cifar10, Mlp, CrossEntropy)],
+            (_, Some(3)) => vec![(Cifar10, Mlp, CrossEntropy), (Mnist, Mlp, SoftmaxMse)],
+            _ => vec![], // Figure 2 does not name its networks
         };
-        Ok(Target { name: name.into(), parts, figure })
+        Ok(Target { name: name.into(), parts, networks })
     }
 }

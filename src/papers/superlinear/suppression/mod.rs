@@ -190,8 +190,9 @@ fn cook(kappa: &[f64], stiff: &[bool]) -> [Vec<f64>; 4] {
     let first = kappa.iter().step_by(modes).zip(stiff);
     let mean = mean(&first.filter(|(_, stiff)| **stiff).map(|(k, _)| *k).collect::<Vec<_>>());
     let with = |of_first: &dyn Fn(f64, bool) -> f64| {
+        // where all of a sample's M_p is negative, h_p's largest eigenvalue is one of its zeros
         let of_mode = |(n, &k): (usize, &f64)| match n % modes {
-            0 => of_first(k, stiff[n / modes]),
+            0 if k > 0.0 => of_first(k, stiff[n / modes]),
             _ => TAIL * k,
         };
         kappa.iter().enumerate().map(of_mode).collect()
