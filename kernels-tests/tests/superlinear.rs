@@ -2,7 +2,7 @@
 
 use approx::assert_relative_eq;
 use curvkit::Error;
-use curvkit::data::write_parameters;
+use curvkit::data::{Dataset, Targets, write_parameters};
 use curvkit::net::{Layer, Loss, Model, Network};
 use curvkit::papers::superlinear::claims::{Claims, PublishedSuppression};
 use curvkit::papers::superlinear::evolution::{self, Snapshot};
@@ -461,13 +461,23 @@ fn a_cell_is_compared_with_the_published_values() {
 }
 
 #[test]
+fn cifar_alone_is_scaled() {
+    let images = || Dataset::new(vec![0.0, 0.25, 1.0], vec![3], Targets::Classes(vec![0])).unwrap();
+    for (set, expected) in [(ImageSet::Mnist, [0.0, 0.25, 1.0]), (ImageSet::Cifar10, [-1.0, -0.5, 1.0])] {
+        let mut scaled = images();
+        set.scale(&mut scaled);
+        assert_eq!(scaled.inputs, expected);
+    }
+}
+
+#[test]
 fn sizes_that_depart_from_the_papers_are_told() {
     let quick =
         Setting::find(ImageSet::Cifar10, Architecture::Cnn, Loss::SoftmaxMse, 3, Preset::Quick).unwrap();
     let sizes = [
         "500 images a class in place of 5000",
         "batches of 16 in place of 128",
-        "200 epochs in place of 500",
+        "100 epochs in place of 500",
     ];
     assert_eq!(quick.departures(0.951), sizes);
     assert_eq!(quick.departures(0.5)[3], "training accuracy 50.0 % in place of > 95 %");

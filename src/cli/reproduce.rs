@@ -36,7 +36,8 @@ impl Paper {
 pub struct Superlinear {
     /// all, table1, table3, figure1 to figure15, scaling, alignment, evolution, suppression, bounds or synthetic.
     target: Target,
-    /// The images: mnist, cifar10, or synthetic (drawn digits, no files needed); the figure's, or mnist, if not given.
+    /// The images: mnist, cifar10 (scaled to [-1, 1] for the paper's networks), or synthetic (drawn digits, no files
+    /// needed); the figure's, or mnist, if not given.
     #[arg(long, value_delimiter = ',', value_name = "DATASET,…")]
     dataset: Option<Vec<ImageSet>>,
     #[command(flatten)]

@@ -30,18 +30,24 @@
 //! 4–6, at logarithmically spaced epochs. Section 5.2's limiting cases are made without a network ([`synthetic`]).
 //!
 //! ## Hyper-parameters ([`settings`])
-//! Plain SGD, learning rate 0.1, no momentum, no weight decay, batches without replacement, PyTorch's
-//! initialisation, inputs in [0, 1], ten outputs however many classes the data has. Images a class,
-//! batch size, epochs and 𝒩 of every dataset × model × loss × classes stand in one table. “MSE” in the
-//! paper is the squared error of a softmax: the loss `softmax-mse`.
+//! Plain SGD, learning rate 0.1, no momentum, no weight decay, ten outputs however many classes the data has. Images a
+//! class, batch size, epochs and 𝒩 of every dataset × model × loss × classes stand in one table. “MSE” in the paper is
+//! the squared error of a softmax: the loss `softmax-mse`.
 //!
 //! ## Where the paper leaves a choice
+//! Batches are drawn without replacement, weights begin as PyTorch's do, MNIST's pixels are in [0, 1] and CIFAR-10's in
+//! [−1, 1]: not said, but so MNIST's MLP fits all of its images at the epoch that Figure 4 e has, and CIFAR-10's at all
+//! ([`settings::ImageSet::scale`]). C is eq. 2's second line, uncentred; over training
+//! `C − g gᵀ`, its first, stands beside it. The class count of Figure 13's network is not said: ten is assumed, although
+//! its γ is nearer to that of six in Table 1.
+//!
 //! Eq. 59 counts C^hg once, eq. 58 twice: C^hg here is both of its halves, so that the three terms add up to the
 //! second moment that eq. 57 gives. The duality's batches hold every class by its share, for each sample to have a
 //! partner; a partner is the nearest one, so that several samples may share it. A sample whose a_p is 0 has no ΔW*: its
 //! Term I is 0, its Term II stays. σ_w² is one number for all modes, each weighted by the κ² that it multiplies, all
 //! samples alike. v_i in the suppression experiment are H's eigenvectors over the whole training set. 𝒩 is Table 2's
-//! for every figure but 10–12, which take 1,500 with ten classes, as the paper's do.
+//! for every figure but 10–12, which take 1,500 with ten classes, as the paper's do. Figure 2 does not say which networks
+//! it is of: those that are asked for.
 //!
 //! ## What is written
 //! | part | files |
@@ -54,7 +60,7 @@
 //!
 //! and with each of them `report.html` and `run.json`. Every run is kept in `runs/`: training goes on where it
 //! stopped, and nothing is trained or put into a table twice whose settings have not changed. What cannot be measured
-//! of one network (an exponent of fewer than three directions) is said in the report, and loses nothing else.
+//! (an exponent of fewer than three directions) is said in the report, and loses no other figure and no other network.
 
 pub mod alignment;
 pub mod bounds;

@@ -19,7 +19,7 @@ use crate::report::{Block, write_json, write_text};
 use crate::stats::logarithmically_spaced;
 use crate::{Error, Result};
 
-/// Gives the first `per_class` images of each of the first `classes` classes of a set, or as many as there are.
+/// Gives, in [0, 1], the first `per_class` images of each of the first `classes` classes of a set, or as many as there are.
 pub type Images<'a> = dyn Fn(ImageSet, usize, usize) -> Result<Dataset> + 'a;
 
 /// What is measured.
@@ -217,7 +217,8 @@ impl Request<'_> {
         match (&self.subject, case.setting) {
             (Subject::Paper { data, layer, .. }, Some(mut setting)) => {
                 let (model, focus) = setting.model.network(setting.dataset);
-                let data = data(setting.dataset, setting.classes, setting.per_class)?;
+                let mut data = data(setting.dataset, setting.classes, setting.per_class)?;
+                setting.dataset.scale(&mut data);
                 // there may be fewer than are asked for
                 setting.per_class = data.class_counts().into_values().max().unwrap_or(0);
                 if self.weights.is_some() {

@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::data::Dataset;
 use crate::net::{Loss, Model, ZOO};
 use crate::{Error, Result};
 
@@ -123,6 +124,18 @@ pub struct Setting {
     pub pairs: usize,
     /// `None` where there is nothing to compare with.
     pub published: Option<PublishedExponents>,
+}
+
+impl ImageSet {
+    /// Puts images in [0, 1] into the range that networks are trained on: MNIST's stay, CIFAR-10's go to [−1, 1].
+    ///
+    /// The paper does not say. With CIFAR-10's in [0, 1] its MLP for three classes is still at 89 % after its 150
+    /// epochs (by PyTorch too), where it reports 100 %; in [−1, 1] it is there by the 80th.
+    pub fn scale(self, images: &mut Dataset) {
+        if self == ImageSet::Cifar10 {
+            images.inputs.iter_mut().for_each(|x| *x = 2.0 * *x - 1.0);
+        }
+    }
 }
 
 impl Setting {
@@ -299,7 +312,7 @@ const TABLE: [Row; 8] = [
         per_class: [2_000; 3],
         batch_size: 100,
         epochs: 150,
-        quick: (16, 200),
+        quick: (32, 100),
         top: [800, 1_500, 1_500],
         gamma_emp: [(1.27, 0.04), (1.43, 0.01), (1.51, 0.03)],
         gamma_awd: [(1.27, 0.04), (1.43, 0.01), (1.47, 0.03)],
@@ -312,7 +325,7 @@ const TABLE: [Row; 8] = [
         per_class: [5_000; 3],
         batch_size: 100,
         epochs: 100,
-        quick: (16, 100),
+        quick: (32, 100),
         top: [500, 1_000, 1_000],
         gamma_emp: [(1.12, 0.04), (1.03, 0.01), (1.00, 0.02)],
         gamma_awd: [(1.17, 0.03), (1.08, 0.02), (1.03, 0.02)],
@@ -325,7 +338,7 @@ const TABLE: [Row; 8] = [
         per_class: [5_000, 2_000, 2_000],
         batch_size: 128,
         epochs: 100,
-        quick: (16, 150),
+        quick: (16, 60),
         top: [500, 1_000, 1_500],
         gamma_emp: [(1.10, 0.01), (1.08, 0.02), (1.08, 0.01)],
         gamma_awd: [(1.11, 0.01), (1.08, 0.01), (1.08, 0.01)],
@@ -338,7 +351,7 @@ const TABLE: [Row; 8] = [
         per_class: [5_000; 3],
         batch_size: 128,
         epochs: 500,
-        quick: (16, 200),
+        quick: (16, 100),
         top: [500, 500, 1_000],
         gamma_emp: [(1.04, 0.04), (1.00, 0.01), (1.01, 0.01)],
         gamma_awd: [(1.09, 0.03), (1.01, 0.01), (1.02, 0.01)],
