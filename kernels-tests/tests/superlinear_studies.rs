@@ -8,7 +8,6 @@ use curvkit::operators::{LayerMoments, Problem, SampleSpectra};
 use curvkit::papers::superlinear::bounds::{self, Curvatures, Violations};
 use curvkit::papers::superlinear::claims::{Claims, PublishedSuppression};
 use curvkit::papers::superlinear::measures::{Diagonals, Eigenbasis};
-use curvkit::papers::superlinear::settings::*;
 use curvkit::papers::superlinear::suppression::{self, Suppression};
 use curvkit::papers::superlinear::synthetic;
 use curvkit::stats::haar_orthogonal;

@@ -194,6 +194,7 @@ impl Superlinear {
         check(&network, &data, loss).map_err(|error| Error::file(file, error.to_string()))?;
         let stem = Path::new(name).file_stem().map_or(name.clone(), |stem| stem.to_string_lossy().into());
         let (batch_size, top) = (self.own.batch_size.unwrap_or(50), self.own.top.unwrap_or(1000));
+        let network = Box::new(network);
         Ok(Some(Subject::Own { name: stem, network, data, loss, layer, batch_size, top }))
     }
 

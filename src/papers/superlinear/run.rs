@@ -35,7 +35,7 @@ pub enum Subject<'a> {
     /// Somebody's own checkpoint.
     Own {
         name: String,
-        network: Network,
+        network: Box<Network>,
         data: Dataset,
         loss: Loss,
         layer: String,
@@ -232,7 +232,7 @@ impl Request<'_> {
             }
             (Subject::Own { name, network, data, loss, layer, batch_size, top }, _) => {
                 let sizes = (*batch_size, *top, self.preset.pairs());
-                let (name, network, data) = (name.clone(), network.clone(), data.clone());
+                let (name, network, data) = (name.clone(), Network::clone(network), data.clone());
                 Study::new(gpu, name, network, layer.clone(), data, *loss, sizes, None, progress)
             }
             (Subject::Paper { .. }, None) => unreachable!("a case of the paper has a setting"),
