@@ -215,7 +215,7 @@ fn the_experiment_writes_what_it_measured() {
     let measured = Suppression::measure(&layer, &basis, loss, THETA, 20).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("case");
-    let figures = suppression::write(&out, "a < b", measured.clone(), &Claims::default()).unwrap();
+    let figures = suppression::write(&out, "a < b", measured.clone()).unwrap();
 
     let read = |name: &str| std::fs::read_to_string(out.join(name)).unwrap();
     let directions = read("suppression.csv");

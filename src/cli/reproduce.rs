@@ -14,9 +14,10 @@ use crate::data::{Dataset, Selection, Split, cifar10, mnist, synthetic_digits};
 use crate::jets::samples::check;
 use crate::net::Loss;
 use crate::papers::superlinear::Progress;
+use crate::papers::superlinear::claims::FIGURE_CLASSES;
 use crate::papers::superlinear::run::{Request, Subject, run};
 use crate::papers::superlinear::settings::{Architecture, ImageSet, Preset, QUICK_PER_CLASS};
-use crate::papers::superlinear::target::{Cell, Part, Target};
+use crate::papers::superlinear::target::{PaperNetwork, Part, Target};
 use crate::{Error, Result};
 
 #[derive(Subcommand)]
@@ -117,7 +118,7 @@ impl Superlinear {
     }
 
     /// The networks that the target is of, or every combination of what is given, one for each option that is not.
-    fn networks(&self) -> Result<Vec<Cell>> {
+    fn networks(&self) -> Result<Vec<PaperNetwork>> {
         let networks = &self.target.networks;
         if self.dataset.is_none() && self.model.is_none() && self.loss.is_none() && !networks.is_empty() {
             return Ok(networks.clone());
@@ -204,7 +205,7 @@ impl Superlinear {
         }
         let classes = match self.target().has(Part::Tables) {
             true => self.preset.classes().to_vec(),
-            false => vec![10],
+            false => vec![FIGURE_CLASSES],
         };
         Ok(Subject::Paper {
             networks: self.networks()?,

@@ -54,7 +54,7 @@
 //! |---|---|
 //! | [`tables`] | `table1.csv` (a row a run), `table1_summary.csv` (mean ± sd beside the published values) |
 //! | [`scaling`] | `scaling.csv` (all D diagonals), `exponents.csv`, `scaling.svg`, `scaling_members.svg` |
-//! | [`alignment`] | `alignment.json`, `alignment.csv`, heat maps of C, R and R_rand for each estimate |
+//! | [`alignment`] | `alignment.json`, `alignment.csv`, heat maps of C, R and R_rand for each estimate, of R over all directions too |
 //! | [`evolution`] | `evolution.csv`, `diagonals.csv`, `evolution_a.svg` … `evolution_h.svg` |
 //! | [`suppression`], [`bounds`], [`synthetic`] | `suppression*.csv`, `bounds*.csv`, `synthetic.csv`, and their figures |
 //!

@@ -10,7 +10,7 @@ use super::records::Records;
 use super::settings::{ImageSet, LEARNING_RATE, Preset, Setting};
 use super::study::{Figures, Study};
 use super::tables::{self, Cell, Run};
-use super::target::{self, Part, Target};
+use super::target::{PaperNetwork, Part, Target};
 use super::{Progress, synthetic};
 use crate::data::{Dataset, prepare_folder, read_parameters};
 use crate::gpu::Gpu;
@@ -26,7 +26,7 @@ pub type Images<'a> = dyn Fn(ImageSet, usize, usize) -> Result<Dataset> + 'a;
 pub enum Subject<'a> {
     /// Networks of the paper, trained here unless there are weights.
     Paper {
-        networks: Vec<target::Cell>,
+        networks: Vec<PaperNetwork>,
         data: Box<Images<'a>>,
         classes: Vec<usize>,
         /// The fully connected layer to measure (`4.weight`); the paper's if not given.
@@ -78,7 +78,8 @@ pub struct Summary {
 /// A target that needs no network needs no `gpu` either.
 ///
 /// # Errors
-/// [`Error::NoAdapter`] without a `gpu` that is needed, [`Error::Argument`] where the request asks for what the paper does not have, or for `weights` together
+/// Where one network of several cannot be trained or measured, its error, once all others are made and the report says
+/// which it is. [`Error::NoAdapter`] without a `gpu` that is needed, [`Error::Argument`] where the request asks for what the paper does not have, or for `weights` together
 /// with more than the figures of one case; [`Error::Io`] where a file cannot be written; whatever training
 /// and measuring report.
 pub fn run(gpu: Option<&Gpu>, request: &Request<'_>, progress: &dyn Fn(Progress<'_>)) -> Result<Summary> {

@@ -275,7 +275,7 @@ impl<'a> Study<'a> {
         let problem = Problem::new(self.gpu, &self.network, parameters, &drawn, self.loss)?;
         let layer = problem.layer(&self.layer)?;
         let measured = Suppression::measure(&layer, &members.basis, self.loss, claims.theta(), self.top)?;
-        Ok(suppression::write(folder, &self.title(), measured, claims)?.blocks())
+        Ok(suppression::write(folder, &self.title(), measured)?.blocks(claims))
     }
 
     /// A title for plots and headings.

@@ -32,11 +32,11 @@ pub struct Target {
     pub name: String,
     pub parts: Vec<Part>,
     /// The networks that the paper's table or figure of that number is of, where it is of these alone.
-    pub networks: Vec<Cell>,
+    pub networks: Vec<PaperNetwork>,
 }
 
 /// A network of the paper: images, family, loss.
-pub type Cell = (ImageSet, Architecture, Loss);
+pub type PaperNetwork = (ImageSet, Architecture, Loss);
 
 impl Target {
     const NAMES: &'static str = "all, table1, table3, figure1 to figure15, scaling, alignment, evolution, suppression, bounds or synthetic";

@@ -37,7 +37,6 @@ pub struct Figures {
     /// Figure 3: C̃ against C with first modes alone, and with equal stiff ones.
     pub covariances: [String; 2],
     pub suppression: Suppression,
-    pub claims: Claims,
 }
 
 /// Writes `suppression.csv` (all D directions in the order of the basis, index from 1),
@@ -46,7 +45,7 @@ pub struct Figures {
 ///
 /// # Errors
 /// [`Error::Io`] where they cannot be written, [`Error::Argument`] where a plot has nothing to show.
-pub fn write(out: &Path, title: &str, suppression: Suppression, claims: &Claims) -> Result<Figures> {
+pub fn write(out: &Path, title: &str, suppression: Suppression) -> Result<Figures> {
     let panels = panels(title, &suppression)?;
     let covariances = [1, 3].map(|stage| {
         let title = format!("{title}: {}", STAGES[stage]);
@@ -60,19 +59,19 @@ pub fn write(out: &Path, title: &str, suppression: Suppression, claims: &Claims)
     write_text(out.join("suppression.svg"), &panels)?;
     write_text(out.join("suppression_first_modes.svg"), &covariances[0])?;
     write_text(out.join("suppression_equal.svg"), &covariances[1])?;
-    Ok(Figures { panels, covariances, suppression, claims: claims.clone() })
+    Ok(Figures { panels, covariances, suppression })
 }
 
 impl Figures {
-    /// What the report shows.
-    pub fn blocks(&self) -> Vec<Block> {
+    /// What the report shows, beside what is published.
+    pub fn blocks(&self, claims: &Claims) -> Vec<Block> {
         let caption = "The suppression experiment (the paper’s Figures 13–15). Rows: the samples’ spectra unchanged; all but first modes suppressed; first modes of samples that are not stiff suppressed too; stiff samples’ first eigenvalues made equal. Columns: C̃ against H̃; what modes 1 to k contribute to C̃; the spectra; C̃ against C; H̃ against H.";
         let pair = "C̃ against C with all but first modes suppressed, and with stiff samples’ first eigenvalues equal (the paper’s Figure 3).";
         vec![
             Block::Figures { svgs: vec![self.panels.clone()], caption: caption.into() },
             Block::Figures { svgs: self.covariances.to_vec(), caption: pair.into() },
-            Block::Table(self.suppression.table(&self.claims)),
-            Block::Findings { findings: self.suppression.findings(&self.claims) },
+            Block::Table(self.suppression.table(claims)),
+            Block::Findings { findings: self.suppression.findings(claims) },
         ]
     }
 }
