@@ -25,17 +25,36 @@ if [ "$(id -u)" != 0 ]; then
     command -v sudo >/dev/null || give_up "found no adapter, and neither root nor sudo to install one"
     as_root=(sudo)
 fi
-install() {
-    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
-        apt-get install --yes --no-install-recommends "$@" mesa-vulkan-drivers
+apt() { "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get "$@"; }
+install() { apt "$@" install --yes --no-install-recommends mesa-vulkan-drivers; }
+
+# Writes to $1 what the system's own sources name of its release, with the backports of that release in its place.
+backports_of_own_mirror() {
+    sed -nE "s/^(deb (\[[^]]*\] )?[^ ]+) $release (.*)/\1 $release-backports \3/p" \
+        /etc/apt/sources.list /etc/apt/sources.list.d/*.list >"$1/backports.list" 2>/dev/null || true
+    awk -v suite="$release" 'BEGIN { RS = ""; ORS = "\n\n" }
+        (" " $0 "\n") ~ "\nSuites:([^\n]* )?" suite "[ \n]" { sub("\nSuites:[^\n]*", "\nSuites: " suite "-backports"); print }' \
+        /etc/apt/sources.list.d/*.sources >"$1/backports.sources" 2>/dev/null || true
+    [ -s "$1/backports.list" ] || [ -s "$1/backports.sources" ]
 }
 
+# A newer Mesa is up to three times as fast. It comes from the backports of the mirror that the system uses, which are
+# added to its sources for this one installation.
+install_newer() (
+    sources=$(mktemp -d)
+    trap 'rm -rf "$sources"' EXIT
+    mkdir -p "$sources/parts" "$sources/lists/partial"
+    chmod -R a+rX "$sources"
+    cp /etc/apt/sources.list.d/* "$sources/parts" 2>/dev/null || true
+    backports_of_own_mirror "$sources/parts" || exit 1
+    options=(-o "Dir::Etc::sourceparts=$sources/parts" -o "Dir::State::Lists=$sources/lists")
+    apt "${options[@]}" --error-on=any update && install "${options[@]}" --target-release "$release-backports"
+)
+
 echo "ensure-adapter: found no adapter; installing mesa-vulkan-drivers"
-"${as_root[@]}" apt-get update || echo "ensure-adapter: the package lists were not brought up to date" >&2
-# a newer Mesa is the faster one: from backports, where these are among the system's sources
-backports=$(. /etc/os-release && echo "${VERSION_CODENAME-}-backports")
-case $(apt-cache madison mesa-vulkan-drivers) in
-    *" $backports/"*) install --target-release "$backports" || install ;;
-    *) install ;;
-esac || give_up "apt could not install mesa-vulkan-drivers"
+release=$(. /etc/os-release && echo "${VERSION_CODENAME-}")
+if [ -z "$release" ] || ! install_newer; then
+    apt update || echo "ensure-adapter: the package lists were not brought up to date" >&2
+    install || give_up "apt could not install mesa-vulkan-drivers"
+fi
 found || give_up "mesa-vulkan-drivers is installed, but there is still no adapter"

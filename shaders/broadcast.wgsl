@@ -6,7 +6,8 @@
 //   y, b [k, o, q, i]   a [k, q]   from one direction's to the next's *_stride words (0: one for all)
 //
 // Without `has_b`, b is one. A sum is made by `SLICES` invocations over consecutive runs of (o, i), whose sums
-// are added in order: a fixed tree; or, where there are many sums of few terms, by one invocation each.
+// are added in order: a fixed tree; or, where there are many sums of few terms, by one invocation each. A sum of
+// very many terms is made of `parts` such sums, a[k, part, q], which another dispatch adds up.
 
 const SLICES = 16u;
 const COLUMNS = 16u;
@@ -22,6 +23,8 @@ struct Params {
     has_b: u32,
     add: u32,
     c: f32,
+    parts: u32,
+    part_len: u32, // terms of one
 }
 
 @group(0) @binding(0) var<storage, read> a_in: array<f32>;
@@ -98,8 +101,7 @@ fn sum(k: u32, q: u32, first: u32, end: u32) -> f32 {
     return total;
 }
 
-fn put(k: u32, q: u32, sum: f32) {
-    let to = k * p.a_stride + q;
+fn put(to: u32, sum: f32) {
     var v = p.c * sum;
     if p.add != 0u {
         v += a[to];
@@ -113,29 +115,36 @@ fn reduce_many(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgr
     if at >= p.m * p.directions {
         return;
     }
-    put(at / p.m, at % p.m, sum(at / p.m, at % p.m, 0u, p.outer * p.inner));
+    let k = at / p.m;
+    let q = at % p.m;
+    put(k * p.a_stride + q, sum(k, q, 0u, p.outer * p.inner));
 }
 
 var<workgroup> partial: array<f32, 256>;
 
 @compute @workgroup_size(16, 16)
-fn reduce_long(@builtin(local_invocation_id) local: vec3<u32>, @builtin(workgroup_id) group: vec3<u32>) {
-    let q = group.x * COLUMNS + local.x;
-    let k = group.y;
-    let terms = p.outer * p.inner;
-    let slice = (terms + SLICES - 1u) / SLICES;
-    let first = min(local.y * slice, terms);
-    var part = 0.0;
-    if q < p.m {
-        part = sum(k, q, first, min(first + slice, terms));
+fn reduce_long(@builtin(local_invocation_id) local: vec3<u32>, @builtin(workgroup_id) group: vec3<u32>,
+               @builtin(num_workgroups) groups: vec3<u32>) {
+    let tiles = (p.m + COLUMNS - 1u) / COLUMNS;
+    let number = group.x + group.y * groups.x;
+    let q = (number % tiles) * COLUMNS + local.x;
+    let part = (number / tiles) % p.parts;
+    let k = number / (tiles * p.parts);
+    let there = q < p.m && k < p.directions;
+    let slice = (p.part_len + SLICES - 1u) / SLICES;
+    let end = min((part + 1u) * p.part_len, p.outer * p.inner);
+    let first = min(part * p.part_len + local.y * slice, end);
+    var mine = 0.0;
+    if there {
+        mine = sum(k, q, first, min(first + slice, end));
     }
-    partial[local.y * COLUMNS + local.x] = part;
+    partial[local.y * COLUMNS + local.x] = mine;
     workgroupBarrier();
-    if local.y == 0u && q < p.m {
+    if local.y == 0u && there {
         var total = 0.0;
         for (var s = 0u; s < SLICES; s++) {
             total += partial[s * COLUMNS + local.x];
         }
-        put(k, q, total);
+        put(k * p.a_stride + part * p.m + q, total);
     }
 }

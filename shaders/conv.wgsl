@@ -12,6 +12,7 @@
 // i = first + stride j, for each of the stride² firsts, meet every stride-th tap alone; so each first is a pass of
 // its own, a convolution of step 1 with every stride-th tap, in the opposite order. y's pixels are hence
 // first + out_step j, and tap t of w is w_first + t w_tap.
+// A contraction of very many channels is cut: a pass has `depth` of them, from x_first on, and adds to what is there.
 
 struct Pass {
     samples: u32,
@@ -39,8 +40,12 @@ struct Pass {
     flags: u32,         // bit 0: add to what the output holds; bit 1: bias
     alpha: f32,
     parts: u32,         // of what an output's sums run over (conv_register: of y's lines)
-    part_len: u32,      // samples of a part (conv_register: lines)
+    part_len: u32,      // of a part: lines of j (conv_workgroup: pixels of j)
     part_stride: u32,
+    part_first: u32,    // number of the first part
+    x_sample: u32,      // from one sample of x to the next
+    x_first: u32,       // from a sample's first word to the first channel's
+    padding: u32,
 }
 
 @group(1) @binding(0) var<uniform> p: Pass;

@@ -65,7 +65,7 @@ fn pixel_of(sample: u32, jy: u32, jx: i32) -> Pixel {
 }
 
 // What column i of the tile meets at a pixel: what its neighbour met at the pixel before, but at a row's end.
-// Outside of x's plane some other word is loaded, and dropped.
+// Outside of x's plane the first word of all is loaded, and dropped.
 fn column(i: u32, neighbour: f32, rows: ptr<function, Rows>, at: Pixel) -> f32 {
     if i >= COLUMNS / SPAN * SPAN {
         return 0.0;
@@ -77,7 +77,7 @@ fn column(i: u32, neighbour: f32, rows: ptr<function, Rows>, at: Pixel) -> f32 {
     let s = i % SPAN;
     let inside = (u32(at.row + (*rows).row[k]) < p.x_size.x)
         & (u32(at.column + (*rows).column[k] + i32(s)) < p.x_size.y);
-    return select(0.0, x[at.at + (*rows).at[k] + s], inside);
+    return select(0.0, x[select(0u, at.at + (*rows).at[k] + s, inside)], inside);
 }
 
 // The columns, and a vec4 more.
@@ -122,8 +122,8 @@ fn add4(t: ptr<function, Columns>, q: u32, a: vec4<f32>, b: vec4<f32>) {
     (*t)[4u * q + 3u] += a * b.w;
 }
 
-// The invocation's z and tile, and its part: the first sample or line of all `len`, and the next part's. False
-// where there is none.
+// The invocation's z and tile, and its part: the first line of all `len`, and the next part's. False where there is
+// none.
 struct Place {
     there: bool,
     z: u32,
@@ -137,7 +137,7 @@ fn place(id: vec3<u32>, groups: vec3<u32>, len: u32) -> Place {
     let number = linear_index(id, groups, 8u);
     let z = number / (p.tiles * p.parts);
     let part = (number / p.tiles) % p.parts;
-    let first = part * p.part_len;
+    let first = (p.part_first + part) * p.part_len;
     return Place(z < p.batch, z, number % p.tiles, part, first, min(first + p.part_len, len));
 }
 
@@ -188,7 +188,7 @@ fn conv(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) g
         var i = 0u;
         for (var number = o.first; number < o.end; number++) {
             let l = line(number);
-            let sample = o.z * p.x_stride + l.n * p.depth * p.x_size.x * p.x_size.y;
+            let sample = o.z * p.x_stride + l.n * p.x_sample + p.x_first;
             for (var jx = i32(l.first) + first_pixel(); jx < i32(l.end); jx++) {
                 slide(&b, &rows, pixel_of(sample, l.row, jx));
                 if jx >= i32(l.first) {
@@ -221,9 +221,12 @@ fn conv(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) g
     }
 }
 
+// Pixels that are added up in one accumulator before they are added to what came before.
+const RUN: u32 = 256u;
+
 @compute @workgroup_size(8)
 fn weight(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
-    let o = place(id, groups, p.samples);
+    let o = place(id, groups, p.samples * p.j_size.x * cuts());
     if !o.there {
         return;
     }
@@ -232,38 +235,47 @@ fn weight(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups)
     var rows = rows_from(first);
     let plane = p.j_size.x * p.j_size.y;
     let m = min(vec4(0u, 1u, 2u, 3u) + m0, vec4(p.rows - 1u)) * plane;
+    var total: Columns;
     var t: Columns;
     var b: Window;
-    for (var n = o.first; n < o.end; n++) {
-        let sample = o.z * p.x_stride + n * p.depth * p.x_size.x * p.x_size.y;
-        var i = o.z * p.y_stride + n * p.rows * plane + m;
-        for (var jy = 0u; jy < p.j_size.x; jy++) {
-            for (var jx = first_pixel(); jx < i32(p.j_size.y); jx++) {
-                slide(&b, &rows, pixel_of(sample, jy, jx));
-                if jx >= 0 {
-                    let a = vec4(y[i.x], y[i.y], y[i.z], y[i.w]);
-                    i += 1u;
-                    add4(&t, 0u, a, b[0]);
-                    add4(&t, 1u, a, b[1]);
-                    add4(&t, 2u, a, b[2]);
-                    add4(&t, 3u, a, b[3]);
-                    add4(&t, 4u, a, b[4]);
-                    add4(&t, 5u, a, b[5]);
-                    add4(&t, 6u, a, b[6]);
-                    add4(&t, 7u, a, b[7]);
-                }
+    var held = 0u;
+    for (var number = o.first; number < o.end; number++) {
+        let l = line(number);
+        let sample = o.z * p.x_stride + l.n * p.x_sample + p.x_first;
+        var i = o.z * p.y_stride + l.n * p.rows * plane + m + l.row * p.j_size.y + l.first;
+        for (var jx = i32(l.first) + first_pixel(); jx < i32(l.end); jx++) {
+            slide(&b, &rows, pixel_of(sample, l.row, jx));
+            if jx >= i32(l.first) {
+                let a = vec4(y[i.x], y[i.y], y[i.z], y[i.w]);
+                i += 1u;
+                add4(&t, 0u, a, b[0]);
+                add4(&t, 1u, a, b[1]);
+                add4(&t, 2u, a, b[2]);
+                add4(&t, 3u, a, b[3]);
+                add4(&t, 4u, a, b[4]);
+                add4(&t, 5u, a, b[5]);
+                add4(&t, 6u, a, b[6]);
+                add4(&t, 7u, a, b[7]);
             }
+        }
+        held += l.end - l.first;
+        if held >= RUN || number + 1u == o.end {
+            var run = t; // only the copy leaves the registers for being indexed by a variable
+            for (var i = 0u; i < COLUMNS; i++) {
+                total[i] += run[i];
+            }
+            t = Columns();
+            held = 0u;
         }
     }
     let out_first = o.z * p.w_stride + o.part * p.part_stride;
-    var held = t;
     for (var i = 0u; i < COLUMNS / SPAN * SPAN; i++) {
         let row = first + i / SPAN;
         let tap = (row % pieces()) * SPAN + i % SPAN;
         if row < all_rows() && tap < p.taps.y {
             for (var j = 0u; j < min(4u, p.rows - m0); j++) {
                 let at = ((m0 + j) * p.depth * p.taps.x + row / pieces()) * p.taps.y + tap;
-                store(out_first + at, held[i][j], 0.0);
+                store(out_first + at, total[i][j], 0.0);
             }
         }
     }

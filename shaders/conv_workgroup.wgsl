@@ -42,11 +42,11 @@ fn corner(q: u32, l: vec3<u32>) -> vec2<u32> {
 
 const NOWHERE: i32 = -0x40000000; // a row of x that no tap reaches the plane from
 
-// x at that row and column of the plane that begins at `plane`, 0 outside. Where it is outside, what is loaded
-// is some other word, and dropped.
+// x at that row and column of the plane that begins at `plane`, 0 outside. Where it is outside, the first word of all
+// is loaded, and dropped.
 fn pixel(plane: u32, row: i32, column: i32) -> f32 {
     let inside = (u32(row) < p.x_size.x) & (u32(column) < p.x_size.y);
-    return select(0.0, x[plane + u32(row) * p.x_size.y + u32(column)], inside);
+    return select(0.0, x[select(0u, plane + u32(row) * p.x_size.y + u32(column), inside)], inside);
 }
 
 @compute @workgroup_size(LX, LY)
@@ -73,7 +73,7 @@ fn conv(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) l
         if n < p.samples {
             let at = p.out_first + vec2(row, column) * p.out_step;
             place = vec4(
-                i32(z * p.x_stride + n * p.depth * x_plane),
+                i32(z * p.x_stride + n * p.x_sample + p.x_first),
                 i32(row * p.step) + p.start.x,
                 i32(column * p.step) + p.start.y,
                 i32(z * p.y_stride + n * p.rows * y_plane + at.x * p.y_size.y + at.y),
@@ -131,6 +131,9 @@ fn conv(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) l
     }
 }
 
+// Pixels that are added up in one accumulator before they are added to what came before.
+const RUN: u32 = 256u;
+
 @compute @workgroup_size(LX, LY)
 fn weight(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) l: vec3<u32>,
           @builtin(local_invocation_index) e: u32, @builtin(num_workgroups) groups: vec3<u32>) {
@@ -153,16 +156,17 @@ fn weight(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id)
     }
     workgroupBarrier();
     let pixels = p.j_size.x * p.j_size.y;
-    let first = part * p.part_len * pixels;
-    let last = min((part + 1u) * p.part_len, p.samples) * pixels;
+    let first = (p.part_first + part) * p.part_len;
+    let last = min(first + p.part_len, p.samples * pixels);
     var t: Tile;
+    var total: Tile;
     for (var k0 = first; k0 < last; k0 += 8u) {
         // 8 divides the number of invocations: each keeps to one k of the step
         let k = k0 + e % 8u;
         let n = k / pixels;
         let j = k % pixels;
         let y_start = z * p.y_stride + n * p.rows * pixels + j;
-        let x_start = z * p.x_stride + n * p.depth * x_plane;
+        let x_start = z * p.x_stride + n * p.x_sample + p.x_first;
         let row = i32((j / p.j_size.y) * p.step);
         let column = i32((j % p.j_size.y) * p.step);
         for (var i = e / 8u; i < 8u * LY; i += LX * LY / 8u) {
@@ -182,11 +186,16 @@ fn weight(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id)
         }
         workgroupBarrier();
         multiply_add_step(&t, l);
+        if (k0 + 8u - first) % RUN == 0u {
+            add_tile(&total, t);
+            t = Tile();
+        }
         workgroupBarrier();
     }
+    add_tile(&total, t);
     let all = p.depth * taps;
     let out_first = z * p.w_stride + part * p.part_stride;
-    var held = t;
+    var held = total;
     for (var q = 0u; q < 16u; q++) {
         let at = corner(q, l);
         let m = m0 + at.x;

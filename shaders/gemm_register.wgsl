@@ -51,11 +51,15 @@ fn gemm_tn4(@builtin(workgroup_id) w: vec3<u32>, @builtin(local_invocation_id) l
     let i1 = base_a + min(at.x + 4u * LY, p.m - 4u) / 4u;
     let j0 = base_b + min(at.y, p.n - 4u) / 4u;
     let j1 = base_b + min(at.y + 4u * LX, p.n - 4u) / 4u;
-    var t: Tile;
-    for (var k = o.first; k < o.last; k++) {
-        multiply_add(&t, a4[k * la + i0], a4[k * la + i1], b4[k * lb + j0], b4[k * lb + j1]);
+    var total: Tile;
+    for (var run = o.first; run < o.last; run += RUN) {
+        var t = Tile();
+        for (var k = run; k < min(run + RUN, o.last); k++) {
+            multiply_add(&t, a4[k * la + i0], a4[k * la + i1], b4[k * lb + j0], b4[k * lb + j1]);
+        }
+        add_tile(&total, t);
     }
-    store_tile(w.z, at.x, at.y, t);
+    store_tile(o.z, at.x, at.y, total);
 }
 
 @compute @workgroup_size(LX, LY)
@@ -72,13 +76,17 @@ fn gemm_nn4(@builtin(workgroup_id) w: vec3<u32>, @builtin(local_invocation_id) l
     let i = rows(base_a, at.x, p.m, p.lda);
     let j0 = base_b + min(at.y, p.n - 4u) / 4u;
     let j1 = base_b + min(at.y + 4u * LX, p.n - 4u) / 4u;
-    var t: Tile;
-    for (var k = o.first; k < o.last; k++) {
-        let a0 = vec4(a[i[0].x + k], a[i[0].y + k], a[i[0].z + k], a[i[0].w + k]);
-        let a1 = vec4(a[i[1].x + k], a[i[1].y + k], a[i[1].z + k], a[i[1].w + k]);
-        multiply_add(&t, a0, a1, b4[k * lb + j0], b4[k * lb + j1]);
+    var total: Tile;
+    for (var run = o.first; run < o.last; run += RUN) {
+        var t = Tile();
+        for (var k = run; k < min(run + RUN, o.last); k++) {
+            let a0 = vec4(a[i[0].x + k], a[i[0].y + k], a[i[0].z + k], a[i[0].w + k]);
+            let a1 = vec4(a[i[1].x + k], a[i[1].y + k], a[i[1].z + k], a[i[1].w + k]);
+            multiply_add(&t, a0, a1, b4[k * lb + j0], b4[k * lb + j1]);
+        }
+        add_tile(&total, t);
     }
-    store_tile(w.z, at.x, at.y, t);
+    store_tile(o.z, at.x, at.y, total);
 }
 
 // The element offsets of one invocation's eight rows (stride LY quads apart), clamped to the matrix.
@@ -106,26 +114,40 @@ fn gemm_any(@builtin(workgroup_id) w: vec3<u32>, @builtin(local_invocation_id) l
     let kb = select(p.ldb, 1u, LAYOUT == 0u);
     let i = rows(o.a, at.x, p.m, select(p.lda, 1u, LAYOUT == 2u));
     let j = columns(o.b, at.y, p.n, select(1u, p.ldb, LAYOUT == 0u));
-    var t: Tile;
-    for (var k = o.first; k < o.last; k++) {
-        let x = k * ka;
-        let y = k * kb;
-        let a0 = vec4(a[i[0].x + x], a[i[0].y + x], a[i[0].z + x], a[i[0].w + x]);
-        let a1 = vec4(a[i[1].x + x], a[i[1].y + x], a[i[1].z + x], a[i[1].w + x]);
-        let b0 = vec4(b[j[0].x + y], b[j[0].y + y], b[j[0].z + y], b[j[0].w + y]);
-        let b1 = vec4(b[j[1].x + y], b[j[1].y + y], b[j[1].z + y], b[j[1].w + y]);
-        multiply_add(&t, a0, a1, b0, b1);
+    var total: Tile;
+    for (var run = o.first; run < o.last; run += RUN) {
+        var t = Tile();
+        for (var k = run; k < min(run + RUN, o.last); k++) {
+            let x = k * ka;
+            let y = k * kb;
+            let a0 = vec4(a[i[0].x + x], a[i[0].y + x], a[i[0].z + x], a[i[0].w + x]);
+            let a1 = vec4(a[i[1].x + x], a[i[1].y + x], a[i[1].z + x], a[i[1].w + x]);
+            let b0 = vec4(b[j[0].x + y], b[j[0].y + y], b[j[0].z + y], b[j[0].w + y]);
+            let b1 = vec4(b[j[1].x + y], b[j[1].y + y], b[j[1].z + y], b[j[1].w + y]);
+            multiply_add(&t, a0, a1, b0, b1);
+        }
+        add_tile(&total, t);
     }
-    store_tile(w.z, at.x, at.y, t);
+    store_tile(o.z, at.x, at.y, total);
 }
 
-// One invocation per element of C. A holds parts * batch dense m x n matrices, batch-major, in part order.
+// One invocation per element of C, of all `tiles` matrices. A holds parts * batch dense m x n matrices, batch-major, in
+// part order; they are added in runs.
 @compute @workgroup_size(64)
-fn gemm_sum(@builtin(global_invocation_id) g: vec3<u32>) {
-    if g.x >= p.n { return; }
-    var s = 0.0;
-    for (var q = 0u; q < p.parts; q++) {
-        s += a[((g.z * p.parts + q) * p.m + g.y) * p.n + g.x];
+fn gemm_sum(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
+    let e = id.x + id.y * groups.x * 64u;
+    let len = p.m * p.n;
+    if e >= p.tiles * len {
+        return;
     }
-    store1(g.z, g.y, g.x, s);
+    let z = e / len;
+    var total = 0.0;
+    for (var run = 0u; run < p.parts; run += 32u) {
+        var s = 0.0;
+        for (var q = run; q < min(run + 32u, p.parts); q++) {
+            s += a[(z * p.parts + q) * len + e % len];
+        }
+        total += s;
+    }
+    store1(z, (e % len) / p.n, e % p.n, total);
 }

@@ -6,6 +6,9 @@
 // The next step's 4 + 4 elements travel from global memory to registers while the present one is computed.
 // Any shape and stride: loads beyond the matrices give 0, stores beyond are dropped.
 
+// 1 where k is long: then each run of RUN has an accumulator of its own.
+override RUNS: u32 = 0u;
+
 // A k-row is 128 elements and one vec4 of padding: a warp that copies 8 k of 4 rows (the k-contiguous layouts) then
 // writes 32 different banks, 4 k + m. Two such buffers of both tiles would take 16.5 KiB, above the 16 KiB
 // that WebGPU grants, hence one buffer, two barriers, and the prefetch in registers.
@@ -55,7 +58,7 @@ fn gemm(
     if o.tile >= p.tiles {
         return;
     }
-    let z = w.z;
+    let z = o.z;
     let first = o.first;
     let last = o.last;
     let m0 = (o.tile / p.tiles_n) * 128u;
@@ -63,6 +66,7 @@ fn gemm(
     let oa = o.a;
     let ob = o.b;
     var t: Tile;
+    var total: Tile;
     var fa = vec4(load_a(oa, m0, first, last, e, 0u), load_a(oa, m0, first, last, e, 1u),
         load_a(oa, m0, first, last, e, 2u), load_a(oa, m0, first, last, e, 3u));
     var fb = vec4(load_b(ob, n0, first, last, e, 0u), load_b(ob, n0, first, last, e, 1u),
@@ -80,7 +84,14 @@ fn gemm(
             let r = k * PITCH;
             multiply_add(&t, tile_a[r + l.y], tile_a[r + 16u + l.y], tile_b[r + l.x], tile_b[r + 16u + l.x]);
         }
+        if RUNS == 1u && (next - first) % RUN == 0u {
+            add_tile(&total, t);
+            t = Tile();
+        }
         workgroupBarrier();
+    }
+    if RUNS == 1u {
+        add_tile(&t, total);
     }
     // A loop over a copy: 64 unrolled guarded stores take a software adapter seconds to compile, and only the copy
     // leaves the registers for being indexed by a variable, once per tile.

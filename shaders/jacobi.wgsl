@@ -16,10 +16,15 @@
 // R is kept as R − 1, which loses nothing where the angles are small. Rotations drift off unit length: at the
 // end vectors are made unit, eigenvalues divided by the squared length, and the residual is taken from the
 // matrix as it was given.
+//
+// A dispatch makes as many sweeps as the host bids it, and may be the first, which begins, or the last, which ends. In
+// between the triangle, the bound below which entries are negligible, and whether all of them are, lie in `state`
+// [n − first, ·], e (e + 1) / 2 + 2 words a matrix.
 
 override SIZE: u32 = 64u;
 
-const SWEEPS: u32 = 16u;
+const BEGIN: u32 = 1u;
+const END: u32 = 2u;
 const NEGLIGIBLE: f32 = 1e-6; // of ‖A‖, over all off-diagonal entries together
 
 struct Params {
@@ -28,12 +33,15 @@ struct Params {
     d: u32,
     sample_stride: u32,
     row_stride: u32,
+    sweeps: u32,
+    flags: u32,   // BEGIN, END
 }
 
 @group(0) @binding(0) var<storage, read> x: array<f32>;
 @group(0) @binding(1) var<storage, read_write> values: array<f32>;
 @group(0) @binding(2) var<storage, read_write> vectors: array<f32>;
 @group(0) @binding(3) var<storage, read_write> residuals: array<f32>;
+@group(0) @binding(4) var<storage, read_write> state: array<f32>;
 @group(1) @binding(0) var<uniform> p: Params;
 
 var<workgroup> a: array<f32, 2080>;           // 64 · 65 / 2
@@ -105,7 +113,9 @@ fn turn(b: ptr<function, mat4x4<f32>>, r: ptr<function, mat4x4<f32>>, p: u32, q:
     }
     let cot = ((*b)[q][q] - (*b)[p][p]) / (2.0 * off); // cot 2θ
     let t = select(-1.0, 1.0, cot >= 0.0) / (abs(cot) + sqrt(1.0 + cot * cot));
-    let c = inverseSqrt(1.0 + t * t);
+    let v = 1.0 + t * t;
+    let near = inverseSqrt(v);
+    let c = near * (1.5 - 0.5 * v * near * near); // a step of Newton's: built in, it may be off by 2 ulp
     let s = t * c;
     let tau = s / (1.0 + c);
     let pp = (*b)[p][p] - t * off;
@@ -208,25 +218,47 @@ fn eigen(
     let finite = most < 0x7f800000u;
     let exponent = clamp(most >> 23u, 1u, 253u);
     let scale = select(0.0, bitcast<f32>((254u - exponent) << 23u), finite); // 2^(127 − exponent)
-    load(n, e, lid, scale);
-    for (var m = 0u; m < d; m++) {
-        for (var i = lid; i < d; i += SIZE) {
-            vectors[to + m * d + i] = select(0.0, 1.0, m == i);
+    let entries = (e * (e + 1u)) / 2u;
+    let kept = (n - p.first) * (entries + 2u);
+    var negligible = 0.0;
+    if (p.flags & BEGIN) != 0u {
+        load(n, e, lid, scale);
+        for (var m = 0u; m < d; m++) {
+            for (var i = lid; i < d; i += SIZE) {
+                vectors[to + m * d + i] = select(0.0, 1.0, m == i);
+            }
         }
-    }
-    workgroupBarrier();
-    var squares = 0.0;
-    for (var i = 0u; i < d; i++) {
-        for (var k = lid; k <= i; k += SIZE) {
-            let v = a[(i * (i + 1u)) / 2u + k];
-            squares += select(2.0, 1.0, i == k) * v * v;
+        workgroupBarrier();
+        var squares = 0.0;
+        for (var i = 0u; i < d; i++) {
+            for (var k = lid; k <= i; k += SIZE) {
+                let v = a[(i * (i + 1u)) / 2u + k];
+                squares += select(2.0, 1.0, i == k) * v * v;
+            }
         }
+        part[lid] = squares;
+        workgroupBarrier();
+        negligible = NEGLIGIBLE * sqrt(sum_of_parts()) / f32(d);
+        if lid == 0u {
+            turned = 1.0;
+        }
+    } else {
+        if lid == 0u {
+            turned = state[kept + entries + 1u];
+        }
+        if (workgroupUniformLoad(&turned) == 0.0) && ((p.flags & END) == 0u) {
+            return;
+        }
+        for (var i = lid; i < entries; i += SIZE) {
+            a[i] = state[kept + i];
+        }
+        negligible = state[kept + entries];
     }
-    part[lid] = squares;
-    workgroupBarrier();
-    let negligible = NEGLIGIBLE * sqrt(sum_of_parts()) / f32(d);
 
-    for (var sweep = 0u; sweep < SWEEPS; sweep++) {
+    for (var sweep = 0u; sweep < p.sweeps; sweep++) {
+        if workgroupUniformLoad(&turned) == 0.0 {
+            break;
+        }
         var mine = 0.0;
         for (var round = 0u; round < last; round++) {
             for (var k = lid; k < meetings; k += SIZE) {
@@ -276,9 +308,17 @@ fn eigen(
         if lid == 0u {
             turned = sum_of_parts();
         }
-        if workgroupUniformLoad(&turned) == 0.0 {
-            break;
+    }
+    workgroupBarrier();
+    if (p.flags & END) == 0u {
+        for (var i = lid; i < entries; i += SIZE) {
+            state[kept + i] = a[i];
         }
+        if lid == 0u {
+            state[kept + entries] = negligible;
+            state[kept + entries + 1u] = turned;
+        }
+        return;
     }
 
     // unit vectors, their eigenvalues and where they come in descending order

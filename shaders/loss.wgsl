@@ -49,13 +49,6 @@ fn target_of(sample: u32, l: u32) -> f32 {
     return bitcast<f32>(targets[sample * p.outputs + l]);
 }
 
-fn log1p(v: f32) -> f32 {
-    if v < 0.02 {
-        return v * (1.0 - v * (0.5 - v * (0.333333333 - v * (0.25 - v * 0.2))));
-    }
-    return log(1.0 + v);
-}
-
 // What softmax needs once per row: the output r with the largest z, and Σ_{i≠r} exp(z_i − z_r).
 struct Softmax {
     r: u32,
@@ -73,14 +66,14 @@ fn softmax_of(row: u32) -> Softmax {
     }
     for (var l = 0u; l < p.outputs; l++) {
         if l != s.r {
-            s.rest += exp(z[row + l] - s.top);
+            s.rest += exponential(z[row + l] - s.top);
         }
     }
     return s;
 }
 
 fn probability(s: Softmax, row: u32, l: u32) -> f32 {
-    return select(exp(z[row + l] - s.top), 1.0, l == s.r) / (1.0 + s.rest);
+    return select(exponential(z[row + l] - s.top), 1.0, l == s.r) / (1.0 + s.rest);
 }
 
 // p_l − t_l without cancellation where t is one-hot
@@ -92,7 +85,7 @@ fn residual(s: Softmax, row: u32, sample: u32, l: u32) -> f32 {
         var others = 1.0;
         for (var i = 0u; i < p.outputs; i++) {
             if i != l && i != s.r {
-                others += exp(z[row + i] - s.top);
+                others += exponential(z[row + i] - s.top);
             }
         }
         return -others / (1.0 + s.rest);
@@ -279,11 +272,24 @@ fn tangent(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups
     }
 }
 
-// Seeds of the centred noise covariance: z̄1 = (ℓ1 − c) z̄ with c = ḡ·v, the mean slope.
-//   c [k] in `centre`, ℓ1 in `slopes`, z̄ in `g`
-@group(0) @binding(11) var<storage, read> centre: array<f32>;
+// Slopes about their mean c = ḡ·v, and the seeds of the noise covariance: ℓ1 ← ℓ1 − c, then z̄1 = ℓ1 z̄
+//   c [k] in `centres`, ℓ1 in `slopes`, z̄ in `g_in`
+@group(0) @binding(11) var<storage, read> centres: array<f32>;
 @group(0) @binding(12) var<storage, read> slopes_in: array<f32>;
 @group(0) @binding(13) var<storage, read> g_in: array<f32>;
+
+@compute @workgroup_size(64)
+fn centre(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
+    let at = linear_index(id, groups, 64u);
+    if at >= p.rows * p.directions {
+        return;
+    }
+    let k = at / p.rows;
+    let n = at % p.rows;
+    if n < step.count {
+        slopes[k * p.slope_stride + step.first + n] -= centres[k];
+    }
+}
 
 @compute @workgroup_size(64)
 fn noise_seed(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
@@ -296,7 +302,7 @@ fn noise_seed(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgro
     let e = at % row_len;
     let n = e / p.outputs;
     if n < step.count {
-        g1[at] = (slopes_in[k * p.slope_stride + step.first + n] - centre[k]) * g_in[e];
+        g1[at] = slopes_in[k * p.slope_stride + step.first + n] * g_in[e];
     } else {
         g1[at] = 0.0;
     }

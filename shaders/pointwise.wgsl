@@ -62,7 +62,7 @@ fn gaussian_tail(v: f32) -> f32 {
     q = q * u + 0.13973538578;
     q = q * u + 0.34358048439;
     q = q * u + 0.51079136133;
-    return 0.5 * t * q * exp(-z * z);
+    return 0.5 * t * q * exponential(-z * z);
 }
 
 // [tanh, tanh′] from the decaying exponential u, so that nothing overflows and nothing cancels away, near 0 or
@@ -74,7 +74,7 @@ fn tanh_of(v: f32) -> vec2<f32> {
         let t = v * (1.0 + s * (-0.333333333 + s * (0.133333333 + s * (-0.0539682540 + s * 0.0218694885))));
         return vec2(t, 1.0 - t * t);
     }
-    let u = exp(-2.0 * a);
+    let u = exponential(-2.0 * a);
     return vec2(sign(v) * (1.0 - u), 4.0 * u / (1.0 + u)) / (1.0 + u);
 }
 
@@ -92,7 +92,7 @@ fn sigma(v: f32) -> vec4<f32> {
             return vec4(y, -2.0 * y.x * y.y, y.y * (6.0 * y.x * y.x - 2.0));
         }
         case EXP: {
-            return vec4(exp(v));
+            return vec4(exponential(v));
         }
         case RECIPROCAL: {
             let r = 1.0 / v;
@@ -106,7 +106,7 @@ fn sigma(v: f32) -> vec4<f32> {
         default: { // GELU: σ = v Φ, σ′ = Φ + v φ, σ″ = (2 − v²) φ, σ‴ = (v² − 4) v φ
             let tail = gaussian_tail(v);
             let cdf = select(1.0 - tail, tail, v < 0.0);
-            let pdf = 0.39894228 * exp(-0.5 * v * v);
+            let pdf = 0.39894228 * exponential(-0.5 * v * v);
             return vec4(v * cdf, cdf + v * pdf, (2.0 - v * v) * pdf, (v * v - 4.0) * v * pdf);
         }
     }

@@ -70,9 +70,11 @@ fn average(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups
     let wx = window(e % p.out_w, p.in_w, p.out_w);
     var sum = 0.0;
     for (var iy = wy.x; iy < wy.y; iy++) {
+        var of_row = 0.0;
         for (var ix = wx.x; ix < wx.y; ix++) {
-            sum += x[(plane * p.in_h + iy) * p.in_w + ix];
+            of_row += x[(plane * p.in_h + iy) * p.in_w + ix];
         }
+        sum += of_row;
     }
     store(e, sum / f32((wy.y - wy.x) * (wx.y - wx.x)));
 }

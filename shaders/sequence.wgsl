@@ -3,10 +3,9 @@
 //   embed          y[k, n, t, e] (+)= c W[k, id(n, t), e]
 //   embed_adjoint  W[k, v, e] (+)= c Σ_{n, t: id(n, t) = v} y[k, n, t, e]       in the order of (n, t)
 //   embed_links    where each id stands, for embed_adjoint to follow: links[g, v] is id v's first position (n, t),
-//                  links[g, V + position] the next position of the same id, or END
+//                  links[g, V + position] the next position of the same id, or END; of the positions first … end
 //   heads          y[k, n, h, t, d] (+)= c x[k, n, t, part, h, d]              x has `parts` parts
 //   heads_adjoint  x[k, n, t, part, h, d] (+)= c y[k, n, h, t, d], and zero in the other parts
-//   sinusoid       y[n, t, e] (+)= sin(t / 10000^(2i/E)) at e = 2i, the cosine at e = 2i + 1
 //   token_weight   y[n, t] (+)= mask(n, t) / Σ_t mask(n, t)
 //   row_shift      y[n, h, t, s] (+)= −max_{s kept} x[n, h, t, s] where mask(n, s) keeps s, else −∞ (−1e30)
 //
@@ -27,6 +26,8 @@ struct Params {
     add: u32,
     c: f32,
     token_stride: u32,
+    first: u32,    // positions of this dispatch
+    end: u32,
 }
 
 @group(0) @binding(0) var<storage, read> x: array<f32>;
@@ -84,13 +85,10 @@ fn embed_links(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgr
     let v = at % p.count;
     let list = g * (p.count + positions());
     var next = END;
-    for (var n = p.samples; n > 0u; n--) {
-        for (var t = p.tokens; t > 0u; t--) {
-            if token(g, n - 1u, t - 1u) == v {
-                let q = (n - 1u) * p.tokens + t - 1u;
-                links[list + p.count + q] = next;
-                next = q;
-            }
+    for (var q = p.end; q > p.first; q--) {
+        if token(g, (q - 1u) / p.tokens, (q - 1u) % p.tokens) == v {
+            links[list + p.count + q - 1u] = next;
+            next = q - 1u;
         }
     }
     links[list + v] = next;
@@ -106,11 +104,19 @@ fn embed_adjoint(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_work
     let k = at / len;
     let v = (at % len) / p.width;
     let list = select(k * (p.count + positions()), 0u, p.token_stride == 0u);
+    // in runs of 256, as other long sums
+    var total = 0.0;
     var sum = 0.0;
+    var terms = 0u;
     for (var q = links_in[list + v]; q != END; q = links_in[list + p.count + q]) {
         sum += x[(k * positions() + q) * p.width + at % p.width];
+        terms += 1u;
+        if terms % 256u == 0u {
+            total += sum;
+            sum = 0.0;
+        }
     }
-    store(k * p.stride + at % len, p.c * sum);
+    store(k * p.stride + at % len, p.c * (total + sum));
 }
 
 // The element of x [·, t, part, h, d] that element (·, h, t, d) of y is.
@@ -146,18 +152,6 @@ fn heads_adjoint(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_work
         v = p.c * x[((n * p.count + h) * p.tokens + t) * p.width + d];
     }
     store(at, v);
-}
-
-@compute @workgroup_size(64)
-fn sinusoid(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
-    let at = linear_index(id, groups, 64u);
-    if at >= p.samples * p.tokens * p.width {
-        return;
-    }
-    let e = at % p.width;
-    let t = f32((at / p.width) % p.tokens);
-    let angle = t * exp(-9.21034037 * f32(e - e % 2u) / f32(p.width));
-    store(at, select(sin(angle), cos(angle), e % 2u == 1u));
 }
 
 @compute @workgroup_size(64)

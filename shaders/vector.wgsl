@@ -2,7 +2,6 @@
 //   combine   y[e] = α x[e] + β y[e]                        (β = 0: y is not read)
 //   add_outer y[k, e] += c[k] x[e]                          y: `stride` words from row to row
 //   units     y[k, n, i] = 1 if i = first + k else 0        tangents that are unit directions
-//   row_sum   y[j] = Σ_e x[j, e]
 //   dot       s[j, c] = Σ_{e in chunk c} x[i, e] y[j, e]    i = (first + j) mod I
 //   combine_each  y[i, e] += Σ_j c[j] x[j, e]    over the j with (first + j) mod I = i
 //
@@ -108,18 +107,4 @@ fn combine_each(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workg
         sum += c[j] * x[j * p.elements + e];
     }
     y[at] = sum;
-}
-
-// y[j] = Σ_e x[j, e], in order
-@compute @workgroup_size(64)
-fn row_sum(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
-    let j = linear_index(id, groups, 64u);
-    if j >= p.vectors {
-        return;
-    }
-    var sum = 0.0;
-    for (var e = 0u; e < p.elements; e++) {
-        sum += x[j * p.elements + e];
-    }
-    y[j] = sum;
 }

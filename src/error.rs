@@ -17,6 +17,16 @@ pub enum Error {
     #[error("adapter {adapter}: no device: {reason}")]
     NoDevice { adapter: String, reason: String },
 
+    /// The adapter does not do what kernels need.
+    #[error("adapter {adapter}: {problem}; {remedy}")]
+    Unfit { adapter: String, problem: String, remedy: String },
+
+    /// A kernel would go round its loops more often than the adapter lets it, and cannot be cut further.
+    #[error(
+        "{kernel} takes {iterations} iterations of its loops, and {adapter} ends them after {budget}: install a newer driver, or take another adapter"
+    )]
+    Loops { kernel: String, iterations: usize, budget: usize, adapter: String },
+
     /// A buffer or the work itself did not fit into the device's memory.
     #[error("out of device memory while {doing}: {detail}")]
     OutOfMemory { doing: String, detail: String },

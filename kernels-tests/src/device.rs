@@ -75,7 +75,7 @@ pub fn own_device(limits: wgpu::Limits, memory_budget: Option<u64>) -> Gpu {
     let request =
         adapter.request_device(&wgpu::DeviceDescriptor { required_limits: limits, ..Default::default() });
     let (device, queue) = pollster::block_on(request).expect("a device");
-    Gpu::from_device(device, queue, memory_budget)
+    Gpu::from_device(device, queue, memory_budget).expect("an adapter fit for kernels")
 }
 
 /// WebGPU's default limits, but for bindings that hold `bytes` at the most.

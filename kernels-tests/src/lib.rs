@@ -7,16 +7,20 @@
 //! | [`cases`] | the networks that the tests run over, and the measure of agreement |
 //! | [`prescribed`] | operators of prescribed spectrum |
 //! | [`spectra`] | such spectra, and what is claimed of eigenpairs |
+//! | [`engine`] | every quantity of a network against the reference |
 //! | [`device`] | the device that a test binary's tests share |
+//! | [`zoo`] | samples for any network of the zoo |
 //! | [`tensors`] | a tensor of each direction, with poison between |
 
 pub mod cases;
 pub mod device;
+pub mod engine;
 pub mod prescribed;
 pub mod reference;
 pub mod spectra;
 pub mod tensors;
 pub mod twins;
+pub mod zoo;
 
 /// f32 or f64: what a twin accepts, computing in f64 whatever comes.
 pub trait Real: Copy + Into<f64> {}

@@ -8,7 +8,7 @@ use kernels_tests::tensors::{OnDevice, Tensors};
 
 /// K, the axes (outer, m, inner) and the gap between one direction's short tensor and the next's; `None`: one
 /// serves all.
-const AXES: [(usize, [usize; 3], Option<usize>); 21] = [
+const AXES: [(usize, [usize; 3], Option<usize>); 24] = [
     (1, [1, 1, 1], Some(0)),
     (3, [2, 5, 1], Some(2)),
     (2, [17, 16, 1], Some(0)),
@@ -33,6 +33,10 @@ const AXES: [(usize, [usize; 3], Option<usize>); 21] = [
     // sums in slices that end within a row of i, the last of them short or empty
     (2, [3, 5, 67], Some(1)),
     (3, [5, 37, 29], Some(2)),
+    // sums that are made in parts, the last of them short
+    (1, [1, 1, 10_007], Some(0)),
+    (2, [4_099, 3, 5], Some(1)),
+    (3, [8_193, 17, 1], Some(2)),
 ];
 
 /// How a tensor is broadcast or reduced: c, whether the sum is added to, the words between the long tensors of

@@ -3,83 +3,18 @@
 
 use curvkit::data::{Dataset, Targets};
 use curvkit::gpu::{Gpu, GpuOptions, LimitsChoice};
-use curvkit::net::{Layer, Loss, Model, Network, Subspace};
+use curvkit::net::{Layer, Loss, Model, Network};
 use curvkit::operators::{Curvature, Problem};
 use kernels_tests::cases::{Case, assert_close, cases, op_cases, perceptron, random};
 use kernels_tests::device::{bindings_of, gpu, own_device};
+use kernels_tests::engine::{
+    CONTRACT, DENSE, GGNVP, HVP, NOISE, PRODUCTS, SCALE, THIRD, check_to, per_sample_gradient, problem,
+};
 use kernels_tests::f64s;
-
-/// Below this a result counts as zero: parameters, inputs and directions are all of order one.
-const SCALE: f64 = 1e-3;
-
-fn problem(gpu: &Gpu, case: &Case) -> Problem {
-    let network = Network::new(&case.model).unwrap();
-    Problem::new(gpu, &network, &case.parameters, &case.data, case.loss).unwrap()
-}
-
-/// `[N, dim]`
-fn per_sample_gradient(problem: &Problem, space: &Subspace) -> Vec<f32> {
-    let mut rows = Vec::new();
-    let each = |r: &[f32]| {
-        rows.extend_from_slice(r);
-        Ok(())
-    };
-    problem.per_sample_gradients(space, each).unwrap();
-    rows
-}
-
-/// A quantity with a direction in it: `[K, dim]` from `[K, dim]`.
-type Product = fn(&Problem, &Subspace, &[f32]) -> Vec<f32>;
-
-const HVP: Product = |problem, space, v| problem.hvp(space, v).unwrap();
-const GGNVP: Product = |problem, space, v| problem.ggnvp(space, v).unwrap();
-const NOISE: Product = |problem, space, v| problem.noise_covariance_vp(space, v).unwrap();
-const THIRD: Product = |problem, space, v| problem.third(space, v).unwrap();
-
-const PRODUCTS: [(&str, Product); 4] = [("hvp", HVP), ("ggnvp", GGNVP), ("noise", NOISE), ("third", THIRD)];
-
-/// Allowed relative errors of loss, gradients, products and third derivatives.
-type Tolerances = [f64; 4];
-/// The contract's.
-const CONTRACT: Tolerances = [1e-5, 1e-5, 5e-5, 2e-4];
-/// What fully connected networks reach.
-const DENSE: Tolerances = [1e-6, 3e-6, 5e-6, 1e-5];
 
 /// Every quantity of a fully connected case against the reference.
 fn check(gpu: &Gpu, case: &Case, how: &str) {
     check_to(gpu, case, how, DENSE);
-}
-
-/// Every quantity of a case against the reference.
-fn check_to(gpu: &Gpu, case: &Case, how: &str, [loss, gradient, product, third]: Tolerances) {
-    let (loss_tolerance, gradient_tolerance) = (loss, gradient);
-    let reference = case.problem();
-    let problem = problem(gpu, case);
-    let all = problem.network().all();
-    let what = |quantity: &str| format!("{quantity} of {}{how}", case.name);
-    let report = problem.loss().unwrap();
-    assert_close(&what("loss"), &[report.loss], &[reference.loss()], loss_tolerance, SCALE);
-    let losses = reference.per_sample_loss();
-    assert_close(&what("per-sample loss"), &report.per_sample, &losses, loss_tolerance, SCALE);
-    let gradient = problem.gradient(&all).unwrap();
-    assert_close(&what("gradient"), &gradient, &reference.gradient(), gradient_tolerance, SCALE);
-    let rows = per_sample_gradient(&problem, &all);
-    assert_close(
-        &what("per-sample gradient"),
-        &rows,
-        &reference.per_sample_gradient(),
-        gradient_tolerance,
-        SCALE,
-    );
-    let v = &case.v;
-    for (name, found, expected, tolerance) in [
-        ("hvp", HVP(&problem, &all, v), reference.hvp(v), product),
-        ("ggnvp", GGNVP(&problem, &all, v), reference.ggnvp(v), product),
-        ("noise", NOISE(&problem, &all, v), reference.noise_covariance_vp(v), product),
-        ("third", THIRD(&problem, &all, v), reference.third(v), third),
-    ] {
-        assert_close(&what(name), &found, &expected, tolerance, SCALE);
-    }
 }
 
 /// Layers that act at several positions of a sample: the last axis is theirs, the others are rows.

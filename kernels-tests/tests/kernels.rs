@@ -2,6 +2,7 @@
 //! a kernel has no business writing has to be that NaN still.
 
 use curvkit::gpu::{Gpu, Step, View};
+use curvkit::kernels::broadcast::{Axes, Strided, reduce};
 use curvkit::kernels::gemm::{self, Family, Gemm, Layout, Matrix, Shape};
 use curvkit::kernels::pack::{Rows, packed_len};
 use curvkit::kernels::pointwise::Pointwise;
@@ -629,12 +630,18 @@ fn noise_seeds() {
         let what = format!("noise seeds [{k}, {rows}, {outputs}], {count} count");
         let (first, stride) = (4, rows + 6);
         let (slopes, centre, g) = (random(1, k * stride), random(2, k), random(3, rows * outputs));
-        let g1 = poisoned(gpu, k * rows * outputs);
+        let (centred, g1) = (upload(gpu, &slopes), poisoned(gpu, k * rows * outputs));
         let step = Step { first: first as u32, count: count as u32, weight: 99.0, ..Step::default() };
         run_step(gpu, step, |rec| {
-            let [slopes, centre, g] = [&slopes, &centre, &g].map(|x| upload(gpu, x));
-            loss::noise_seed(rec, (rows, outputs, k), (&slopes, stride), &centre, &g, &g1)
+            loss::centre(rec, (rows, k), &upload(gpu, &centre), (&centred, stride))?;
+            loss::noise_seed(rec, (rows, outputs, k), (&centred, stride), &upload(gpu, &g), &g1)
         });
+        let counts = |e: usize| (first..first + count).contains(&(e % stride));
+        let centred = read(gpu, &centred);
+        for (e, (&found, &before)) in centred.iter().zip(&slopes).enumerate() {
+            let expected = if counts(e) { before - centre[e / stride] } else { before };
+            assert_eq!(found, expected, "{what}: slope {e}");
+        }
         let seed = |e: usize| {
             let (k, n, l) = (e / outputs / rows, e / outputs % rows, e % outputs);
             let slope = f64::from(slopes[k * stride + first + n]) - f64::from(centre[k]);
@@ -802,7 +809,9 @@ fn dot_products() {
             let [partial, total] = [vectors * chunks + 1, vectors + 1].map(|len| poisoned(gpu, len));
             run(gpu, |rec| {
                 vector::dot(rec, len, (&upload(gpu, &x), first), &upload(gpu, &y), &partial)?;
-                vector::row_sum(rec, (vectors, chunks), &partial, &total)
+                let [partial, total] = [&partial, &total].map(|view| Strided { view, stride: 0 });
+                let axes = Axes { outer: 1, m: vectors, inner: chunks };
+                reduce(rec, 1, axes, partial, None, total, 1.0, false)
             });
             let mut expected = Vec::new();
             for (j, y) in y.chunks(len).enumerate() {
@@ -852,17 +861,5 @@ fn each_combined_from_its_own() {
         twins::combine_each(&c, &x, first, &mut expected, len);
         let what = format!("{vectors} of {len} into {period} from {first} on");
         assert_close(&what, &read(gpu, &y_), &expected, 1e-6, 1.0);
-    }
-}
-
-#[test]
-fn sums_of_rows_in_order() {
-    let gpu = gpu();
-    for (vectors, len) in [(1, 1), (3, 67), (131, 5), (2, 10_007), (GRID_ROW + 5, 1)] {
-        let x = random(1, vectors * len);
-        let y = poisoned(gpu, vectors);
-        run(gpu, |rec| vector::row_sum(rec, (vectors, len), &upload(gpu, &x), &y));
-        let expected = twins::row_sums(&x, len);
-        assert_close(&format!("{vectors} rows of {len}"), &read(gpu, &y), &expected, 1e-5, 1.0);
     }
 }

@@ -30,7 +30,7 @@ fn constants(name: &str) -> Vec<Vec<(&'static str, u32)>> {
     };
     match name {
         "loss" => pairs(("LOSS", 4), ("CLASSES", 2)),
-        "pointwise" => (0..4).map(|sigma| vec![("SIGMA", sigma)]).collect(),
+        "pointwise" => (0..7).map(|sigma| vec![("SIGMA", sigma)]).collect(),
         "conv_register" => (1..=32)
             .flat_map(|span| [(span, 0, 32), (span, 1, 32), (span.min(16), 0, 16), (span.min(16), 1, 16)])
             .map(|(span, slides, columns)| vec![("SPAN", span), ("SLIDES", slides), ("COLUMNS", columns)])
@@ -39,7 +39,7 @@ fn constants(name: &str) -> Vec<Vec<(&'static str, u32)>> {
             .into_iter()
             .map(|(ly, lx)| vec![("LX", lx), ("LY", ly)])
             .collect(),
-        "gemm_workgroup" => (0..3).map(|layout| vec![("LAYOUT", layout)]).collect(),
+        "gemm_workgroup" => pairs(("LAYOUT", 3), ("RUNS", 2)),
         "gemm_register" => [8, 4, 2, 1]
             .into_iter()
             .flat_map(|lx| (0..3).map(move |layout| vec![("LX", lx), ("LY", 8 / lx), ("LAYOUT", layout)]))

@@ -1,29 +1,13 @@
 //! Every network of the zoo at work: twenty steps of training, a Hessian product's symmetry, and the memory that
 //! they take.
 
-use curvkit::data::{Dataset, Targets};
 use curvkit::gpu::{Gpu, GpuOptions};
-use curvkit::net::{Layer, Loss, Network, ZOO};
+use curvkit::net::{Loss, Network, ZOO};
 use curvkit::operators::Problem;
 use curvkit::train::{TrainOptions, Trainer};
 use kernels_tests::cases::random;
 use kernels_tests::device::gpu;
-
-/// Samples with inputs in [0, 1), or tokens of which the last few are padding, and classes in turn.
-fn samples(network: &Network, count: usize) -> Dataset {
-    let model = network.model();
-    let inputs = match (model.tokens, model.layers.first()) {
-        (Some(tokens), Some(&Layer::Embedding { num_embeddings, .. })) => (0..count)
-            .flat_map(|n| {
-                let ids = (0..tokens).map(move |t| ((n * 31 + t * 17) % num_embeddings) as f32);
-                ids.chain((0..tokens).map(move |t| f32::from(t < tokens - 15 * n)))
-            })
-            .collect(),
-        _ => random(5, count * network.input_len()).iter().map(|x| x.abs()).collect(),
-    };
-    let classes = (0..count as u32).map(|n| n % network.outputs() as u32).collect();
-    Dataset::new(inputs, model.sample_shape(), Targets::Classes(classes)).unwrap()
-}
+use kernels_tests::zoo::samples;
 
 /// Trains on 4 samples, all at once; then `uᵀ H v = vᵀ H u` with `u = H v`, a direction in which there is much to
 /// compare; within `budget` bytes.

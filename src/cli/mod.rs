@@ -16,7 +16,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::gpu::{Gpu, GpuOptions};
+use crate::gpu::{AdapterReport, Errors, Gpu, GpuOptions};
 use crate::{Error, Result};
 
 /// The geometry of neural-network training, measured on any GPU.
@@ -170,7 +170,21 @@ fn adapters(json: bool) -> Result<String> {
                 a.subgroup_size[1],
             ),
             format!("   features      {}", a.features.join(" ")),
+            format!("   trial         {}", tried(a)),
         ]
     });
     Ok(lines.collect::<Vec<_>>().join("\n"))
+}
+
+/// What came of trying an adapter.
+fn tried(adapter: &AdapterReport) -> String {
+    let Some(trial) = adapter.trial else {
+        return format!("failed: {}", adapter.problem.as_deref().unwrap_or_default());
+    };
+    let Errors { division, sqrt, inverse_sqrt, exp, log1p } = trial.errors;
+    let errors = [division, sqrt, inverse_sqrt, exp, log1p].map(|error| format!("{error:.0e}")).join(", ");
+    let subnormals = if trial.subnormals { "kept" } else { "flushed to zero" };
+    let passed =
+        trial.shortcoming().map_or("passed".to_string(), |shortcoming| format!("passed, but {shortcoming}"));
+    format!("{passed}; subnormals are {subnormals}; errors of 1/x, √x, 1/√x, exp and log(1 + x): {errors}")
 }

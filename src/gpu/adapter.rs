@@ -1,7 +1,8 @@
 //! Which adapters there are, and which one to use.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
+use super::{Gpu, Trial};
 use crate::{Error, Result};
 
 /// How to open a device.
@@ -12,6 +13,22 @@ pub struct GpuOptions {
     pub limits: LimitsChoice,
     /// Bytes of device memory that samples and directions are cut to fit into.
     pub memory_budget: Option<u64>,
+    /// The family of kernels that makes every product and convolution; `None` for the one that is measured to be
+    /// faster.
+    pub family: Option<Family>,
+    /// How often an invocation may go round its loops, all of them together, at the most: work is cut to it.
+    /// `None` for as often as the adapter was seen to.
+    pub loop_iterations: Option<usize>,
+}
+
+/// Two ways to make products and convolutions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Family {
+    /// Tiles in registers alone, for software adapters.
+    Register,
+    /// Tiles in workgroup memory, for GPUs.
+    Workgroup,
 }
 
 impl GpuOptions {
@@ -53,6 +70,10 @@ pub struct AdapterReport {
     pub max_compute_workgroup_storage_size: u32,
     pub subgroup_size: [u32; 2],
     pub features: Vec<String>,
+    /// What it was seen to do; `None` where it could not be opened, or is not fit for kernels.
+    pub trial: Option<Trial>,
+    /// Why it could not be opened, or is not fit.
+    pub problem: Option<String>,
 }
 
 fn instance() -> wgpu::Instance {
@@ -67,10 +88,11 @@ fn enumerate() -> Vec<wgpu::Adapter> {
     pollster::block_on(instance().enumerate_adapters(wgpu::Backends::all()))
 }
 
-/// Every adapter that Vulkan, Metal or DX12 offers, in the order of their indices.
+/// Every adapter that Vulkan, Metal or DX12 offers, in the order of their indices, each of them tried.
 pub fn adapters() -> Vec<AdapterReport> {
     let report = |(index, adapter): (usize, wgpu::Adapter)| {
         let (info, limits) = (adapter.get_info(), adapter.limits());
+        let tried = Gpu::open(&adapter, &GpuOptions::default());
         AdapterReport {
             index,
             name: info.name,
@@ -85,6 +107,8 @@ pub fn adapters() -> Vec<AdapterReport> {
             max_compute_workgroup_storage_size: limits.max_compute_workgroup_storage_size,
             subgroup_size: [info.subgroup_min_size, info.subgroup_max_size],
             features: adapter.features().iter_names().map(|(name, _)| name.to_string()).collect(),
+            trial: tried.as_ref().ok().map(|gpu| *gpu.trial()),
+            problem: tried.err().map(|error| error.to_string()),
         }
     };
     enumerate().into_iter().enumerate().map(report).collect()

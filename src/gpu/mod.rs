@@ -7,14 +7,16 @@ mod adapter;
 mod buffer;
 mod pipeline;
 mod record;
+mod trial;
 
-pub use adapter::{AdapterReport, GpuOptions, LimitsChoice, adapters};
+pub use adapter::{AdapterReport, Family, GpuOptions, LimitsChoice, adapters};
 pub use buffer::{ALIGN, Buffer, View};
 pub use pipeline::{Kernel, Shader};
-pub use record::{Program, Recorder, Step, grid};
+pub use record::{Program, Recorder, Step, Work, grid};
+pub use trial::{Errors, SHADER as TRIAL, Trial};
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use crate::{Error, Result};
 
@@ -37,7 +39,11 @@ struct Inner {
     uniform_layout: wgpu::BindGroupLayout,
     pool: Arc<buffer::Pool>,
     pace: Mutex<record::Pace>,
-    gemm: std::sync::OnceLock<crate::kernels::gemm::Tuning>,
+    gemm: OnceLock<crate::kernels::gemm::Tuning>,
+    family: Option<Family>,
+    /// Iterations that an invocation's loops may make together, at the caller's wish.
+    loop_iterations: usize,
+    trial: OnceLock<Trial>,
 }
 
 impl Gpu {
@@ -45,9 +51,13 @@ impl Gpu {
     ///
     /// # Errors
     /// [`Error::NoAdapter`] where there is none, [`Error::Argument`] where none bears the name or index that
-    /// was asked for, [`Error::NoDevice`] where the adapter refuses.
+    /// was asked for, [`Error::NoDevice`] where the adapter refuses, [`Error::Unfit`] where it does not do what
+    /// kernels need.
     pub fn new(options: &GpuOptions) -> Result<Gpu> {
-        let adapter = adapter::choose(options)?;
+        Self::open(&adapter::choose(options)?, options)
+    }
+
+    fn open(adapter: &wgpu::Adapter, options: &GpuOptions) -> Result<Gpu> {
         let info = adapter.get_info();
         let limits = match options.limits {
             LimitsChoice::Adapter => adapter.limits(),
@@ -68,40 +78,54 @@ impl Gpu {
                 *note.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(message);
             }
         });
-        Ok(Self::assemble(device, queue, options.memory_budget, lost))
+        Self::assemble(device, queue, options, lost)
     }
 
     /// Uses a device of the caller's, within the limits it was made with.
     ///
     /// The caller's error handlers stay as they are: the crate catches its own errors in error scopes.
     /// `memory_budget` is in bytes; `None` stands for [`GpuOptions::DEFAULT_MEMORY_BUDGET`].
-    pub fn from_device(device: wgpu::Device, queue: wgpu::Queue, memory_budget: Option<u64>) -> Gpu {
-        Self::assemble(device, queue, memory_budget, Arc::default())
+    ///
+    /// # Errors
+    /// [`Error::Unfit`] where the adapter does not do what kernels need, and the device's errors.
+    pub fn from_device(device: wgpu::Device, queue: wgpu::Queue, memory_budget: Option<u64>) -> Result<Gpu> {
+        let options = GpuOptions { memory_budget, ..GpuOptions::default() };
+        Self::assemble(device, queue, &options, Arc::default())
     }
 
     fn assemble(
         device: wgpu::Device,
         queue: wgpu::Queue,
-        memory_budget: Option<u64>,
+        options: &GpuOptions,
         lost: Arc<Mutex<Option<String>>>,
-    ) -> Gpu {
+    ) -> Result<Gpu> {
         let info = device.adapter_info();
         let uniform_layout = pipeline::uniform_layout(&device);
-        Gpu {
+        let gpu = Gpu {
             inner: Arc::new(Inner {
                 limits: device.limits(),
-                memory_budget: memory_budget.unwrap_or(GpuOptions::DEFAULT_MEMORY_BUDGET),
+                memory_budget: options.memory_budget.unwrap_or(GpuOptions::DEFAULT_MEMORY_BUDGET),
                 lost,
                 kernels: Mutex::default(),
                 uniform_layout,
                 pool: Arc::default(),
                 pace: Mutex::new(record::Pace::new(info.device_type)),
-                gemm: std::sync::OnceLock::new(),
+                gemm: OnceLock::new(),
+                family: options.family,
+                loop_iterations: options.loop_iterations.unwrap_or(usize::MAX),
+                trial: OnceLock::new(),
                 info,
                 device,
                 queue,
             }),
+        };
+        let trial = Trial::run(&gpu)?;
+        trial.check(&gpu.driver())?;
+        if let Some(shortcoming) = trial.shortcoming() {
+            log::warn!("{} {shortcoming}", gpu.driver());
         }
+        gpu.inner.trial.get_or_init(|| trial);
+        Ok(gpu)
     }
 
     /// The device itself.
@@ -124,15 +148,40 @@ impl Gpu {
         &self.inner.info
     }
 
+    /// Name and driver of the adapter, as messages tell them.
+    pub fn driver(&self) -> String {
+        driver(self.info())
+    }
+
     /// Bytes of device memory that samples and directions are cut to fit into.
     pub fn memory_budget(&self) -> u64 {
         self.inner.memory_budget
     }
 
-    /// The largest number of f32 that one binding can hold.
+    /// The largest number of f32 that one binding can hold, at most 2³⁰: shaders count words in 32 bits, some of
+    /// them with a sign.
     pub fn max_binding_len(&self) -> usize {
         let limits = self.limits();
-        (limits.max_storage_buffer_binding_size.min(limits.max_buffer_size) / 4) as usize & !63
+        let words = limits.max_storage_buffer_binding_size.min(limits.max_buffer_size) / 4;
+        words.min(1 << 30) as usize & !63
+    }
+
+    /// What the adapter was seen to do when it was opened.
+    pub fn trial(&self) -> &Trial {
+        self.inner.trial.get().expect("an adapter is tried when it is opened")
+    }
+
+    /// How often an invocation may go round its loops, all of them together: what kernels are cut to.
+    ///
+    /// 65,534 where the adapter ends loops (Mesa's llvmpipe of version 22), `usize::MAX` elsewhere.
+    pub fn loop_budget(&self) -> usize {
+        let seen = self.inner.trial.get().map_or(usize::MAX, Trial::loop_budget);
+        seen.min(self.inner.loop_iterations)
+    }
+
+    /// The family of kernels that the caller wants, in the place of the one that is measured to be faster.
+    pub(crate) fn family(&self) -> Option<Family> {
+        self.inner.family
     }
 
     pub(crate) fn gemm_tuning(&self) -> &crate::kernels::gemm::Tuning {
@@ -185,6 +234,11 @@ impl std::fmt::Debug for Gpu {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Gpu({}, {})", self.info().name, self.info().driver_info)
     }
+}
+
+/// Name and driver of an adapter in one line.
+fn driver(info: &wgpu::AdapterInfo) -> String {
+    format!("{} ({})", info.name, one_line(&format!("{} {}", info.driver, info.driver_info)))
 }
 
 fn one_line(text: &str) -> String {

@@ -21,6 +21,8 @@ pub struct Kernel {
     pub(super) layout: wgpu::BindGroupLayout,
     /// Name, binding number and whether it is written, by binding number.
     pub(super) bindings: Vec<(String, u32, bool)>,
+    /// Bytes of the dispatch's parameters, as the shader declares them; 0 where it has none.
+    pub(super) parameters: usize,
 }
 
 /// Bytes of one dispatch's parameters and of one step's: the alignment of dynamic uniform offsets.
@@ -69,7 +71,7 @@ impl Gpu {
 
     fn build(&self, shader: Shader, entry: &'static str, constants: &[(&str, u32)]) -> Result<Kernel> {
         let source = shader.files.join("\n");
-        let bindings = storage_bindings(shader.name, &source, entry);
+        let Interface { bindings, parameters } = interface(shader.name, &source, entry);
         let name = format!("{} {entry}", shader.name);
         self.scoped(&format!("compiling {name}"), || {
             let device = self.device();
@@ -113,13 +115,20 @@ impl Gpu {
                 },
                 cache: None,
             });
-            Kernel { name, pipeline, layout, bindings }
+            Kernel { name, pipeline, layout, bindings, parameters }
         })
     }
 }
 
-/// The storage bindings of group 0 that `entry` uses: name, number, whether it is written.
-fn storage_bindings(name: &str, source: &str, entry: &str) -> Vec<(String, u32, bool)> {
+/// What a host wrapper has to give an entry point.
+struct Interface {
+    /// The storage bindings of group 0 that it uses: name, number, whether it is written; by number.
+    bindings: Vec<(String, u32, bool)>,
+    /// Bytes of the dispatch's parameters (group 1, binding 0); 0 where it uses none.
+    parameters: usize,
+}
+
+fn interface(name: &str, source: &str, entry: &str) -> Interface {
     let module = naga::front::wgsl::parse_str(source)
         .unwrap_or_else(|error| panic!("{name}: {}", error.emit_to_string(source)));
     let info =
@@ -132,19 +141,21 @@ fn storage_bindings(name: &str, source: &str, entry: &str) -> Vec<(String, u32, 
         .position(|point| point.name == entry)
         .unwrap_or_else(|| panic!("{name}: no entry point {entry}"));
     let used = info.get_entry_point(index);
-    let mut bindings: Vec<_> = module
-        .global_variables
-        .iter()
-        .filter(|(handle, _)| !used[*handle].is_empty())
-        .filter_map(|(_, variable)| match (variable.space, variable.binding) {
-            (naga::AddressSpace::Storage { access }, Some(binding)) if binding.group == 0 => Some((
-                variable.name.clone().unwrap_or_default(),
-                binding.binding,
-                access.contains(naga::StorageAccess::STORE),
-            )),
-            _ => None,
-        })
-        .collect();
-    bindings.sort_by_key(|&(_, binding, _)| binding);
-    bindings
+    let (mut bindings, mut parameters) = (Vec::new(), 0);
+    for (handle, variable) in module.global_variables.iter() {
+        let Some(binding) = variable.binding.filter(|_| !used[handle].is_empty()) else { continue };
+        match (variable.space, binding.group, binding.binding) {
+            (naga::AddressSpace::Storage { access }, 0, number) => {
+                let name = variable.name.clone().unwrap_or_default();
+                bindings.push((name, number, access.contains(naga::StorageAccess::STORE)));
+            }
+            (naga::AddressSpace::Uniform, 1, 0) => {
+                parameters = module.types[variable.ty].inner.size(module.to_ctx()) as usize;
+            }
+            _ => {}
+        }
+    }
+    assert!(parameters as u64 <= SLOT, "{name}: {parameters} bytes of parameters, {SLOT} fit");
+    bindings.sort_by_key(|&(_, number, _)| number);
+    Interface { bindings, parameters }
 }

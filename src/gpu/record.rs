@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::pipeline::SLOT;
 use super::{Buffer, Gpu, Kernel, View};
-use crate::Result;
+use crate::{Error, Result};
 
 /// What changes from one replay of a program to the next; the kernels that use it read it as `step`.
 #[repr(C)]
@@ -22,6 +22,23 @@ pub struct Step {
     pub momentum: f32,
     pub weight_decay: f32,
     pub padding: [u32; 2],
+}
+
+/// What one dispatch takes.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Work {
+    /// Floating-point operations and words moved, by which submissions are paced.
+    pub operations: f64,
+    /// How often an invocation goes round its loops at the most, all of them together, a loop's last test counted:
+    /// some adapters end loops that go on for long ([`Gpu::loop_budget`]).
+    pub iterations: usize,
+}
+
+impl Work {
+    /// Work of so many operations by invocations that go round their loops so often.
+    pub fn new(operations: f64, iterations: usize) -> Work {
+        Work { operations, iterations }
+    }
 }
 
 /// A kernel's name, and buffer, byte offset and words of each binding.
@@ -126,21 +143,35 @@ impl<'g> Recorder<'g> {
     }
 
     /// Records a dispatch of `groups` workgroups. `bindings` are given by the names that the shader calls
-    /// them; `work` is the number of floating-point operations and words moved, for pacing.
+    /// them.
+    ///
+    /// # Errors
+    /// [`Error::Loops`] where an invocation would go round its loops more often than the adapter lets it, and the
+    /// device's errors.
     ///
     /// # Panics
     /// If the names are not those of the shader's bindings, if one buffer is bound both read-only and
-    /// read-write, or if the parameters exceed 256 bytes: these are mistakes in a kernel's host wrapper.
+    /// read-write, or if the parameters are not as long as the shader's struct: these are mistakes in a kernel's
+    /// host wrapper.
     pub fn dispatch<P: bytemuck::Pod>(
         &mut self,
         kernel: &Arc<Kernel>,
         bindings: &[(&str, &View)],
         parameters: &P,
         groups: [u32; 3],
-        work: f64,
+        work: Work,
     ) -> Result<()> {
         if groups.contains(&0) {
             return Ok(());
+        }
+        let budget = self.gpu.loop_budget();
+        if work.iterations > budget {
+            return Err(Error::Loops {
+                kernel: kernel.name.clone(),
+                iterations: work.iterations,
+                budget,
+                adapter: self.gpu.driver(),
+            });
         }
         let views: Vec<&View> = kernel
             .bindings
@@ -184,10 +215,15 @@ impl<'g> Recorder<'g> {
         };
         views.iter().for_each(|view| self.hold(&view.buffer));
         let bytes = bytemuck::bytes_of(parameters);
-        assert!(bytes.len() <= SLOT as usize, "{}: {} bytes of parameters", kernel.name, bytes.len());
+        assert_eq!(bytes.len(), kernel.parameters, "{}: bytes of parameters", kernel.name);
         self.parameters.extend_from_slice(bytes);
         self.parameters.resize(self.parameters.len().next_multiple_of(SLOT as usize), 0);
-        self.commands.push(Command::Dispatch { kernel: kernel.clone(), bind_group, groups, work });
+        self.commands.push(Command::Dispatch {
+            kernel: kernel.clone(),
+            bind_group,
+            groups,
+            work: work.operations,
+        });
         Ok(())
     }
 

@@ -7,7 +7,7 @@ use super::plan::{Instruction, Request, Slot, Summand, Tangents, Var, plan};
 use super::samples::Samples;
 use crate::gpu::{ALIGN, Buffer, Gpu, Program, Recorder, Step, View};
 use crate::kernels::{gather, loss, pointwise, vector};
-use crate::net::{Bilinear, Kind, Linear, Loss, Network, Subspace, Term};
+use crate::net::{Kind, Linear, Loss, Network, Subspace, Term};
 use crate::{Error, Result};
 
 /// What a sweep runs on.
@@ -36,9 +36,9 @@ pub struct Sweep {
     /// ℓ and whether the largest output is the target's, f32 each, by position in the list of indices.
     pub losses: View,
     pub correct: View,
-    /// ℓ1 `[k, positions]`.
+    /// ℓ1 `[k, positions]`, less its centre where it seeds a noise covariance.
     pub slopes: Option<View>,
-    /// `[k]`: the centres of the noise seeds.
+    /// `[k]`: the centres of the slopes that seed a noise covariance.
     pub centre: Option<View>,
     kept: HashMap<Slot, View>,
 }
@@ -179,8 +179,6 @@ pub fn fit(
     let mut extent = Extent { n: samples, k: directions };
     // below this many rows a product has too little to do on each weight that it reads
     const ENOUGH_ROWS: usize = 256;
-    // WebGPU's limit along one axis of a dispatch
-    const MOST_GROUPS: usize = 65_535;
     loop {
         let memory = Memory::new(network, request, &instructions, extent);
         let counts = vectors(request, extent);
@@ -191,7 +189,6 @@ pub fn fit(
         if bytes <= gpu.memory_budget()
             && binding <= gpu.max_binding_len()
             && memory.heaviest(network) <= gpu.dispatch_flops()
-            && memory.matrices(network).max(counts[0]).max(counts[1]) <= MOST_GROUPS
         {
             return Ok((extent, bytes));
         }
@@ -290,15 +287,6 @@ impl<'a> Memory<'a> {
             _ => None,
         });
         maps.fold(0.0, f64::max) * (self.extent.n * self.extent.k) as f64
-    }
-
-    /// Matrices of the largest batch of products.
-    fn matrices(&self, network: &Network) -> usize {
-        let maps = network.graph().nodes.iter().flat_map(|node| &node.terms).filter_map(|term| match term {
-            Term::Bilinear { map: Bilinear::MatMul { batch, .. }, .. } => Some(*batch),
-            _ => None,
-        });
-        maps.max().unwrap_or(0) * self.extent.n * self.extent.k
     }
 }
 
@@ -429,7 +417,8 @@ impl Emitter<'_> {
             Instruction::NoiseSeed { g, g1 } => {
                 let (g, g1) = (self.view(*g), self.view(*g1));
                 let centre = self.sweep.centre.as_ref().expect("there are tangents");
-                loss::noise_seed(rec, (n, outputs, k), self.slopes(), centre, &g, &g1)
+                loss::centre(rec, (n, k), centre, self.slopes())?;
+                loss::noise_seed(rec, (n, outputs, k), self.slopes(), &g, &g1)
             }
             Instruction::Sum { to, summands } => self.emit_sum(rec, *to, summands),
         }

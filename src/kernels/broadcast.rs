@@ -1,7 +1,7 @@
 //! A short tensor over a long one, and its adjoint (`shaders/broadcast.wgsl`).
 
 use crate::Result;
-use crate::gpu::{Recorder, Shader, View, grid};
+use crate::gpu::{Recorder, Shader, View, Work, grid};
 
 pub const SHADER: Shader =
     Shader { name: "broadcast", files: &[super::COMMON, include_str!("../../shaders/broadcast.wgsl")] };
@@ -46,7 +46,8 @@ struct Params {
     has_b: u32,
     add: u32,
     c: f32,
-    padding: [u32; 2],
+    parts: u32,
+    part_len: u32,
 }
 
 fn params(
@@ -69,7 +70,8 @@ fn params(
         has_b: b.is_some() as u32,
         add: add as u32,
         c,
-        padding: [0; 2],
+        parts: 1,
+        part_len: (axes.outer * axes.inner) as u32,
     }
 }
 
@@ -98,10 +100,17 @@ pub fn expand(
     let views = [a.view, b.map_or(a.view, |b| b.view), y.view];
     let bindings: [_; 3] = std::array::from_fn(|i| (names[i], views[i]));
     let items = directions * axes.len();
-    rec.dispatch(&kernel, &bindings, &params, grid(items / each, 64), 3.0 * items as f64)
+    rec.dispatch(&kernel, &bindings, &params, grid(items / each, 64), Work::new(3.0 * items as f64, 0))
 }
 
+/// Invocations that share a sum.
+const SLICES: usize = 16;
+/// Terms that an invocation adds up in one accumulator: more would lose more than they have to.
+const RUN: usize = 256;
+
 /// `a[k, q] (+)= c Σ_{e of q} y[k, e] b[k, e]`, in a fixed tree; without `b`, b is one.
+///
+/// A workgroup sums at most 4,096 terms of a sum; the sums of longer parts are summed in turn.
 #[allow(clippy::too_many_arguments)]
 pub fn reduce(
     rec: &mut Recorder,
@@ -117,14 +126,30 @@ pub fn reduce(
     const LONG: usize = 128;
     // unless there are so many that one invocation each keeps every processor busy
     const MANY: usize = 1 << 16;
-    let long = axes.outer * axes.inner >= LONG && axes.m * directions <= MANY;
-    let (entry, groups) = match long {
-        true => ("reduce_long", [axes.m.div_ceil(16) as u32, directions as u32, 1]),
-        false => ("reduce_many", grid(axes.m * directions, 64)),
+    let (terms, sums) = (axes.outer * axes.inner, axes.m * directions);
+    let work = 3.0 * (directions * axes.len()) as f64;
+    if terms < LONG || (terms <= RUN && sums > MANY) {
+        let kernel = rec.gpu().kernel(SHADER, "reduce_many", &[])?;
+        let params = params(directions, axes, a, b, y, c, add);
+        let bindings = [("y_in", y.view), ("b", b.map_or(y.view, |b| b.view)), ("a", a.view)];
+        return rec.dispatch(&kernel, &bindings, &params, grid(sums, 64), Work::new(work, terms + 1));
+    }
+    let kernel = rec.gpu().kernel(SHADER, "reduce_long", &[])?;
+    let parts = terms.div_ceil(SLICES * RUN);
+    let groups = grid(axes.m.div_ceil(SLICES) * parts * directions, 1);
+    let work = Work::new(work, RUN + SLICES + 2);
+    let record = |rec: &mut Recorder, a: Strided, c, add| {
+        let part_len = terms.div_ceil(parts) as u32;
+        let params = Params { parts: parts as u32, part_len, ..params(directions, axes, a, b, y, c, add) };
+        let bindings = [("y_in", y.view), ("b", b.map_or(y.view, |b| b.view)), ("a", a.view)];
+        rec.dispatch(&kernel, &bindings, &params, groups, work)
     };
-    assert!(groups[0] <= 65_535 && groups[1] <= 65_535, "sums of {axes:?} for {directions} directions");
-    let kernel = rec.gpu().kernel(SHADER, entry, &[])?;
-    let params = params(directions, axes, a, b, y, c, add);
-    let bindings = [("y_in", y.view), ("b", b.map_or(y.view, |b| b.view)), ("a", a.view)];
-    rec.dispatch(&kernel, &bindings, &params, groups, 3.0 * (directions * axes.len()) as f64)
+    if parts == 1 {
+        return record(rec, a, c, add);
+    }
+    // [k, part, q]
+    let partial = rec.gpu().buffer(parts * sums)?.slice(0, parts * sums);
+    let partial = Strided { view: &partial, stride: parts * axes.m };
+    record(rec, partial, 1.0, false)?;
+    reduce(rec, directions, Axes { outer: parts, m: axes.m, inner: 1 }, partial, None, a, c, add)
 }

@@ -3,7 +3,7 @@
 use super::broadcast::Strided;
 use super::gemm::{Family, Shape, sum_parts};
 use crate::Result;
-use crate::gpu::{Gpu, Recorder, Shader, View, grid};
+use crate::gpu::{Gpu, Recorder, Shader, View, Work, grid};
 
 const LETTERS: &str = include_str!("../../shaders/conv.wgsl");
 
@@ -72,6 +72,7 @@ impl Conv {
             parts: 1,
             ..Pass::default()
         }
+        .all_channels()
     }
 
     /// The adjoint with respect to x: one pass for each first pixel, of y's and x's places exchanged.
@@ -90,7 +91,7 @@ impl Conv {
         let mut passes = Vec::new();
         for first in (0..stride * stride).map(|i| [i / stride, i % stride]) {
             let [rows, columns] = [0, 1].map(|i| axis(first[i], self.input[i]));
-            passes.push(Pass {
+            let pass = Pass {
                 rows: value.depth,
                 depth: value.rows,
                 step: 1,
@@ -106,7 +107,8 @@ impl Conv {
                 w_depth: value.w_row,
                 w_tap: value.w_tap.map(|tap| -tap * stride as i32),
                 ..value
-            });
+            };
+            passes.push(pass.all_channels());
         }
         passes
     }
@@ -142,6 +144,10 @@ struct Pass {
     parts: u32,
     part_len: u32,
     part_stride: u32,
+    part_first: u32,
+    x_sample: u32,
+    x_first: u32,
+    padding: u32,
 }
 
 const ADD: u32 = 1;
@@ -150,7 +156,27 @@ const BIAS: u32 = 2;
 /// nearest cache.
 const LINE: usize = 128;
 
+/// Terms that one pass of [`conv`] adds up at the most.
+const LONGEST: usize = 4096;
+/// Pixels that [`weight`] adds up in one accumulator.
+const RUN: usize = 256;
+
 impl Pass {
+    /// With samples of x that have as many channels as the pass.
+    fn all_channels(self) -> Pass {
+        Pass { x_sample: self.depth * self.x_size[0] * self.x_size[1], ..self }
+    }
+
+    /// `depth` of the channels, from number `first` on.
+    fn channels(self, first: usize, depth: usize) -> Pass {
+        Pass {
+            depth: depth as u32,
+            x_first: first as u32 * self.x_size[0] * self.x_size[1],
+            w_first: self.w_first + first as u32 * self.w_depth,
+            ..self
+        }
+    }
+
     /// Terms of a pixel.
     fn taps(&self) -> usize {
         self.depth as usize * (self.taps[0] * self.taps[1]) as usize
@@ -161,17 +187,38 @@ impl Pass {
         (self.taps[1] as usize).clamp(1, columns)
     }
 
-    /// In parts of as many lines of y (rows of j, cut where they are longer) as a register tile has room for.
-    fn in_lines(self) -> Pass {
+    /// Pixels of a line (a row of j, cut where it is longer than a register tile has room for), and how many lines there
+    /// are.
+    fn lines(&self) -> (usize, usize) {
         let [height, width] = self.j_size.map(|len| len as usize);
-        let lines = self.samples as usize * height * width.div_ceil(LINE);
-        let part_len = LINE / width.min(LINE);
-        Pass { part_len: part_len as u32, parts: lines.div_ceil(part_len) as u32, ..self }
+        (width.min(LINE), self.samples as usize * height * width.div_ceil(LINE))
+    }
+
+    /// In parts of `part_len` lines or pixels, `all` in total.
+    fn in_parts(self, part_len: usize, all: usize) -> Pass {
+        Pass { part_len: part_len as u32, parts: all.div_ceil(part_len) as u32, ..self }
     }
 
     /// Of j, of all samples.
     fn pixels(&self) -> usize {
         self.samples as usize * (self.j_size[0] * self.j_size[1]) as usize
+    }
+
+    /// How often an invocation of the register tiles' `conv` goes round its loops.
+    fn iterations_register(&self) -> usize {
+        let (columns, span) = (32, self.span(32));
+        let (rows, pieces) = (columns / span, (self.taps[1] as usize).div_ceil(span));
+        let all_rows = self.depth as usize * self.taps[0] as usize * pieces;
+        let (line, lines) = (self.lines().0, self.part_len as usize);
+        // of rows of taps: their places, their weights, the lines' windows
+        let chunk = (rows + 1) + (rows * (span + 2) + 1) + lines * (line + span + 1) + 2;
+        all_rows.div_ceil(rows) * chunk + lines * (6 * line + 2) + 2
+    }
+
+    /// The same of workgroup memory's.
+    fn iterations_workgroup(&self, [ly, lx]: [usize; 2]) -> usize {
+        let (of_w, of_x) = (64usize.div_ceil(lx) + 1, 8usize.div_ceil(ly) + 1);
+        self.taps().div_ceil(8) * (of_w + 8 * (of_x + 1) + 1 + 9 + 1) + of_x + 16 * 6 + 3
     }
 }
 
@@ -186,6 +233,8 @@ struct Choice {
     constants: Vec<(&'static str, u32)>,
     tiles: [usize; 2],
     tiles_of_workgroup: usize,
+    /// Rows and columns of invocations that make a tile in workgroup memory; none where registers do.
+    lanes: Option<[usize; 2]>,
 }
 
 impl Choice {
@@ -197,7 +246,7 @@ impl Choice {
             ("SLIDES", (pass.step == 1) as u32),
             ("COLUMNS", columns as u32),
         ];
-        Choice { shader: REGISTER, constants, tiles, tiles_of_workgroup: 8 }
+        Choice { shader: REGISTER, constants, tiles, tiles_of_workgroup: 8, lanes: None }
     }
 
     /// The arrangement of invocations, 8 rows and 8 columns each, whose tiles cover the least beyond the matrix,
@@ -208,11 +257,43 @@ impl Choice {
         let arrangements = [[8, 16], [4, 16], [2, 16], [1, 32], [4, 8]];
         let lanes = arrangements.into_iter().min_by_key(|&lanes| covered(lanes)).unwrap_or([8, 16]);
         let constants = vec![("LX", lanes[1] as u32), ("LY", lanes[0] as u32)];
-        Choice { shader: WORKGROUP, constants, tiles: tiles(lanes), tiles_of_workgroup: 1 }
+        let tiles = tiles(lanes);
+        Choice { shader: WORKGROUP, constants, tiles, tiles_of_workgroup: 1, lanes: Some(lanes) }
     }
 
     fn tiles(&self) -> usize {
         self.tiles[0] * self.tiles[1]
+    }
+
+    /// How often an invocation of `conv` goes round its loops.
+    fn iterations(&self, pass: &Pass) -> usize {
+        self.lanes.map_or_else(|| pass.iterations_register(), |lanes| pass.iterations_workgroup(lanes))
+    }
+
+    /// How often an invocation of `weight` goes round its loops for `part_len` lines or pixels.
+    fn iterations_of_weight(&self, pass: &Pass, part_len: usize) -> usize {
+        match self.lanes {
+            None => {
+                let (line, columns, span) = (pass.lines().0, 16, pass.span(16));
+                let runs = (part_len * line).div_ceil(RUN).min(part_len);
+                part_len * (line + span + 1) + runs * (columns + 1) + (columns / span + 1) + 6 * columns + 3
+            }
+            Some([ly, lx]) => {
+                let step = 64usize.div_ceil(lx) + 64usize.div_ceil(ly) + 2 + 9 + 1;
+                part_len.div_ceil(8) * step + 8usize.div_ceil(ly) + 2 + 16 * 6 + 2
+            }
+        }
+    }
+
+    /// How many channels of x a pass of `conv` may sum over: as many as keep it within the loops' budget, and its sums
+    /// short.
+    fn depth(&self, pass: &Pass, budget: usize) -> usize {
+        let taps = (pass.taps[0] * pass.taps[1]).max(1) as usize;
+        let mut depth = (pass.depth as usize).min(LONGEST / taps).max(1);
+        while depth > 1 && self.iterations(&pass.channels(0, depth)) > budget {
+            depth = depth.div_ceil(2);
+        }
+        depth
     }
 
     fn record(
@@ -221,7 +302,7 @@ impl Choice {
         entry: &'static str,
         pass: Pass,
         bindings: &[(&str, &View)],
-        work: f64,
+        work: Work,
     ) -> Result<()> {
         let [_, tiles_n] = self.tiles;
         let pass = Pass { tiles: self.tiles() as u32, tiles_n: tiles_n as u32, ..pass };
@@ -268,12 +349,30 @@ pub fn conv(
             continue;
         }
         let (choice, pass) = match chosen(rec.gpu(), family, Shape { batch, m, n, k }) {
-            Family::Register => (Choice::register(&pass, 32, [m.div_ceil(4), 1]), pass.in_lines()),
+            Family::Register => {
+                let (line, lines) = pass.lines();
+                let mut part_len = LINE / line;
+                let goes_on = |part_len| {
+                    pass.channels(0, 1).in_parts(part_len, lines).iterations_register()
+                        > rec.gpu().loop_budget()
+                };
+                while part_len > 1 && goes_on(part_len) {
+                    part_len = part_len.div_ceil(2);
+                }
+                (Choice::register(&pass, 32, [m.div_ceil(4), 1]), pass.in_parts(part_len, lines))
+            }
             Family::Workgroup => (Choice::workgroup([m, n]), pass),
         };
         let shift = bias.map_or(w.view, |bias| bias.view);
         let bindings = [("w", w.view), ("x", operand.view), ("bias", shift), ("out", out.view)];
-        choice.record(rec, "conv", pass, &bindings, 2.0 * (batch * m * n) as f64 * k as f64)?;
+        let depth = choice.depth(&pass, rec.gpu().loop_budget());
+        for first in (0..(pass.depth as usize).max(1)).step_by(depth) {
+            let flags = if first > 0 { ADD } else { pass.flags };
+            let cut = Pass { flags, ..pass.channels(first, depth.min(pass.depth as usize - first)) };
+            let operations = 2.0 * (batch * m * n) as f64 * cut.taps() as f64;
+            let work = Work::new(operations, choice.iterations(&cut));
+            choice.record(rec, "conv", cut, &bindings, work)?;
+        }
     }
     Ok(())
 }
@@ -295,25 +394,59 @@ pub fn weight(
 ) -> Result<()> {
     /// Tiles that keep an adapter busy.
     const ENOUGH: usize = 512;
-    /// Terms of one accumulator: fewer are not worth a part, with more rounding would show.
+    /// Terms of a part: fewer are not worth one.
     const TERMS: [usize; 2] = [256, 8192];
-    let choice = choice_of_weight(rec.gpu(), c, family, batch);
-    let plane = c.output[0] * c.output[1];
-    let wanted = ENOUGH.div_ceil(choice.tiles() * batch);
-    let part_samples = (samples / wanted).clamp(TERMS[0].div_ceil(plane), (TERMS[1] / plane).max(1));
-    // all the parts lie in one binding
-    let most = (rec.gpu().max_binding_len() / (batch * c.weights())).max(1);
-    let part_samples = part_samples.max(samples.div_ceil(most)).min(samples);
-    let parts = samples.div_ceil(part_samples);
-    if parts == 1 {
-        return weight_parts(rec, c, &choice, (batch, samples, samples), y, x, (w, 0), alpha, add);
+    let pass = Pass {
+        samples: samples as u32,
+        batch: batch as u32,
+        x_stride: x.stride as u32,
+        w_stride: w.stride as u32,
+        y_stride: y.stride as u32,
+        ..c.value()
+    };
+    let (choice, unit, all) = match choice_of_weight(rec.gpu(), c, family, batch) {
+        choice if choice.lanes.is_some() => (choice, 1, pass.pixels()),
+        choice => {
+            let (line, lines) = pass.lines();
+            (choice, line, lines)
+        }
+    };
+    let weights = c.weights();
+    if batch * weights == 0 {
+        return Ok(());
     }
-    let len = c.weights();
-    let words = batch * parts * len;
-    let scratch = rec.scratch(words)?;
-    let into = (Strided { view: &scratch, stride: parts * len }, len);
-    weight_parts(rec, c, &choice, (batch, samples, part_samples), y, x, into, 1.0, false)?;
-    sum_parts(rec, (batch, parts, len), &scratch, w, alpha, add)
+    // of lines or pixels
+    let wanted = ENOUGH.div_ceil(choice.tiles() * batch);
+    let terms = (pass.pixels() / wanted).clamp(TERMS[0], TERMS[1]);
+    let mut part_len = (terms / unit.max(1)).clamp(1, all.max(1));
+    let budget = rec.gpu().loop_budget();
+    while part_len > 1 && choice.iterations_of_weight(&pass, part_len) > budget {
+        part_len = part_len.div_ceil(2);
+    }
+    let iterations = choice.iterations_of_weight(&pass, part_len);
+    let parts = all.div_ceil(part_len).max(1);
+    // as many parts at once as there is memory for; what they make is added to what came before
+    let at_once = (super::scratch_words(rec.gpu()) / (batch * weights)).min(budget / 2).max(1);
+    rec.count_flops(c.flops() * (batch * samples) as f64);
+    for first in (0..parts).step_by(at_once) {
+        let count = at_once.min(parts - first);
+        let add = add || first > 0;
+        let operations = c.flops() * (batch * samples) as f64 * count as f64 / parts as f64;
+        let work = Work::new(operations, iterations);
+        let pass = Pass { parts: count as u32, part_len: part_len as u32, part_first: first as u32, ..pass };
+        let bindings = [("y", y.view), ("x", x.view)];
+        if count == 1 {
+            let pass = Pass { flags: if add { ADD } else { 0 }, alpha, ..pass };
+            choice.record(rec, "weight", pass, &[&bindings[..], &[("out", w.view)]].concat(), work)?;
+            continue;
+        }
+        let scratch = rec.scratch(batch * count * weights)?;
+        let (w_stride, part_stride) = ((count * weights) as u32, weights as u32);
+        let pass = Pass { w_stride, part_stride, alpha: 1.0, ..pass };
+        choice.record(rec, "weight", pass, &[&bindings[..], &[("out", &scratch)]].concat(), work)?;
+        sum_parts(rec, (batch, count, weights), &scratch, w, alpha, add)?;
+    }
+    Ok(())
 }
 
 fn choice_of_weight(gpu: &Gpu, c: Conv, family: Option<Family>, batch: usize) -> Choice {
@@ -327,34 +460,4 @@ fn choice_of_weight(gpu: &Gpu, c: Conv, family: Option<Family>, batch: usize) ->
         }
         Family::Workgroup => Choice::workgroup([m, n]),
     }
-}
-
-#[allow(clippy::too_many_arguments)]
-fn weight_parts(
-    rec: &mut Recorder,
-    c: Conv,
-    choice: &Choice,
-    (batch, samples, part_samples): (usize, usize, usize),
-    y: Strided,
-    x: Strided,
-    (w, part_stride): (Strided, usize),
-    alpha: f32,
-    add: bool,
-) -> Result<()> {
-    let pass = Pass {
-        samples: samples as u32,
-        batch: batch as u32,
-        x_stride: x.stride as u32,
-        w_stride: w.stride as u32,
-        y_stride: y.stride as u32,
-        flags: if add { ADD } else { 0 },
-        alpha,
-        parts: samples.div_ceil(part_samples) as u32,
-        part_len: part_samples as u32,
-        part_stride: part_stride as u32,
-        ..c.value()
-    };
-    let work = c.flops() * (batch * samples) as f64;
-    rec.count_flops(work);
-    choice.record(rec, "weight", pass, &[("y", y.view), ("x", x.view), ("out", w.view)], work)
 }

@@ -1,7 +1,7 @@
 //! Rows by index (`shaders/gather.wgsl`).
 
 use crate::Result;
-use crate::gpu::{Recorder, Shader, View, grid};
+use crate::gpu::{Recorder, Shader, View, Work, grid};
 
 pub const SHADER: Shader =
     Shader { name: "gather", files: &[super::COMMON, include_str!("../../shaders/gather.wgsl")] };
@@ -31,5 +31,11 @@ pub fn gather(
     let held = data.len() / width;
     let params = Params { rows: rows as u32, width: width as u32, start: start as u32, held: held as u32 };
     let bindings = [("data", data), ("indices", indices), ("x", x)];
-    rec.dispatch(&kernel, &bindings, &params, grid(rows * width, 64), 2.0 * (rows * width) as f64)
+    rec.dispatch(
+        &kernel,
+        &bindings,
+        &params,
+        grid(rows * width, 64),
+        Work::new(2.0 * (rows * width) as f64, 0),
+    )
 }

@@ -4,7 +4,8 @@ use bytemuck::Zeroable;
 use serde::{Deserialize, Serialize};
 
 use crate::Result;
-use crate::gpu::{Gpu, Recorder, Shader, View, grid};
+pub use crate::gpu::Family;
+use crate::gpu::{Gpu, Recorder, Shader, View, Work, grid};
 
 const LETTERS: &str = include_str!("../../shaders/gemm.wgsl");
 
@@ -94,23 +95,20 @@ struct Params {
     stride_bias: u32,
     period_a: u32,
     period_b: u32,
-    padding: [u32; 2],
+    first_k: u32,
+    first_z: u32,
 }
 
 const ADD: u32 = 1;
 const BIAS: u32 = 2;
 
-/// Which kernel makes a product.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Family {
-    Register,
-    Workgroup,
-}
+/// WebGPU's limit along one axis of a dispatch.
+const MOST_GROUPS: usize = 65_535;
 
 /// A kernel's entry point and constants, the rows and columns of C that a workgroup of it makes, and how many
 /// workgroups, with how long a run of k each, are worth splitting a product for.
 struct Choice {
+    family: Family,
     shader: Shader,
     entry: &'static str,
     constants: Vec<(&'static str, u32)>,
@@ -119,13 +117,21 @@ struct Choice {
     least_k: usize,
 }
 
+/// Terms that the kernels add up in one accumulator before they add it to what came before.
+const RUN: usize = 256;
+/// The longest run of k of one dispatch: the sums of more are added by another.
+const LONGEST: usize = 128 * RUN;
+/// Workgroup memory's kernel adds up as many terms in one accumulator as cuBLAS and its like; only longer sums are worth
+/// the registers of a second one.
+const PLAIN: usize = 4096;
+
 impl Choice {
     fn new(family: Family, layout: Layout, s: Shape, a: &Matrix, b: &Matrix) -> Choice {
         let layout_constant = ("LAYOUT", layout as u32);
         if family == Family::Workgroup {
-            let constants = vec![layout_constant];
-            let tile = (128, 128);
-            return Choice { shader: WORKGROUP, entry: "gemm", constants, tile, enough: 128, least_k: 256 };
+            let constants = vec![layout_constant, ("RUNS", (s.k > PLAIN) as u32)];
+            let (tile, enough, least_k) = ((128, 128), 128, 256);
+            return Choice { family, shader: WORKGROUP, entry: "gemm", constants, tile, enough, least_k };
         }
         let by4 = |sizes: &[usize]| sizes.iter().all(|size| size.is_multiple_of(4));
         let entry = match layout {
@@ -141,18 +147,39 @@ impl Choice {
         if entry == "gemm_any" {
             constants.push(layout_constant);
         }
-        Choice { shader: REGISTER, entry, constants, tile: (8 * ly, 8 * lx), enough: 4, least_k: 512 }
+        let tile = (8 * ly, 8 * lx);
+        Choice { family, shader: REGISTER, entry, constants, tile, enough: 4, least_k: 512 }
+    }
+
+    /// How often an invocation goes round its loops for a run of `k`.
+    fn iterations(&self, k: usize) -> usize {
+        let store = 17;
+        match self.family {
+            // a run's loop and its last test, and the loop over runs
+            Family::Register => k + 2 * k.div_ceil(RUN) + 1 + store,
+            // eight of k and the last test at a time
+            Family::Workgroup => k.div_ceil(8) * 10 + 1 + store,
+        }
+    }
+
+    /// The longest run of k that a dispatch may have within `budget` iterations.
+    fn longest(&self, budget: usize) -> usize {
+        let mut k = LONGEST;
+        while k > 8 && self.iterations(k) > budget {
+            k /= 2;
+        }
+        k
     }
 }
 
 /// `C = α op(A) op(B) + bias`, or `C += …`.
 ///
 /// `bias`: rows of N, one per matrix of the batch that many words apart (0: one for all), added to every row
-/// of C. A product of few elements and a long contraction is split along k, in a way that depends on nothing
-/// but its sizes and the adapter's tuning.
+/// of C. A product of few elements and a long contraction is split along k, and a very long contraction is, in a way
+/// that depends on nothing but its sizes, the adapter's tuning and the memory budget.
 ///
 /// # Panics
-/// If a matrix is longer than its view, or the batch larger than 65,535.
+/// If a matrix is longer than its view.
 pub fn gemm(
     rec: &mut Recorder,
     product: Gemm,
@@ -198,16 +225,15 @@ pub fn gemm_with(
     } else {
         choice.enough.div_ceil(all_tiles).min(s.k / choice.least_k).max(1)
     };
-    let k_part = s.k.div_ceil(wanted).next_multiple_of(8).min(s.k).max(1);
+    let longest = choice.longest(rec.gpu().loop_budget());
+    let k_part = s.k.div_ceil(wanted).next_multiple_of(8).min(longest).min(s.k).max(1);
     let parts = s.k.div_ceil(k_part).max(1);
-    assert!(s.batch * parts <= 65_535, "a batch of {} in {parts} parts", s.batch);
 
-    let flags = if add { ADD } else { 0 } | if bias.is_some() { BIAS } else { 0 };
     let whole = Params {
         m: s.m as u32,
         n: s.n as u32,
         k: s.k as u32,
-        flags,
+        flags: 0,
         lda: a.row as u32,
         ldb: b.row as u32,
         ldc: c.row as u32,
@@ -218,14 +244,13 @@ pub fn gemm_with(
         alpha,
         tiles: tiles as u32,
         tiles_n: tiles_n as u32,
-        parts: parts as u32,
+        parts: 1,
         stride_bias: bias.map_or(0, |(_, stride)| stride as u32),
         period_a: if a.period == 0 { s.batch } else { a.period } as u32,
         period_b: if b.period == 0 { s.batch } else { b.period } as u32,
-        padding: [0; 2],
+        first_k: 0,
+        first_z: 0,
     };
-    let [x, y, _] = grid(tiles, 1);
-    let groups = [x, y, (s.batch * parts) as u32];
     let kernel = rec.gpu().kernel(choice.shader, choice.entry, &choice.constants)?;
     let (name_a, name_b) = match choice.entry {
         "gemm_tn4" => ("a4", "b4"),
@@ -234,16 +259,41 @@ pub fn gemm_with(
     };
     let bias_view = bias.map_or(a.view, |(view, _)| view);
     rec.count_flops(s.flops());
-    if parts == 1 {
-        let bindings = [(name_a, a.view), (name_b, b.view), ("c", c.view), ("bias", bias_view)];
-        return rec.dispatch(&kernel, &bindings, &whole, groups, s.flops());
+    let [x, y, _] = grid(tiles, 1);
+    let record = |rec: &mut Recorder, params: &Params, c: &View| {
+        let parts = params.parts as usize;
+        let at_once = MOST_GROUPS / parts;
+        for first in (0..s.batch).step_by(at_once) {
+            let count = at_once.min(s.batch - first);
+            let bindings = [(name_a, a.view), (name_b, b.view), ("c", c), ("bias", bias_view)];
+            let k = (params.k - params.first_k) as usize;
+            let work = Work::new(Shape { batch: count, k, ..s }.flops(), choice.iterations(k_part));
+            let params = Params { first_z: first as u32, ..*params };
+            rec.dispatch(&kernel, &bindings, &params, [x, y, (count * parts) as u32], work)?;
+        }
+        Ok(())
+    };
+    // as many parts at once as there is memory for; what they make is added to what came before
+    let words = s.batch * s.m * s.n;
+    let at_once =
+        (super::scratch_words(rec.gpu()) / words).min(MOST_GROUPS).min(rec.gpu().loop_budget() / 2).max(1);
+    for first in (0..parts).step_by(at_once) {
+        let count = at_once.min(parts - first);
+        let flags =
+            if add || first > 0 { ADD } else { 0 } | if bias.is_some() && first == 0 { BIAS } else { 0 };
+        let [first_k, k] = [first, first + count].map(|part| (part * k_part).min(s.k) as u32);
+        let round = Params { flags, first_k, k, ..whole };
+        if count == 1 {
+            record(rec, &round, c.view)?;
+            continue;
+        }
+        let scratch = rec.scratch(words * count)?;
+        let (ldc, stride_c) = (s.n as u32, (s.m * s.n) as u32);
+        let parts = count as u32;
+        record(rec, &Params { flags: 0, ldc, stride_c, alpha: 1.0, parts, ..round }, &scratch)?;
+        record_sum(rec, &scratch, bias_view, c.view, &Params { parts, ..round }, s.batch)?;
     }
-    let words = s.batch * parts * s.m * s.n;
-    let scratch = rec.scratch(words)?;
-    let partial = Params { flags: 0, ldc: s.n as u32, stride_c: (s.m * s.n) as u32, alpha: 1.0, ..whole };
-    let bindings = [(name_a, a.view), (name_b, b.view), ("c", &scratch), ("bias", a.view)];
-    rec.dispatch(&kernel, &bindings, &partial, groups, s.flops())?;
-    record_sum(rec, &scratch, bias_view, c.view, &whole, s.batch)
+    Ok(())
 }
 
 /// `c[z] (+)= α Σ_part parts[z, part]`, in order: what products and convolutions that were split end with.
@@ -279,9 +329,12 @@ fn record_sum(
     batch: usize,
 ) -> Result<()> {
     let kernel = rec.gpu().kernel(REGISTER, "gemm_sum", &[])?;
-    let groups = [params.n.div_ceil(64), params.m, batch as u32];
-    assert!(groups.iter().all(|&g| g <= 65_535), "a sum over {} × {} elements", params.m, params.n);
-    rec.dispatch(&kernel, &[("a", from), ("c", c), ("bias", bias)], params, groups, from.len() as f64)
+    let items = batch * (params.m * params.n) as usize;
+    // runs of 32 parts, and a loop over them
+    let iterations = params.parts as usize + 2 * params.parts.div_ceil(32) as usize + 1;
+    let params = Params { tiles: batch as u32, ..*params };
+    let bindings = [("a", from), ("c", c), ("bias", bias)];
+    rec.dispatch(&kernel, &bindings, &params, grid(items, 64), Work::new(from.len() as f64, iterations))
 }
 
 /// Which family makes products fastest on an adapter, as measured once and kept for that adapter and driver.
@@ -303,6 +356,9 @@ impl Tuning {
     /// The tuning that an earlier run measured for this adapter and driver, or measures it. Where it cannot be kept
     /// or measured, the families for the adapter's class do: one run's bits are then the next one's.
     pub(crate) fn load_or_measure(gpu: &Gpu) -> Tuning {
+        if let Some(family) = gpu.family() {
+            return Tuning { small: family, large: family };
+        }
         let software = gpu.info().device_type == wgpu::DeviceType::Cpu;
         let family = if software { Family::Register } else { Family::Workgroup };
         let measured = super::cache::kept_or_measured(gpu, "tuning", || Self::measure(gpu));

@@ -1,11 +1,13 @@
 //! Per-sample losses and their jets (`shaders/loss.wgsl`).
 
 use crate::Result;
-use crate::gpu::{Recorder, Shader, View, grid};
+use crate::gpu::{Recorder, Shader, View, Work, grid};
 use crate::net::Loss;
 
-pub const SHADER: Shader =
-    Shader { name: "loss", files: &[super::COMMON, include_str!("../../shaders/loss.wgsl")] };
+pub const SHADER: Shader = Shader {
+    name: "loss",
+    files: &[super::COMMON, super::FUNCTIONS, include_str!("../../shaders/loss.wgsl")],
+};
 
 /// What the loss compares with, and where per-sample results go.
 #[derive(Clone)]
@@ -27,7 +29,6 @@ struct Params {
     order: u32,
     has_z2: u32,
     slope_stride: u32,
-    padding: [u32; 2],
 }
 
 impl Targets {
@@ -39,6 +40,11 @@ impl Targets {
             Loss::SquaredError => 3,
         };
         [("LOSS", code), ("CLASSES", self.classes as u32)]
+    }
+
+    /// Iterations of `loops` loops over the outputs, one more for each time that the target's residual is asked for.
+    fn iterations(&self, outputs: usize, loops: usize, residuals: usize) -> usize {
+        (loops + if self.classes { residuals } else { 0 }) * (outputs + 1)
     }
 }
 
@@ -60,7 +66,6 @@ pub fn primal(
         order: 0,
         has_z2: 0,
         slope_stride: 0,
-        padding: [0; 2],
     };
     let kernel = rec.gpu().kernel(SHADER, "primal", &to.constants())?;
     let bindings = [
@@ -71,7 +76,14 @@ pub fn primal(
         ("correct", correct),
         ("g", g),
     ];
-    rec.dispatch(&kernel, &bindings, &params, grid(rows, 64), (20 * rows * outputs) as f64)
+    // softmax two, the target's largest entry, and those of the loss
+    let iterations = match to.loss {
+        Loss::CrossEntropy => to.iterations(outputs, 4, 1),
+        Loss::SoftmaxMse => to.iterations(outputs, 5, 3),
+        Loss::Mse | Loss::SquaredError => to.iterations(outputs, 4, 0),
+    };
+    let work = Work::new((20 * rows * outputs) as f64, iterations);
+    rec.dispatch(&kernel, &bindings, &params, grid(rows, 64), work)
 }
 
 /// Slopes `ℓ1 = ∇ℓ·z1`, the adjoint's first order `g1 = w ∇²ℓ z1` and, where `second` is given, its second
@@ -98,7 +110,6 @@ pub fn tangent(
         order: 1 + second.is_some() as u32,
         has_z2: z2.is_some() as u32,
         slope_stride: slope_stride as u32,
-        padding: [0; 2],
     };
     let kernel = rec.gpu().kernel(SHADER, "tangent", &to.constants())?;
     let bindings = [
@@ -111,18 +122,45 @@ pub fn tangent(
         ("g1", g1),
         ("g2", second.map_or(spare, |(_, g2)| g2)),
     ];
-    let work = 40.0 * (rows * outputs * directions) as f64;
+    let iterations = match to.loss {
+        Loss::CrossEntropy => to.iterations(outputs, 5, 2),
+        Loss::SoftmaxMse => to.iterations(outputs, 6, 4),
+        Loss::Mse | Loss::SquaredError => to.iterations(outputs, 1, 0),
+    };
+    let work = Work::new(40.0 * (rows * outputs * directions) as f64, iterations);
     rec.dispatch(&kernel, &bindings, &params, grid(rows * directions, 64), work)
 }
 
-/// Seeds of the centred noise covariance: `g1[k, n] = (ℓ1[k, n] − c[k]) g[n]`.
+/// Centres slopes: `ℓ1[k, n] ← ℓ1[k, n] − c[k]`, for the samples of the step.
 ///
-/// `g`: `[N, L]`. `g1`: `[K, N, L]`. `centre`: `[K]`. `slopes` as in [`tangent`].
+/// `slopes`: K rows of `slope_stride` words, indexed by `step.first + n`. `centre`: `[K]`.
+pub fn centre(
+    rec: &mut Recorder,
+    (rows, directions): (usize, usize),
+    centre: &View,
+    (slopes, slope_stride): (&View, usize),
+) -> Result<()> {
+    let params = Params {
+        rows: rows as u32,
+        outputs: 1,
+        directions: directions as u32,
+        order: 1,
+        has_z2: 0,
+        slope_stride: slope_stride as u32,
+    };
+    let kernel = rec.gpu().kernel(SHADER, "centre", &[])?;
+    let bindings = [("centres", centre), ("slopes", slopes)];
+    let items = rows * directions;
+    rec.dispatch(&kernel, &bindings, &params, grid(items, 64), Work::new(3.0 * items as f64, 0))
+}
+
+/// Seeds of a noise covariance: `g1[k, n] = ℓ1[k, n] g[n]`.
+///
+/// `g`: `[N, L]`. `g1`: `[K, N, L]`. `slopes` as in [`centre`].
 pub fn noise_seed(
     rec: &mut Recorder,
     (rows, outputs, directions): (usize, usize, usize),
     (slopes, slope_stride): (&View, usize),
-    centre: &View,
     g: &View,
     g1: &View,
 ) -> Result<()> {
@@ -133,10 +171,9 @@ pub fn noise_seed(
         order: 1,
         has_z2: 0,
         slope_stride: slope_stride as u32,
-        padding: [0; 2],
     };
     let kernel = rec.gpu().kernel(SHADER, "noise_seed", &[])?;
-    let bindings = [("centre", centre), ("slopes_in", slopes), ("g_in", g), ("g1", g1)];
+    let bindings = [("slopes_in", slopes), ("g_in", g), ("g1", g1)];
     let items = rows * outputs * directions;
-    rec.dispatch(&kernel, &bindings, &params, grid(items, 64), 3.0 * items as f64)
+    rec.dispatch(&kernel, &bindings, &params, grid(items, 64), Work::new(3.0 * items as f64, 0))
 }

@@ -17,10 +17,17 @@ pub mod sequence;
 pub mod sgd;
 pub mod vector;
 
-use crate::gpu::Shader;
+use crate::gpu::{Gpu, Shader};
 
 const COMMON: &str = include_str!("../../shaders/common.wgsl");
 const TILE: &str = include_str!("../../shaders/tile.wgsl");
+const FUNCTIONS: &str = include_str!("../../shaders/functions.wgsl");
+
+/// Words of memory that a split sum's parts may take at a time: a quarter of what [`crate::jets::sweep::fit`] leaves to
+/// kernels.
+fn scratch_words(gpu: &Gpu) -> usize {
+    (gpu.memory_budget() as usize / 4 / 64).min(gpu.max_binding_len())
+}
 
 /// Every shader with its entry points, for the tests that validate and translate them all.
 pub fn shaders() -> Vec<(Shader, &'static [&'static str])> {
@@ -28,7 +35,7 @@ pub fn shaders() -> Vec<(Shader, &'static [&'static str])> {
         (broadcast::SHADER, &["expand", "expand4", "reduce_many", "reduce_long"]),
         (gather::SHADER, &["gather"]),
         (jacobi::SHADER, &["eigen"]),
-        (loss::SHADER, &["primal", "tangent", "noise_seed"]),
+        (loss::SHADER, &["primal", "tangent", "centre", "noise_seed"]),
         (pack::SHADER, &["matrix", "square"]),
         (pointwise::SHADER, &["jet0", "jet1", "jet2", "adjoint_block", "adjoint1", "adjoint2"]),
         (
@@ -37,19 +44,11 @@ pub fn shaders() -> Vec<(Shader, &'static [&'static str])> {
         ),
         (
             sequence::SHADER,
-            &[
-                "embed",
-                "embed_links",
-                "embed_adjoint",
-                "heads",
-                "heads_adjoint",
-                "sinusoid",
-                "token_weight",
-                "row_shift",
-            ],
+            &["embed", "embed_links", "embed_adjoint", "heads", "heads_adjoint", "token_weight", "row_shift"],
         ),
         (sgd::SHADER, &["sgd"]),
-        (vector::SHADER, &["combine", "add_outer", "units", "dot", "combine_each", "row_sum"]),
+        (vector::SHADER, &["combine", "add_outer", "units", "dot", "combine_each"]),
+        (crate::gpu::TRIAL, &["trial"]),
     ];
     all.extend(conv::shaders());
     all.extend(gemm::shaders());

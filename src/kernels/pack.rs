@@ -4,7 +4,7 @@
 //! packed factors: a quarter of the work of the full `Σ_p A_p ⊗ B_p`.
 
 use crate::Result;
-use crate::gpu::{Recorder, Shader, View, grid};
+use crate::gpu::{Recorder, Shader, View, Work, grid};
 
 pub const SHADER: Shader =
     Shader { name: "pack", files: &[super::COMMON, include_str!("../../shaders/pack.wgsl")] };
@@ -18,7 +18,6 @@ struct Params {
     row_stride: u32,
     out_stride: u32,
     width: u32,
-    padding: [u32; 2],
 }
 
 /// The number of entries i ≤ k of a symmetric d × d matrix.
@@ -51,11 +50,10 @@ pub fn matrix(
         row_stride: row_stride as u32,
         out_stride: out.stride as u32,
         width: scale.map_or(0, |(_, width)| width as u32),
-        padding: [0; 2],
     };
     let kernel = rec.gpu().kernel(SHADER, "matrix", &[])?;
     let bindings = [("a", a), ("b", scale.map_or(a, |(b, _)| b)), ("out", out.view)];
-    let work = (samples * d * d) as f64;
+    let work = Work::new((samples * d * d) as f64, d + 1 + params.width as usize + 1);
     rec.dispatch(&kernel, &bindings, &params, grid(samples * d, 64), work)
 }
 
@@ -70,10 +68,9 @@ pub fn square(rec: &mut Recorder, (samples, d): (usize, usize), a: &View, out: R
         row_stride: 0,
         out_stride: out.stride as u32,
         width: 0,
-        padding: [0; 2],
     };
     let kernel = rec.gpu().kernel(SHADER, "square", &[])?;
     let bindings = [("a", a), ("b", a), ("out", out.view)];
-    let work = (samples * d * d) as f64;
+    let work = Work::new((samples * d * d) as f64, d + 1);
     rec.dispatch(&kernel, &bindings, &params, grid(samples * d, 64), work)
 }

@@ -1,10 +1,12 @@
 //! Pointwise maps, their jets and their adjoints' jets (`shaders/pointwise.wgsl`).
 
 use crate::Result;
-use crate::gpu::{Recorder, Shader, View, grid};
+use crate::gpu::{Recorder, Shader, View, Work, grid};
 
-pub const SHADER: Shader =
-    Shader { name: "pointwise", files: &[super::COMMON, include_str!("../../shaders/pointwise.wgsl")] };
+pub const SHADER: Shader = Shader {
+    name: "pointwise",
+    files: &[super::COMMON, super::FUNCTIONS, include_str!("../../shaders/pointwise.wgsl")],
+};
 
 /// A map σ that acts on each element alone.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -64,12 +66,16 @@ struct Params {
     has: u32,
     add: u32,
     number: f32,
-    padding: [u32; 3],
 }
 
 const HAS_X2: u32 = 2;
 const HAS_D1: u32 = 8;
 const HAS_D2: u32 = 16;
+
+/// Words moved: so many of each element, and so many more of each direction, which an invocation goes through.
+fn work(elements: usize, directions: usize, of_element: usize, of_direction: usize) -> Work {
+    Work::new((elements * (of_element + of_direction * directions)) as f64, directions + 1)
+}
 
 /// `y = σ(x)` and its jet (Faà di Bruno) for K directions at once, to the order of the views given.
 ///
@@ -87,7 +93,6 @@ pub fn jet(
         has: if x2.is_some() { HAS_X2 } else { 0 },
         add: 0,
         number: sigma.number(),
-        padding: [0; 3],
     };
     let groups = grid(elements, 64);
     let kernel = |rec: &Recorder, entry| rec.gpu().kernel(SHADER, entry, &sigma.constants());
@@ -95,16 +100,16 @@ pub fn jet(
         (Some(x1), Some(y1), Some(y2)) => {
             let bindings = [("x", x), ("x1", x1), ("x2", x2.unwrap_or(x1)), ("y", y), ("y1", y1), ("y2", y2)];
             let kernel = kernel(rec, "jet2")?;
-            rec.dispatch(&kernel, &bindings, &params, groups, (elements * (2 + 6 * directions)) as f64)
+            rec.dispatch(&kernel, &bindings, &params, groups, work(elements, directions, 2, 6))
         }
         (Some(x1), Some(y1), None) => {
             let kernel = kernel(rec, "jet1")?;
             let bindings = [("x", x), ("x1", x1), ("y", y), ("y1", y1)];
-            rec.dispatch(&kernel, &bindings, &params, groups, (elements * (2 + 3 * directions)) as f64)
+            rec.dispatch(&kernel, &bindings, &params, groups, work(elements, directions, 2, 3))
         }
         _ => {
             let kernel = kernel(rec, "jet0")?;
-            rec.dispatch(&kernel, &[("x", x), ("y", y)], &params, groups, (2 * elements) as f64)
+            rec.dispatch(&kernel, &[("x", x), ("y", y)], &params, groups, work(elements, 0, 2, 0))
         }
     }
 }
@@ -127,11 +132,10 @@ pub fn adjoint_block(
         has: 0,
         add: add as u32,
         number: sigma.number(),
-        padding: [0; 3],
     };
     let kernel = rec.gpu().kernel(SHADER, "adjoint_block", &sigma.constants())?;
     let bindings = [("x", x), ("d1", d), ("g1", g)];
-    rec.dispatch(&kernel, &bindings, &params, grid(elements, 64), (elements * (1 + 3 * directions)) as f64)
+    rec.dispatch(&kernel, &bindings, &params, grid(elements, 64), work(elements, directions, 1, 3))
 }
 
 /// First order of `g = σ′(x) ȳ`: `g1 (+)= σ′(x) ȳ1 + σ″(x) x1 ȳ`.
@@ -152,11 +156,10 @@ pub fn adjoint1(
         has: if d1.is_some() { HAS_D1 } else { 0 },
         add: add as u32,
         number: sigma.number(),
-        padding: [0; 3],
     };
     let kernel = rec.gpu().kernel(SHADER, "adjoint1", &sigma.constants())?;
     let bindings = [("x", x), ("x1", x1), ("d", d), ("d1", d1.unwrap_or(x1)), ("g1", g1)];
-    rec.dispatch(&kernel, &bindings, &params, grid(elements, 64), (elements * (2 + 5 * directions)) as f64)
+    rec.dispatch(&kernel, &bindings, &params, grid(elements, 64), work(elements, directions, 2, 5))
 }
 
 /// Second order of `g = σ′(x) ȳ`: `g2 (+)= σ′ ȳ2 + 2 σ″ x1 ȳ1 + (σ″ x2 + σ‴ x1²) ȳ`.
@@ -178,7 +181,6 @@ pub fn adjoint2(
         has: flag(x2, HAS_X2) | flag(d1, HAS_D1) | flag(d2, HAS_D2),
         add: add as u32,
         number: sigma.number(),
-        padding: [0; 3],
     };
     let kernel = rec.gpu().kernel(SHADER, "adjoint2", &sigma.constants())?;
     let bindings = [
@@ -190,5 +192,5 @@ pub fn adjoint2(
         ("d2", d2.unwrap_or(x1)),
         ("g2", g2),
     ];
-    rec.dispatch(&kernel, &bindings, &params, grid(elements, 64), (elements * (2 + 8 * directions)) as f64)
+    rec.dispatch(&kernel, &bindings, &params, grid(elements, 64), work(elements, directions, 2, 8))
 }

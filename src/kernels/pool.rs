@@ -1,7 +1,8 @@
 //! Pooling of images (`shaders/pool.wgsl`).
 
+use super::broadcast::{Axes, Strided, reduce};
 use crate::Result;
-use crate::gpu::{Recorder, Shader, View, grid};
+use crate::gpu::{Recorder, Shader, View, Work, grid};
 
 pub const SHADER: Shader =
     Shader { name: "pool", files: &[super::COMMON, include_str!("../../shaders/pool.wgsl")] };
@@ -30,13 +31,40 @@ struct Params {
     adaptive: u32,
     add: u32,
     c: f32,
-    padding: u32,
+}
+
+impl Windows {
+    /// How long a window is at the most, in rows and columns.
+    fn most(&self) -> [usize; 2] {
+        match self.fixed {
+            Some((kernel, _)) => [kernel; 2],
+            None => [0, 1].map(|i| self.input[i].div_ceil(self.output[i].max(1)) + 1),
+        }
+    }
+
+    /// How many windows hold a position at the most, in rows and columns.
+    fn holders(&self) -> [usize; 2] {
+        match self.fixed {
+            Some((kernel, stride)) => [kernel.div_ceil(stride); 2],
+            None => [0, 1].map(|i| self.output[i].div_ceil(self.input[i].max(1)) + 1),
+        }
+    }
+
+    /// Whether one window is the whole image.
+    fn is_global(&self) -> bool {
+        self.output == [1, 1] && self.fixed.is_none_or(|(kernel, _)| self.input == [kernel; 2])
+    }
+}
+
+/// How often loops over rows and columns go round.
+fn rounds([rows, columns]: [usize; 2], within: usize) -> usize {
+    rows * (columns * (1 + within) + 2) + 1
 }
 
 /// `y (+)= c · pooled x`, plane by plane; transposed, the adjoint, with `x` in the shape of the output.
 ///
 /// `deciding`: the values whose first maxima are taken, one set of `planes0` planes for all directions; the
-/// mean is taken without.
+/// mean is taken without. The mean of whole images is a sum like any other.
 #[allow(clippy::too_many_arguments)]
 pub fn pool(
     rec: &mut Recorder,
@@ -49,16 +77,32 @@ pub fn pool(
     c: f32,
     add: bool,
 ) -> Result<()> {
+    if deciding.is_none() && !transposed && windows.is_global() {
+        let pixels = windows.input[0] * windows.input[1];
+        let axes = Axes { outer: 1, m: planes, inner: pixels };
+        let whole = |view| Strided { view, stride: 0 };
+        return reduce(rec, 1, axes, whole(x), None, whole(y), c / pixels as f32, add);
+    }
     let (kernel_size, stride) = windows.fixed.unwrap_or((1, 1));
     let apart = windows.fixed.is_some() && stride >= kernel_size;
     let ([h, w], cells) = (windows.input, windows.input.map(|len| len.div_ceil(stride)));
     let ([oh, ow], planes0) = (windows.output, deciding.map_or(1, |(_, planes0)| planes0));
-    let (entry, items) = match (deciding.is_some(), transposed) {
-        (false, false) => ("average", planes * oh * ow),
-        (false, true) => ("average_adjoint", planes * h * w),
-        (true, false) => ("maximum", planes0 * oh * ow),
-        (true, true) if apart => ("maximum_adjoint_apart", planes0 * cells[0] * cells[1]),
-        (true, true) => ("maximum_adjoint", planes * h * w),
+    let (window, holders, of_window) = (windows.most(), windows.holders(), rounds(windows.most(), 0));
+    let directions = planes.div_ceil(planes0.max(1)) + 1;
+    let (entry, items, iterations) = match (deciding.is_some(), transposed) {
+        (false, false) => ("average", planes * oh * ow, of_window),
+        (false, true) => {
+            ("average_adjoint", planes * h * w, rounds(holders, 0) + holders[0] + holders[1] + 2)
+        }
+        (true, false) => ("maximum", planes0 * oh * ow, of_window + directions),
+        (true, true) if apart => {
+            let cell = directions * (rounds([stride; 2], 0) + 1);
+            ("maximum_adjoint_apart", planes0 * cells[0] * cells[1], of_window + cell)
+        }
+        (true, true) => {
+            let held = rounds(holders, rounds(window, 0));
+            ("maximum_adjoint", planes * h * w, held + holders[0] + holders[1] + 2)
+        }
     };
     let params = Params {
         planes: planes as u32,
@@ -72,10 +116,9 @@ pub fn pool(
         adaptive: windows.fixed.is_none() as u32,
         add: add as u32,
         c,
-        padding: 0,
     };
     let kernel = rec.gpu().kernel(SHADER, entry, &[])?;
-    let work = 2.0 * (planes * h * w) as f64;
+    let work = Work::new(2.0 * (planes * h * w) as f64, iterations);
     match deciding {
         Some((x0, _)) => {
             rec.dispatch(&kernel, &[("x", x), ("x0", x0), ("y", y)], &params, grid(items, 64), work)

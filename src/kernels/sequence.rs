@@ -1,8 +1,8 @@
 //! What sequences of tokens need beyond matrix products (`shaders/sequence.wgsl`).
 
-use super::broadcast::Strided;
+use super::broadcast::{Axes, Strided, expand};
 use crate::Result;
-use crate::gpu::{Recorder, Shader, View, grid};
+use crate::gpu::{Recorder, Shader, View, Work, grid};
 
 pub const SHADER: Shader =
     Shader { name: "sequence", files: &[super::COMMON, include_str!("../../shaders/sequence.wgsl")] };
@@ -21,7 +21,8 @@ struct Params {
     add: u32,
     c: f32,
     token_stride: u32,
-    padding: u32,
+    first: u32,
+    end: u32,
 }
 
 /// Sizes that the kernels share.
@@ -51,6 +52,9 @@ impl Sequences {
     }
 }
 
+/// Places of tokens that one list of [`embed`]'s adjoint goes through: the sums over more are added up.
+const POSITIONS: usize = 16_384;
+
 /// `y[k, n, t, e] (+)= c W[k, id(n, t), e]`; transposed, `W[k, v, e] (+)= c Σ y[k, n, t, e]` over the tokens v, in order.
 ///
 /// `ids`, `width`, `stride`: W is `[ids, width]` of each direction, `stride` words apart (0: one for all).
@@ -72,22 +76,29 @@ pub fn embed(
     if transposed {
         let lists = if tokens.stride == 0 { 1 } else { s.directions };
         let positions = s.samples * s.tokens;
-        let words = lists * (ids + positions);
-        let links = rec.scratch(words)?;
-        let kernel = rec.gpu().kernel(SHADER, "embed_links", &[])?;
-        let into = [("tokens", tokens.view), ("links", &links)];
-        let work = (lists * ids * positions) as f64;
-        rec.dispatch(&kernel, &into, &params, grid(lists * ids, 64), work)?;
-        let kernel = rec.gpu().kernel(SHADER, "embed_adjoint", &[])?;
-        let along = [("x", x), ("links_in", &links), ("y", y)];
-        let items = s.directions * ids * width;
-        let work = (s.positions() * width + items) as f64;
-        return rec.dispatch(&kernel, &along, &params, grid(items, 64), work);
+        let links = rec.scratch(lists * (ids + positions))?;
+        let make_links = rec.gpu().kernel(SHADER, "embed_links", &[])?;
+        let follow = rec.gpu().kernel(SHADER, "embed_adjoint", &[])?;
+        // a list of all the places of a frequent token would be long
+        let at_once = POSITIONS.min(rec.gpu().loop_budget() - 1);
+        for first in (0..positions.max(1)).step_by(at_once) {
+            let end = positions.min(first + at_once);
+            let add = (add || first > 0) as u32;
+            let params = Params { first: first as u32, end: end as u32, add, ..params };
+            let work = Work::new((lists * ids * (end - first)) as f64, end - first + 1);
+            let into = [("tokens", tokens.view), ("links", &links)];
+            rec.dispatch(&make_links, &into, &params, grid(lists * ids, 64), work)?;
+            let items = s.directions * ids * width;
+            let work = Work::new((s.directions * (end - first) * width + items) as f64, end - first + 1);
+            let along = [("x", x), ("links_in", &links), ("y", y)];
+            rec.dispatch(&follow, &along, &params, grid(items, 64), work)?;
+        }
+        return Ok(());
     }
     let kernel = rec.gpu().kernel(SHADER, "embed", &[])?;
     let items = s.positions() * width;
     let bindings = [("x", x), ("tokens", tokens.view), ("y", y)];
-    rec.dispatch(&kernel, &bindings, &params, grid(items, 64), 2.0 * items as f64)
+    rec.dispatch(&kernel, &bindings, &params, grid(items, 64), Work::new(2.0 * items as f64, 0))
 }
 
 /// The heads of one of several parts of the features.
@@ -116,15 +127,23 @@ pub fn heads(
     let entry = if transposed { "heads_adjoint" } else { "heads" };
     let kernel = rec.gpu().kernel(SHADER, entry, &[])?;
     let items = s.positions() * h.heads * h.width * if transposed { h.parts } else { 1 };
-    rec.dispatch(&kernel, &[("x", x), ("y", y)], &params, grid(items, 64), 2.0 * items as f64)
+    let work = Work::new(2.0 * items as f64, 0);
+    rec.dispatch(&kernel, &[("x", x), ("y", y)], &params, grid(items, 64), work)
 }
 
-/// `y[n, t, e] (+)= ` the sinusoidal encoding of position t.
+/// `y[n, t, e] (+)=` the sinusoidal encoding of position t: `sin(t / 10000^(2i/E))` at e = 2i, the cosine at e = 2i + 1.
+///
+/// The table is made on the host: WGSL allows `sin` and `cos` an error of 2⁻¹¹.
 pub fn sinusoid(rec: &mut Recorder, s: Sequences, width: usize, y: &View, add: bool) -> Result<()> {
-    let kernel = rec.gpu().kernel(SHADER, "sinusoid", &[])?;
-    let items = s.samples * s.tokens * width;
-    let params = s.params(width, 1, 1.0, add);
-    rec.dispatch(&kernel, &[("y", y)], &params, grid(items, 64), 20.0 * items as f64)
+    let value = |t: usize, e: usize| {
+        let angle = t as f64 / 10_000f64.powf((e - e % 2) as f64 / width as f64);
+        if e % 2 == 0 { angle.sin() } else { angle.cos() }
+    };
+    let table: Vec<f32> = (0..s.tokens).flat_map(|t| (0..width).map(move |e| value(t, e) as f32)).collect(); // [t, e]
+    let view = rec.gpu().upload(&table)?.slice(0, table.len());
+    let axes = Axes { outer: s.samples, m: table.len(), inner: 1 };
+    let [table, y] = [&view, y].map(|view| Strided { view, stride: 0 });
+    expand(rec, 1, axes, table, None, y, 1.0, add)
 }
 
 /// `y[n, t] (+)= mask(n, t) / Σ_t mask(n, t)`; without tokens that bear a mask, all are kept.
@@ -140,7 +159,8 @@ pub fn token_weight(
     let spare = rec.gpu().buffer(1)?.view();
     let params = Params { part: tokens.is_none() as u32, ..s.params(1, 1, 1.0, add) };
     let bindings = [("tokens", tokens.unwrap_or(&spare)), ("y", y)];
-    rec.dispatch(&kernel, &bindings, &params, grid(items, 64), (items * s.tokens) as f64)
+    let work = Work::new((items * s.tokens) as f64, s.tokens + 1);
+    rec.dispatch(&kernel, &bindings, &params, grid(items, 64), work)
 }
 
 /// `y[n, h, t, s] (+)= −max x` over the kept s of the row, and −1e30 where s is padding; without tokens that
@@ -158,5 +178,6 @@ pub fn row_shift(
     let rows = s.samples * heads * s.tokens;
     let params = Params { part: tokens.is_none() as u32, ..s.params(1, heads, 1.0, add) };
     let bindings = [("x", x), ("tokens", tokens.unwrap_or(x)), ("y", y)];
-    rec.dispatch(&kernel, &bindings, &params, grid(rows, 64), 3.0 * (rows * s.tokens) as f64)
+    let work = Work::new(3.0 * (rows * s.tokens) as f64, 2 * (s.tokens + 1));
+    rec.dispatch(&kernel, &bindings, &params, grid(rows, 64), work)
 }

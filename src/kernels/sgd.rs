@@ -1,7 +1,7 @@
 //! The SGD update (`shaders/sgd.wgsl`).
 
 use crate::Result;
-use crate::gpu::{Recorder, Shader, View, grid};
+use crate::gpu::{Recorder, Shader, View, Work, grid};
 
 pub const SHADER: Shader =
     Shader { name: "sgd", files: &[super::COMMON, include_str!("../../shaders/sgd.wgsl")] };
@@ -14,5 +14,6 @@ pub fn sgd(rec: &mut Recorder, gradient: &View, theta: &View, momentum: &View) -
     let kernel = rec.gpu().kernel(SHADER, "sgd", &[])?;
     let bindings = [("g", gradient), ("theta", theta), ("m", momentum)];
     let fours = theta.len() / 4;
-    rec.dispatch(&kernel, &bindings, &[fours as u32, 0, 0, 0], grid(fours, 64), 5.0 * theta.len() as f64)
+    let work = Work::new(5.0 * theta.len() as f64, 0);
+    rec.dispatch(&kernel, &bindings, &(fours as u32), grid(fours, 64), work)
 }

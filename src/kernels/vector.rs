@@ -1,7 +1,7 @@
 //! Elementwise work on blocks of vectors (`shaders/vector.wgsl`).
 
 use crate::Result;
-use crate::gpu::{Recorder, Shader, View, grid};
+use crate::gpu::{Recorder, Shader, View, Work, grid};
 
 pub const SHADER: Shader =
     Shader { name: "vector", files: &[super::COMMON, include_str!("../../shaders/vector.wgsl")] };
@@ -19,7 +19,6 @@ struct Params {
     first: u32,
     alpha: f32,
     beta: f32,
-    padding: u32,
 }
 
 /// `y = α x + β y`; with β = 0, `y` is not read.
@@ -27,7 +26,13 @@ pub fn combine(rec: &mut Recorder, alpha: f32, x: &View, beta: f32, y: &View) ->
     assert_eq!(x.len(), y.len(), "combine's shapes");
     let kernel = rec.gpu().kernel(SHADER, "combine", &[])?;
     let params = Params { elements: x.len() as u32, alpha, beta, ..Params::default() };
-    rec.dispatch(&kernel, &[("x", x), ("y", y)], &params, grid(x.len(), 64), 3.0 * x.len() as f64)
+    rec.dispatch(
+        &kernel,
+        &[("x", x), ("y", y)],
+        &params,
+        grid(x.len(), 64),
+        Work::new(3.0 * x.len() as f64, 0),
+    )
 }
 
 /// `y[k, e] += α c[k] x[e]`.
@@ -45,7 +50,7 @@ pub fn add_outer(rec: &mut Recorder, alpha: f32, c: &View, x: &View, y: &View) -
         ..Params::default()
     };
     let bindings = [("x", x), ("c", c), ("y", y)];
-    rec.dispatch(&kernel, &bindings, &params, grid(y.len(), 64), 3.0 * y.len() as f64)
+    rec.dispatch(&kernel, &bindings, &params, grid(y.len(), 64), Work::new(3.0 * y.len() as f64, 0))
 }
 
 /// `y[k, n, i] = 1` where `i = first + k`, else 0: the tangents that are unit directions.
@@ -60,7 +65,7 @@ pub fn units(rec: &mut Recorder, first: usize, vectors: usize, width: usize, y: 
         first: first as u32,
         ..Params::default()
     };
-    rec.dispatch(&kernel, &[("y", y)], &params, grid(y.len(), 64), y.len() as f64)
+    rec.dispatch(&kernel, &[("y", y)], &params, grid(y.len(), 64), Work::new(y.len() as f64, 0))
 }
 
 /// Partial dot products `s[j, c] = Σ_{e in chunk c} x[i, e] y[j, e]` over chunks of [`CHUNK`] coordinates, with
@@ -86,7 +91,9 @@ pub fn dot(
         ..Params::default()
     };
     let bindings = [("x", x), ("y_in", y), ("s", s)];
-    rec.dispatch(&kernel, &bindings, &params, grid(vectors * chunks, 1), 2.0 * y.len() as f64)
+    // each invocation's share of a chunk, and the tree over the workgroup
+    let work = Work::new(2.0 * y.len() as f64, CHUNK / 64 + 1 + 7);
+    rec.dispatch(&kernel, &bindings, &params, grid(vectors * chunks, 1), work)
 }
 
 /// `y[i, e] += Σ_j c[j] x[j, e]` over the j with `(first + j) mod I = i`, in order.
@@ -109,15 +116,6 @@ pub fn combine_each(
         ..Params::default()
     };
     let bindings = [("x", x), ("c", c), ("y", y)];
-    rec.dispatch(&kernel, &bindings, &params, grid(y.len(), 64), 2.0 * x.len() as f64)
-}
-
-/// `y[j] = Σ_e x[j, e]`, in order.
-///
-/// `x`: `[J, E]`. `y`: `[J]`.
-pub fn row_sum(rec: &mut Recorder, (vectors, elements): (usize, usize), x: &View, y: &View) -> Result<()> {
-    let kernel = rec.gpu().kernel(SHADER, "row_sum", &[])?;
-    let params = Params { elements: elements as u32, vectors: vectors as u32, ..Params::default() };
-    let work = (vectors * elements) as f64;
-    rec.dispatch(&kernel, &[("x", x), ("y", y)], &params, grid(vectors, 64), work)
+    let work = Work::new(2.0 * x.len() as f64, vectors.div_ceil(period) + 1);
+    rec.dispatch(&kernel, &bindings, &params, grid(y.len(), 64), work)
 }

@@ -8,6 +8,7 @@ use super::{Block, Problem, SymmetricOperator};
 use crate::gpu::{Gpu, Program, Recorder, View};
 use crate::jets::ops::Extent;
 use crate::jets::plan::{Request, Seeds};
+use crate::kernels::broadcast::{Axes, Strided, reduce};
 use crate::kernels::vector;
 use crate::net::Subspace;
 use crate::{Error, Result};
@@ -38,8 +39,12 @@ pub struct CurvatureOperator<'p> {
 
 struct Recorded {
     pass: Pass,
-    /// Clears the result and, for the noise covariance, makes the centres `ḡ·v`.
+    /// Clears the result and, for the noise covariance, makes the centres `c = ḡ·v`.
     prologue: Program,
+    /// For the noise covariance: what makes of `(1/N) Σ w_p g_p` with the weights `w_p = ℓ1_p − c` the product
+    /// `(1/N) Σ w_p (g_p − ḡ)`. The weights' mean is 0 but for the rounding of c, and that times ḡ is no small error where
+    /// ḡ outweighs the noise.
+    epilogue: Option<Program>,
 }
 
 /// A full block and a ragged last one.
@@ -79,17 +84,30 @@ impl<'p> CurvatureOperator<'p> {
         let weight = 1.0 / self.problem.samples().len() as f32;
         let pass = Pass::new(self.problem, &self.request(), &self.space, extent, weight)?;
         let (k, stride) = (extent.k, self.space.stride);
-        let mut prologue = Recorder::new(gpu);
-        prologue.clear(pass.sweep.gradient.as_ref().expect("products were asked for"));
+        let result = pass.sweep.gradient.as_ref().expect("products were asked for");
+        let (mut prologue, mut epilogue) = (Recorder::new(gpu), None);
+        prologue.clear(result);
         if let Some(mean) = &self.mean {
             let chunks = stride.div_ceil(vector::CHUNK);
             let partial = gpu.buffer(k * chunks)?.slice(0, k * chunks);
             let directions = pass.sweep.directions.as_ref().expect("there are directions");
             let centre = pass.sweep.centre.as_ref().expect("there are tangents");
             vector::dot(&mut prologue, stride, (mean, 0), directions, &partial)?;
-            vector::row_sum(&mut prologue, (k, chunks), &partial, centre)?;
+            let whole = |view| Strided { view, stride: 0 };
+            let rows = Axes { outer: 1, m: k, inner: chunks };
+            reduce(&mut prologue, 1, rows, whole(&partial), None, whole(centre), 1.0, false)?;
+
+            let slopes = pass.sweep.slopes.as_ref().expect("there are tangents"); // w [k, positions]
+            let samples = self.problem.samples().len();
+            let sums = gpu.buffer(k)?.slice(0, k);
+            let of_direction = Strided { view: slopes, stride: slopes.len() / k };
+            let all = Axes { outer: 1, m: 1, inner: samples };
+            let mut after = Recorder::new(gpu);
+            reduce(&mut after, k, all, of_direction, None, Strided { view: &sums, stride: 1 }, 1.0, false)?;
+            vector::add_outer(&mut after, -weight, &sums, mean, result)?; // [k, stride]
+            epilogue = Some(after.finish()?);
         }
-        Ok(Recorded { prologue: prologue.finish()?, pass })
+        Ok(Recorded { prologue: prologue.finish()?, epilogue, pass })
     }
 
     /// Floating-point operations of one application to `k` directions, its dispatches, and how many samples
@@ -156,6 +174,9 @@ impl SymmetricOperator for CurvatureOperator<'_> {
             x.copy_to(first, directions)?;
             recorded.prologue.run()?;
             sweep.run(&recorded.pass.steps)?;
+            if let Some(epilogue) = &recorded.epilogue {
+                epilogue.run()?;
+            }
             y.copy_from(first, result)?;
         }
         Ok(())

@@ -1,0 +1,107 @@
+//! Results do not depend on how work is cut: every network of the zoo with a memory budget that holds all of it, with
+//! one that cuts samples and directions small, and with loops cut short, by either family of kernels.
+
+use curvkit::gpu::{Family, Gpu, GpuOptions};
+use curvkit::net::{Loss, Network, ZOO};
+use curvkit::operators::Problem;
+use kernels_tests::cases::{assert_close, random};
+use kernels_tests::engine::{CONTRACT, PRODUCTS, per_sample_gradient};
+use kernels_tests::f64s;
+use kernels_tests::zoo::samples;
+
+/// Every quantity of a network, by name, with the tolerance that the contract allows it.
+fn quantities(
+    gpu: &Gpu,
+    network: &Network,
+    samples_count: usize,
+    of_all: bool,
+) -> Vec<(&'static str, Vec<f32>, f64)> {
+    let data = samples(network, samples_count);
+    let loss = if network.outputs() == 1 { Loss::SquaredError } else { Loss::CrossEntropy };
+    let theta = network.initial_parameters(1);
+    let problem = Problem::new(gpu, network, &theta, &data, loss).unwrap();
+    let all = network.all();
+    let v = random(9, 2 * network.dim());
+    let [of_loss, gradient, product, third] = CONTRACT;
+    let mut found = vec![
+        ("loss", vec![problem.loss().unwrap().loss as f32], of_loss),
+        ("gradient", problem.gradient(&all).unwrap(), gradient),
+    ];
+    for (name, make) in PRODUCTS {
+        if of_all || name == "hvp" {
+            found.push((name, make(&problem, &all, &v), if name == "third" { third } else { product }));
+        }
+    }
+    if of_all {
+        found.push(("per-sample gradients", per_sample_gradient(&problem, &all), gradient));
+    }
+    found
+}
+
+/// Compares the ways to cut with each other. `small`: bytes that hold little more than the network; `of_all`: whether
+/// every quantity is made, or loss, gradient and Hessian products alone.
+fn agrees(name: &str, count: usize, small: u64, of_all: bool) {
+    let entry = ZOO.iter().find(|entry| entry.name == name).expect("in the zoo");
+    let network = Network::new(&entry.model()).unwrap();
+    let device = |memory_budget, family, loop_iterations| {
+        let options =
+            GpuOptions { memory_budget, family: Some(family), loop_iterations, ..GpuOptions::from_env() };
+        Gpu::new(&options).unwrap()
+    };
+    let whole = quantities(&device(None, Family::Register, None), &network, count, of_all);
+    for (how, gpu) in [
+        ("in small chunks", device(Some(small), Family::Register, None)),
+        ("with short loops", device(None, Family::Register, Some(4_096))),
+        ("by workgroups, with short loops", device(Some(small), Family::Workgroup, Some(4_096))),
+    ] {
+        for ((quantity, found, tolerance), (_, expected, _)) in
+            quantities(&gpu, &network, count, of_all).iter().zip(&whole)
+        {
+            // two computations, each of which the contract allows its error
+            assert_close(
+                &format!("{quantity} of {name}, {how}"),
+                found,
+                &f64s(expected),
+                2.0 * tolerance,
+                1e-3,
+            );
+        }
+    }
+}
+
+const MIB: u64 = 1 << 20;
+
+macro_rules! zoo {
+    ($($test:ident: $name:literal, $count:literal samples, $small:literal MiB, all $all:literal;)*) => {
+        $(#[test]
+        fn $test() {
+            agrees($name, $count, $small * MIB, $all);
+        })*
+
+        #[test]
+        fn none_is_left_out() {
+            let names: Vec<&str> = ZOO.iter().map(|entry| entry.name).collect();
+            assert_eq!(names, [$($name),*]);
+        }
+    };
+}
+
+zoo! {
+    mlp_mnist: "mlp-mnist", 515 samples, 3 MiB, all true;
+    mlp_cifar: "mlp-cifar", 9 samples, 160 MiB, all false;
+    cnn_superlinear: "cnn-superlinear", 5 samples, 16 MiB, all true;
+    cnn_superlinear_mnist: "cnn-superlinear-mnist", 5 samples, 16 MiB, all true;
+    lenet: "lenet", 37 samples, 8 MiB, all true;
+    resnet20: "resnet20", 3 samples, 24 MiB, all true;
+    mlp_tanh: "mlp-tanh", 67 samples, 12 MiB, all true;
+    cnn_sharpness: "cnn-sharpness", 5 samples, 24 MiB, all true;
+    transformer_sst2: "transformer-sst2", 3 samples, 96 MiB, all true;
+    linear_4: "linear-4", 67 samples, 12 MiB, all true;
+    two_layer: "two-layer", 67 samples, 12 MiB, all true;
+    fnn_geometry: "fnn-geometry", 19 samples, 48 MiB, all true;
+    cnn_geometry: "cnn-geometry", 5 samples, 24 MiB, all true;
+    vgg13: "vgg13", 3 samples, 64 MiB, all false;
+    vgg19: "vgg19", 1 samples, 1024 MiB, all false;
+    resnet38: "resnet38", 3 samples, 32 MiB, all false;
+    resnet110: "resnet110", 2 samples, 64 MiB, all false;
+}
