@@ -48,26 +48,28 @@ fn agrees(name: &str, count: usize, small: u64, of_all: bool) {
             GpuOptions { memory_budget, family: Some(family), loop_iterations, ..GpuOptions::from_env() };
         Gpu::new(&options).unwrap()
     };
-    let whole = quantities(&device(None, Family::Register, None), &network, count, of_all);
-    for (how, gpu) in [
-        ("in small chunks", device(Some(small), Family::Register, None)),
-        ("with short loops", device(None, Family::Register, Some(4_096))),
-        ("by workgroups, with short loops", device(Some(small), Family::Workgroup, Some(4_096))),
-    ] {
-        for ((quantity, found, tolerance), (_, expected, _)) in
-            quantities(&gpu, &network, count, of_all).iter().zip(&whole)
-        {
-            // two computations, each of which the contract allows its error
-            assert_close(
-                &format!("{quantity} of {name}, {how}"),
-                found,
-                &f64s(expected),
-                2.0 * tolerance,
-                1e-3,
-            );
+    // Each family against itself: where a value lies at a kink to within its rounding, two families may take it to lie on
+    // different sides, and are both right. That they agree is for the engine's tests, on networks without such values.
+    let families = if of_all { &[Family::Register, Family::Workgroup][..] } else { &[Family::Register] };
+    for &family in families {
+        let whole = quantities(&device(None, family, None), &network, count, of_all);
+        for (how, gpu) in [
+            ("in small chunks", device(Some(small), family, None)),
+            ("with short loops", device(None, family, Some(SHORT))),
+        ] {
+            for ((quantity, found, tolerance), (_, expected, _)) in
+                quantities(&gpu, &network, count, of_all).iter().zip(&whole)
+            {
+                // two computations, each of which the contract allows its error
+                let what = format!("{quantity} of {name}, {how}, by {family:?}");
+                assert_close(&what, found, &f64s(expected), 2.0 * tolerance, 1e-3);
+            }
         }
     }
 }
+
+/// Iterations that loops are cut to.
+const SHORT: usize = 2_000;
 
 const MIB: u64 = 1 << 20;
 
@@ -103,5 +105,5 @@ zoo! {
     vgg13: "vgg13", 3 samples, 64 MiB, all false;
     vgg19: "vgg19", 1 samples, 1024 MiB, all false;
     resnet38: "resnet38", 3 samples, 32 MiB, all false;
-    resnet110: "resnet110", 2 samples, 64 MiB, all false;
+    resnet110: "resnet110", 2 samples, 96 MiB, all false;
 }

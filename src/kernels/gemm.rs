@@ -361,21 +361,25 @@ impl Tuning {
         }
         let software = gpu.info().device_type == wgpu::DeviceType::Cpu;
         let family = if software { Family::Register } else { Family::Workgroup };
-        let measured = super::cache::kept_or_measured(gpu, "tuning", || Self::measure(gpu));
+        let measured = super::cache::kept_or_measured(gpu, "families", || Self::measure(gpu));
         measured.unwrap_or(Tuning { small: family, large: family })
     }
 
     fn measure(gpu: &Gpu) -> Result<Tuning> {
-        let faster = |s: Shape, runs: usize| -> Result<Family> {
-            let seconds =
-                [Family::Register, Family::Workgroup].map(|family| rate(gpu, family, Layout::NT, s, runs));
-            let [register, workgroup] = seconds;
-            Ok(if register? >= workgroup? { Family::Register } else { Family::Workgroup })
+        // a layer's product, inner products of vectors, and vectors' combinations: what is fast at one of them may be slow
+        // at the others
+        let shape = |batch, m, n, k| Shape { batch, m, n, k };
+        let small = [shape(1, 50, 100, 256), shape(64, 8, 8, 64), shape(1, 8, 1000, 16)];
+        let faster = |shapes: &[Shape], runs: usize| -> Result<Family> {
+            let mut advantage = 1.0; // of registers
+            for &s in shapes {
+                let [register, workgroup] =
+                    [Family::Register, Family::Workgroup].map(|family| rate(gpu, family, Layout::NT, s, runs));
+                advantage *= register? / workgroup?;
+            }
+            Ok(if advantage >= 1.0 { Family::Register } else { Family::Workgroup })
         };
-        Ok(Tuning {
-            small: faster(Shape { batch: 1, m: 50, n: 100, k: 256 }, 16)?,
-            large: faster(Shape { batch: 1, m: 512, n: 512, k: 256 }, 4)?,
-        })
+        Ok(Tuning { small: faster(&small, 16)?, large: faster(&[shape(1, 512, 512, 256)], 4)? })
     }
 }
 
