@@ -373,8 +373,8 @@ impl Tuning {
         let faster = |shapes: &[Shape], runs: usize| -> Result<Family> {
             let mut advantage = 1.0; // of registers
             for &s in shapes {
-                let [register, workgroup] =
-                    [Family::Register, Family::Workgroup].map(|family| rate(gpu, family, Layout::NT, s, runs));
+                let [register, workgroup] = [Family::Register, Family::Workgroup]
+                    .map(|family| rate(gpu, family, Layout::NT, s, runs));
                 advantage *= register? / workgroup?;
             }
             Ok(if advantage >= 1.0 { Family::Register } else { Family::Workgroup })
