@@ -13,6 +13,8 @@ mod train;
 use std::error::Error as _;
 use std::io::{self, ErrorKind, Write as _};
 use std::process::ExitCode;
+#[cfg(unix)]
+use std::sync::Arc;
 
 use clap::{Parser, Subcommand};
 
@@ -86,10 +88,12 @@ enum Command {
 /// Runs the command line; errors go to standard error in one line, with exit code 2, or 3 where there are results
 /// that have not converged.
 pub fn main() -> ExitCode {
-    let told = |error: Error| match error {
-        Error::NotConverged { .. } => (error.to_string(), 3),
-        _ => (error.to_string(), 2),
+    let told = |error: Error| {
+        let code = if matches!(error, Error::NotConverged { .. }) { 3 } else { 2 };
+        (format!("{error}{}", advice(&error)), code)
     };
+    #[cfg(unix)]
+    fail_at_size_limit();
     let done = match Cli::try_parse() {
         Ok(cli) => cli.run().and_then(|text| print(&text)).map_err(told),
         // help and version
@@ -99,11 +103,35 @@ pub fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err((problem, code)) => {
-            // there is nobody left to tell where standard error is closed
-            let _ = writeln!(io::stderr(), "curvkit: {problem}");
+            tell(&format!("curvkit: {problem}"));
             ExitCode::from(code)
         }
     }
+}
+
+/// Which option lets a run go on nevertheless.
+fn advice(error: &Error) -> &'static str {
+    match error {
+        Error::Occupied { resumable: true, .. } => "; --resume goes on from it, --overwrite replaces it",
+        Error::Occupied { .. } => "; --overwrite replaces it",
+        Error::OtherRun { .. } => "; --resume-anyway goes on from it, --overwrite replaces it",
+        _ => "",
+    }
+}
+
+/// Lets a write beyond the limit on files' sizes (`ulimit -f`) be an error like that of a full disk, where it would end
+/// the process without a word.
+#[cfg(unix)]
+fn fail_at_size_limit() {
+    use signal_hook::{consts::SIGXFSZ, flag};
+
+    // a signal that has a handler ends nothing; where it can have none, all is as it was
+    let _ = flag::register(SIGXFSZ, Arc::default());
+}
+
+/// Says on standard error how far long work is, if there is anybody.
+fn tell(line: &str) {
+    let _ = writeln!(io::stderr(), "{line}");
 }
 
 /// What is wrong with the arguments, in one line.
