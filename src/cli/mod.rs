@@ -6,6 +6,8 @@ mod eval;
 mod models;
 mod record;
 mod reproduce;
+#[cfg(unix)]
+mod signals;
 mod spectrum;
 mod timed;
 mod train;
@@ -13,8 +15,6 @@ mod train;
 use std::error::Error as _;
 use std::io::{self, ErrorKind, Write as _};
 use std::process::ExitCode;
-#[cfg(unix)]
-use std::sync::Arc;
 
 use clap::{Parser, Subcommand};
 
@@ -93,7 +93,7 @@ pub fn main() -> ExitCode {
         (format!("{error}{}", advice(&error)), code)
     };
     #[cfg(unix)]
-    fail_at_size_limit();
+    signals::handle();
     let done = match Cli::try_parse() {
         Ok(cli) => cli.run().and_then(|text| print(&text)).map_err(told),
         // help and version
@@ -117,16 +117,6 @@ fn advice(error: &Error) -> &'static str {
         Error::OtherRun { .. } => "; --resume-anyway goes on from it, --overwrite replaces it",
         _ => "",
     }
-}
-
-/// Lets a write beyond the limit on files' sizes (`ulimit -f`) be an error like that of a full disk, where it would end
-/// the process without a word.
-#[cfg(unix)]
-fn fail_at_size_limit() {
-    use signal_hook::{consts::SIGXFSZ, flag};
-
-    // a signal that has a handler ends nothing; where it can have none, all is as it was
-    let _ = flag::register(SIGXFSZ, Arc::default());
 }
 
 /// Says on standard error how far long work is, if there is anybody.

@@ -87,7 +87,7 @@ impl Outputs {
     /// Those of [`Outputs::check`].
     pub(super) fn check_files(&self, files: &[PathBuf]) -> Result<()> {
         for file in files {
-            let path = if self.is_folder { self.folder.join(file) } else { self.asked.clone() };
+            let path = self.path(file);
             // a link that leads nowhere is replaced
             let Ok(found) = path.metadata() else { continue };
             if found.is_dir() {
@@ -105,6 +105,11 @@ impl Outputs {
             }
         }
         Ok(())
+    }
+
+    /// Returns the path of `file` in the folder, or the one that was asked for.
+    pub(super) fn path(&self, file: &Path) -> PathBuf {
+        if self.is_folder { self.folder.join(file) } else { self.asked.clone() }
     }
 
     /// Returns whether `file` in the folder is one of them.

@@ -73,6 +73,11 @@ impl Record {
         let expected = Value::Object(self.determined.clone()).to_string();
         let expected = serde_json::from_str(&expected).expect("it was written just now");
         let Value::Object(expected) = expected else { return vec![] };
+        if !self.is_alike(found) {
+            // what they have is not the same in kind
+            let (found, expected) = (shown(&found["subject"]), shown(&expected["subject"]));
+            return vec![format!("subject: found {found}, expected {expected}")];
+        }
         let free = if resumed { self.free } else { &[] };
         let mut differences = Vec::new();
         for (name, expected) in &expected {

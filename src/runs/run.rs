@@ -181,20 +181,13 @@ impl Run {
     }
 
     fn publish<T>(&self, write: impl FnOnce(&Path) -> Result<T>, complete: bool) -> Result<T> {
-        let folder = &self.outputs.folder;
-        // it may be gone
-        let stage = || {
-            self.workplace
-                .stage()
-                .map_err(|_| Error::file(folder, "found it gone, expected the run's folder"))
-        };
+        let stage = || self.workplace.stage().map_err(|error| self.gone(error));
         let (stage, begin, end) = (stage()?, stage()?, stage()?);
-        let value = write(&stage.folder).map_err(|error| at_its_place(error, &stage.folder, folder))?;
+        let value = write(&stage.folder).map_err(|error| self.at_its_place(error, &stage))?;
         // all that needs room on the disk is written before anything changes
         if self.outputs.is_folder {
             for (stage, complete) in [(&begin, false), (&end, complete)] {
-                self.write_record(stage, complete)
-                    .map_err(|error| at_its_place(error, &stage.folder, folder))?;
+                self.write_record(stage, complete).map_err(|error| self.at_its_place(error, stage))?;
             }
         }
         let mut files = below(&stage.folder, Path::new(""))?;
@@ -227,10 +220,11 @@ impl Run {
 
     /// Moves a file from a stage to where it belongs.
     fn place(&self, stage: &Stage, file: &Path) -> Result<()> {
-        let (from, to) = (stage.folder.join(file), self.outputs.folder.join(file));
-        if let Some(within) = to.parent().filter(|within| *within != self.outputs.folder && !within.exists())
+        let (from, to) = (stage.folder.join(file), self.outputs.path(file));
+        if let Some(within) = within(file).map(|within| self.outputs.folder.join(within))
+            && !within.exists()
         {
-            fs::create_dir(within).map_err(Error::io(within, "create folder"))?;
+            fs::create_dir(&within).map_err(Error::io(&within, "create folder"))?;
         }
         match fs::rename(&from, &to) {
             // a folder of the run may lie on another disk
@@ -241,10 +235,35 @@ impl Run {
         }
     }
 
+    /// Tells of the folder where nothing can be made in it.
+    fn gone(&self, error: Error) -> Error {
+        let folder = &self.outputs.folder;
+        match error {
+            Error::Io { source, .. } if source.kind() == ErrorKind::NotFound => {
+                Error::file(folder, "found it gone, expected the folder that the run began in")
+            }
+            Error::Io { source, .. } => Error::io(folder, "write")(source),
+            other => other,
+        }
+    }
+
+    /// Tells of the file that one in a stage was to become.
+    fn at_its_place(&self, error: Error, stage: &Stage) -> Error {
+        let place = |path: PathBuf| match path.strip_prefix(&stage.folder) {
+            Ok(file) => self.outputs.path(file),
+            Err(_) => path,
+        };
+        match error {
+            Error::Io { path, doing, source } => Error::Io { path: place(path), doing, source },
+            Error::File { path, problem } => Error::File { path: place(path), problem },
+            other => other,
+        }
+    }
+
     /// Removes a file of another run, and the folder within that it was the last in.
     fn make_way(&self, file: &Path) -> Result<()> {
         remove(&self.outputs.folder.join(file))?;
-        if let Some(within) = file.parent().filter(|within| !within.as_os_str().is_empty()) {
+        if let Some(within) = within(file) {
             // stays where there is something in it
             let _ = fs::remove_dir(self.outputs.folder.join(within));
         }
@@ -258,7 +277,8 @@ impl Outputs {
         let on_record = || {
             let text = fs::read(self.folder.join(RECORD)).ok()?;
             let record: Value = serde_json::from_slice(&text).ok()?;
-            let names = record["files"].as_array()?.iter().filter_map(Value::as_str);
+            let names =
+                record["files"].as_array()?.iter().filter_map(Value::as_str).filter(|name| *name != RECORD);
             let names = Outputs::folder(&self.folder, names);
             Some((record, names))
         };
@@ -308,6 +328,11 @@ fn recorded(path: &Path) -> Option<Value> {
     serde_json::from_str(header["__metadata__"][KEY].as_str()?).ok()
 }
 
+/// The folder within the run's that a file is in, if it is in one.
+fn within(file: &Path) -> Option<&Path> {
+    file.parent().filter(|within| !within.as_os_str().is_empty())
+}
+
 /// The files below `folder`, as paths in it.
 fn below(folder: &Path, within: &Path) -> Result<Vec<PathBuf>> {
     let path = folder.join(within);
@@ -327,16 +352,5 @@ fn remove(path: &Path) -> Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != ErrorKind::NotFound => Err(Error::io(path, "remove")(error)),
         _ => Ok(()),
-    }
-}
-
-/// An error of a file in a stage as one of the file that it was to become.
-fn at_its_place(error: Error, stage: &Path, folder: &Path) -> Error {
-    let place =
-        |path: PathBuf| path.strip_prefix(stage).map(|file| folder.join(file)).unwrap_or(path.clone());
-    match error {
-        Error::Io { path, doing, source } => Error::Io { path: place(path), doing, source },
-        Error::File { path, problem } => Error::File { path: place(path), problem },
-        other => other,
     }
 }
