@@ -13,6 +13,7 @@ mod timed;
 mod train;
 
 use std::error::Error as _;
+use std::ffi::OsString;
 use std::io::{self, ErrorKind, Write as _};
 use std::process::ExitCode;
 
@@ -31,10 +32,13 @@ struct Cli {
     command: Command,
 }
 
+/// The variable that names the adapter where `--adapter` does not.
+const ADAPTER: &str = "CURVKIT_ADAPTER";
+
 #[derive(clap::Args)]
 struct Device {
     /// Adapter to use: an index or a part of its name, as `curvkit adapters` lists them.
-    #[arg(long, global = true, env = "CURVKIT_ADAPTER", value_name = "NAME|INDEX")]
+    #[arg(long, global = true, env = ADAPTER, value_name = "NAME|INDEX")]
     adapter: Option<String>,
     /// Device memory that chunks are cut to, such as 512MiB or 4GiB.
     #[arg(long, global = true, value_parser = args::size, value_name = "SIZE")]
@@ -129,10 +133,24 @@ fn usage(error: &clap::Error) -> String {
     if let Some(error) = error.source().and_then(|source| source.downcast_ref::<Error>()) {
         return error.to_string();
     }
+    if error.kind() == clap::error::ErrorKind::InvalidUtf8 {
+        return not_text();
+    }
     let text = error.render().to_string();
     let told = text.split("\n\n").filter(|part| !part.starts_with("Usage:") && !part.starts_with("For more"));
     let told = told.flat_map(str::split_whitespace).collect::<Vec<_>>().join(" ");
     told.trim_start_matches("error: ").to_string()
+}
+
+/// Which of the arguments may be the one that is no text, in one line.
+fn not_text() -> String {
+    let odd = |argument: &OsString| argument.to_str().is_none();
+    let arguments: Vec<String> =
+        std::env::args_os().skip(1).filter(odd).map(|odd| format!("“{}”", odd.display())).collect();
+    match std::env::var_os(ADAPTER).filter(|_| arguments.is_empty()) {
+        Some(name) => format!("{ADAPTER}: found “{}”, expected UTF-8", name.display()),
+        None => format!("found {}, expected UTF-8 but for the names of files", arguments.join(" and ")),
+    }
 }
 
 /// Prints a result; a reader that has seen enough (`| head`) is no error.

@@ -151,3 +151,63 @@ pub fn adapter(gpu: &Gpu) -> Value {
 pub fn path(path: impl AsRef<Path>) -> Value {
     json!(path.as_ref().to_string_lossy())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(determined: Value) -> Record {
+        Record::new("test", None, determined, json!({ "inputs": "elsewhere" }))
+    }
+
+    #[test]
+    fn differences_are_named() {
+        let digest = |digit: &str| digit.repeat(64);
+        let determined = json!({
+            "options": { "rate": 0.1, "epochs": 3, "layers": [{ "width": 5 }, { "width": 7 }], "names": null },
+            "contents": { "data": digest("a") },
+        });
+        let expected = record(determined.clone()).free(&["options.epochs"]);
+        let of = |change: &dyn Fn(&mut Value), resumed| {
+            let mut found = record(determined.clone()).value();
+            change(&mut found);
+            expected.differences(&found, resumed)
+        };
+        assert_eq!(of(&|_| {}, false), [""; 0]);
+        assert_eq!(of(&|run| run["inputs"] = json!("here"), false), [""; 0]);
+        let longer = |run: &mut Value| run["options"]["epochs"] = json!(9);
+        assert_eq!(of(&longer, false), ["options.epochs: found 9, expected 3"]);
+        assert_eq!(of(&longer, true), [""; 0]);
+        let others: [(&dyn Fn(&mut Value), &str); 6] = [
+            (&|run| run["options"]["rate"] = json!(0.2), "options.rate: found 0.2, expected 0.1"),
+            (
+                &|run| run["options"]["layers"][1]["width"] = json!(6),
+                "options.layers.1.width: found 6, expected 7",
+            ),
+            (&|run| run["options"]["names"] = json!(["b"]), "options.names: found [\"b\"], expected none"),
+            (&|run| run["options"]["more"] = json!(true), "options.more: found true, expected none"),
+            (
+                &|run| run["version"] = json!("0.0.1"),
+                concat!("version: found 0.0.1, expected ", env!("CARGO_PKG_VERSION")),
+            ),
+            (
+                &|run| run["contents"]["data"] = json!(digest("b")),
+                "contents.data: found SHA-256 bbbbbbbbbbbb…, expected SHA-256 aaaaaaaaaaaa…",
+            ),
+        ];
+        for (change, difference) in others {
+            assert_eq!(of(change, true), [difference]);
+        }
+        // of another subject, nothing else is compared; a record that is none is of no subject
+        assert_eq!(of(&|run| run["subject"] = json!("eval"), true), ["subject: found eval, expected test"]);
+        assert_eq!(expected.differences(&json!([1]), true), ["subject: found none, expected test"]);
+    }
+
+    #[test]
+    fn a_sentence_names_the_first_few() {
+        let all = ["a", "b", "c", "d", "e"].map(String::from);
+        assert_eq!(sentence(&all[..1]), "a");
+        assert_eq!(sentence(&all[..3]), "a; b; c");
+        assert_eq!(sentence(&all), "a; b; c; and 2 more");
+    }
+}

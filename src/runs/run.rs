@@ -354,3 +354,101 @@ fn remove(path: &Path) -> Result<()> {
         _ => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A run of the files a, b-3 and so on, and state, in a folder that is not there yet.
+    fn claim(folder: &Path, seed: u64, mode: Mode) -> Result<Run> {
+        let outputs = Outputs::folder(folder, ["a", "in/b-*", "state"]);
+        let record = Record::new("test", None, json!({ "seed": seed }), json!({}));
+        Run::claim(outputs, record, mode)
+    }
+
+    fn write(run: &Run, files: &[(&str, &str)]) -> Result<()> {
+        run.write(|folder| {
+            fs::create_dir(folder.join("in")).map_err(Error::io(folder, "create folder"))?;
+            let write = |&(name, text): &(&str, &str)| {
+                write_atomically(folder.join(name), |file| file.write_all(text.as_bytes()))
+            };
+            files.iter().try_for_each(write)
+        })
+    }
+
+    fn record(folder: &Path) -> Value {
+        serde_json::from_slice(&fs::read(folder.join(RECORD)).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn nothing_is_left_of_a_run_that_writes_nothing() {
+        let place = tempfile::tempdir().unwrap();
+        let folder = place.path().join("some/where");
+        let run = claim(&folder, 0, Mode::Begin).unwrap();
+        assert!(folder.exists());
+        drop(run);
+        assert!(!place.path().join("some").exists());
+    }
+
+    #[test]
+    fn all_files_take_their_places_or_none() {
+        let place = tempfile::tempdir().unwrap();
+        let folder = place.path().join("run");
+        let run = claim(&folder, 0, Mode::Begin).unwrap();
+        let refused = run.write(|stage| {
+            write_atomically(stage.join("a"), |file| file.write_all(b"one"))?;
+            write_atomically(stage.join("state"), |_| Err(io::Error::other("no room")))
+        });
+        assert_eq!(refused.unwrap_err().to_string(), format!("{}/state: write: no room", folder.display()));
+        assert!(!folder.join("a").exists() && !folder.join(RECORD).exists());
+
+        write(&run, &[("a", "one"), ("in/b-3", "two")]).unwrap();
+        assert_eq!(record(&folder)["complete"], false);
+        fs::create_dir(folder.join("state")).unwrap();
+        let refused = write(&run, &[("a", "other"), ("state", "other")]).unwrap_err().to_string();
+        assert_eq!(refused, format!("{}/state: found a folder, expected a file", folder.display()));
+        assert_eq!(fs::read(folder.join("a")).unwrap(), b"one");
+        fs::remove_dir(folder.join("state")).unwrap();
+        run.finish(|_| Ok(())).unwrap();
+        assert_eq!(record(&folder)["complete"], true);
+        drop(run);
+        assert!(!folder.join(".curvkit").exists());
+    }
+
+    #[test]
+    fn one_run_at_a_time() {
+        let place = tempfile::tempdir().unwrap();
+        let run = claim(place.path(), 0, Mode::Begin).unwrap();
+        assert!(matches!(claim(place.path(), 0, Mode::Begin), Err(Error::InUse { .. })));
+        drop(run);
+        claim(place.path(), 0, Mode::Begin).unwrap();
+    }
+
+    #[test]
+    fn files_of_another_run_go_when_the_first_are_written() {
+        let place = tempfile::tempdir().unwrap();
+        let folder = place.path();
+        write(&claim(folder, 0, Mode::Begin).unwrap(), &[("a", "0"), ("in/b-3", "0"), ("state", "0")])
+            .unwrap();
+        fs::write(folder.join("in/b-mine"), "").unwrap();
+        let refused =
+            |mode| claim(folder, 1, mode).err().unwrap().to_string().replace(folder.to_str().unwrap(), "DIR");
+        assert_eq!(
+            refused(Mode::Begin),
+            "DIR: found a and 3 more files of another run (seed: found 0, expected 1), expected none"
+        );
+        assert_eq!(refused(Mode::Resume), "DIR: found another run: seed: found 0, expected 1");
+        assert!(claim(folder, 0, Mode::Resume).unwrap().resumes());
+        assert!(!claim(folder, 0, Mode::Begin).unwrap().resumes());
+        assert_eq!(
+            claim(folder, 1, Mode::ResumeAnyway).unwrap().record()["resumed_over"],
+            json!(["seed: found 0, expected 1"])
+        );
+        let run = claim(folder, 1, Mode::Overwrite).unwrap();
+        assert!(folder.join("in/b-3").exists());
+        write(&run, &[("a", "1")]).unwrap();
+        let there = |name: &str| folder.join(name).exists();
+        assert!(!there("in/b-3") && !there("state") && there("in/b-mine"));
+        assert_eq!(record(folder)["seed"], 1);
+    }
+}
