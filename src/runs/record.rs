@@ -156,6 +156,8 @@ pub fn path(path: impl AsRef<Path>) -> Value {
 mod tests {
     use super::*;
 
+    type Change<'a> = &'a dyn Fn(&mut Value);
+
     fn record(determined: Value) -> Record {
         Record::new("test", None, determined, json!({ "inputs": "elsewhere" }))
     }
@@ -168,7 +170,7 @@ mod tests {
             "contents": { "data": digest("a") },
         });
         let expected = record(determined.clone()).free(&["options.epochs"]);
-        let of = |change: &dyn Fn(&mut Value), resumed| {
+        let of = |change: Change, resumed| {
             let mut found = record(determined.clone()).value();
             change(&mut found);
             expected.differences(&found, resumed)
@@ -178,7 +180,7 @@ mod tests {
         let longer = |run: &mut Value| run["options"]["epochs"] = json!(9);
         assert_eq!(of(&longer, false), ["options.epochs: found 9, expected 3"]);
         assert_eq!(of(&longer, true), [""; 0]);
-        let others: [(&dyn Fn(&mut Value), &str); 6] = [
+        let others: [(Change, &str); 6] = [
             (&|run| run["options"]["rate"] = json!(0.2), "options.rate: found 0.2, expected 0.1"),
             (
                 &|run| run["options"]["layers"][1]["width"] = json!(6),

@@ -42,6 +42,8 @@ pub struct Run {
     /// Files of other runs, to be removed when the first of this one are written.
     replaced: Vec<PathBuf>,
     resumes: bool,
+    /// Whether a record of this run is there already.
+    recorded: bool,
     begun: Cell<bool>,
 }
 
@@ -65,7 +67,8 @@ impl Run {
         let workplace = Workplace::open(&outputs.folder, &place, &outputs.asked)?;
         let there = outputs.there();
         let earlier = outputs.earlier(&there);
-        let (mut replaced, mut resumes) = (Vec::new(), false);
+        let (mut replaced, mut resumes, recorded) =
+            (Vec::new(), false, earlier.is_some() && mode != Mode::Overwrite);
         match (earlier, mode) {
             // put into the place of the one that is there
             (_, Mode::Overwrite) if !outputs.is_folder => {}
@@ -111,7 +114,7 @@ impl Run {
         }
         outputs.clear_parts();
         let (record, begun) = (RefCell::new(record), Cell::new(false));
-        Ok(Run { outputs, record, workplace, mode, replaced, resumes, begun })
+        Ok(Run { outputs, record, workplace, mode, replaced, resumes, recorded, begun })
     }
 
     /// Whether there is a run to go on from.
@@ -161,7 +164,17 @@ impl Run {
     /// # Errors
     /// Those of `write`, and [`Error::Io`] where the operating system refuses.
     pub fn write<T>(&self, write: impl FnOnce(&Path) -> Result<T>) -> Result<T> {
-        self.publish(write, false)
+        self.publish(write, Some(false))
+    }
+
+    /// Writes files like [`Run::write`], those of the state that the run is resumed from: where there are results of the
+    /// same run already, their record stays.
+    ///
+    /// # Errors
+    /// Those of [`Run::write`].
+    pub fn save<T>(&self, write: impl FnOnce(&Path) -> Result<T>) -> Result<T> {
+        let stays = self.recorded && !self.begun.get();
+        self.publish(write, (!stays).then_some(false))
     }
 
     /// Writes files like [`Run::write`], the last ones of the run, and its record.
@@ -169,7 +182,7 @@ impl Run {
     /// # Errors
     /// Those of [`Run::write`].
     pub fn finish<T>(&self, write: impl FnOnce(&Path) -> Result<T>) -> Result<T> {
-        self.publish(write, true)
+        self.publish(write, Some(true))
     }
 
     /// Removes the file `name` of the run, if it is there.
@@ -180,12 +193,14 @@ impl Run {
         remove(&self.path(name))
     }
 
-    fn publish<T>(&self, write: impl FnOnce(&Path) -> Result<T>, complete: bool) -> Result<T> {
+    /// Writes files, and the record with what it says of them, if anything.
+    fn publish<T>(&self, write: impl FnOnce(&Path) -> Result<T>, complete: Option<bool>) -> Result<T> {
         let stage = || self.workplace.stage().map_err(|error| self.gone(error));
         let (stage, begin, end) = (stage()?, stage()?, stage()?);
         let value = write(&stage.folder).map_err(|error| self.at_its_place(error, &stage))?;
         // all that needs room on the disk is written before anything changes
-        if self.outputs.is_folder {
+        let complete = complete.filter(|_| self.outputs.is_folder);
+        if let Some(complete) = complete {
             for (stage, complete) in [(&begin, false), (&end, complete)] {
                 self.write_record(stage, complete).map_err(|error| self.at_its_place(error, stage))?;
             }
@@ -193,17 +208,15 @@ impl Run {
         let mut files = below(&stage.folder, Path::new(""))?;
         files.sort_by_key(|file| self.outputs.position(file));
         self.outputs.check_files(&files)?;
-        if !self.begun.replace(true) {
+        if complete.is_some() && !self.begun.replace(true) {
             self.replaced.iter().try_for_each(|file| self.make_way(file))?;
-            if self.outputs.is_folder {
-                self.place(&begin, Path::new(RECORD))?;
-            }
+            self.place(&begin, Path::new(RECORD))?;
         }
         for file in &files {
             debug_assert!(self.outputs.has(file), "{} is not among the run's files", file.display());
             self.place(&stage, file)?;
         }
-        if self.outputs.is_folder {
+        if complete.is_some() {
             self.place(&end, Path::new(RECORD))?;
         }
         Ok(value)

@@ -78,7 +78,7 @@ impl Wanted<'_> {
             false => Lanczos::new(&timed, self.options.clone())?,
         };
         let save = |lanczos: &Lanczos| {
-            self.run.write(|folder| lanczos.save(folder.join(named(STATE)), &[(key, &how)]))
+            self.run.save(|folder| lanczos.save(folder.join(named(STATE)), &[(key, &how)]))
         };
         let count = self.options.count;
         let bar = bar(self.quiet, count as u64, "{pos}/{len} eigenpairs {bar:24} {msg}");
