@@ -55,6 +55,22 @@ pub enum Error {
     #[error("{}: {doing}: {source}", path.display())]
     Io { path: PathBuf, doing: &'static str, source: std::io::Error },
 
+    /// A file that is to be written is one that is read.
+    #[error("{}: found the file that {input} names, expected an output that is no input", path.display())]
+    OutputIsInput { path: PathBuf, input: String },
+
+    /// Another process writes to the same folder or file.
+    #[error("{}: found another process writing there, expected none", path.display())]
+    InUse { path: PathBuf },
+
+    /// There are files that this run did not make; `resumable`, it could go on from them.
+    #[error("{}: found {found}, expected none", path.display())]
+    Occupied { path: PathBuf, found: String, resumable: bool },
+
+    /// A run that is to be resumed was determined by something else.
+    #[error("{}: found another run: {differences}", path.display())]
+    OtherRun { path: PathBuf, differences: String },
+
     /// A model's layers do not fit together.
     #[error("model: {0}")]
     Model(String),

@@ -16,6 +16,7 @@
 //! | [`spectral`] | block Lanczos, LOBPCG, quadrature, traces, and linear algebra on blocks of vectors |
 //! | [`train`] | SGD, samplers, schedules |
 //! | [`stats`] | fits, correlations, tests |
+//! | `runs` | a run's folder: lock, record, resumption (feature `cli`) |
 //! | `papers`, `report`, `cli` | the reproductions and the command line (feature `cli`) |
 
 pub mod data;
@@ -35,6 +36,8 @@ pub mod cli;
 pub mod papers;
 #[cfg(feature = "cli")]
 pub mod report;
+#[cfg(feature = "cli")]
+pub mod runs;
 
 pub use error::{Error, Result};
 

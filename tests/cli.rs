@@ -689,7 +689,6 @@ fn training_that_diverges_names_the_step() {
     let place = Place::of("mse"); // 8 samples
     let train =
         "train --model model.toml --data data.safetensors --loss mse --batch-size 4 --epochs 3 --out run";
-    fs::create_dir(place.path().join("run")).unwrap();
     let message = place.refused(&format!("{train} --learning-rate 1e30"));
     assert!(message.starts_with("training diverged at step 2 (epoch 1): loss is "), "{message}");
     assert!(message.ends_with("; lower the learning rate (found 1e30)"), "{message}");
@@ -700,11 +699,17 @@ fn a_run_is_resumed_as_it_was_begun() {
     let place = Place::of("cross-entropy");
     let train = format!("{TRAIN} --loss cross-entropy --out run");
     place.done(&format!("{train} --epochs 2"));
-    for other in ["--seed 1", "--momentum 0.5", "--limit 12", "--sampling with-replacement"] {
-        assert_eq!(
-            place.refused(&format!("{train} --epochs 3 --resume {other}")),
-            "run/checkpoint.safetensors: is of a run with other options, model or data; expected the same but for --epochs"
-        );
+    for (other, difference) in [
+        ("--seed 1", "options.train.seed: found 0, expected 1"),
+        ("--momentum 0.5", "options.train.momentum: found 0.0, expected 0.5"),
+        ("--limit 12", "contents.data: found SHA-256 "),
+        ("--sampling with-replacement", "options.train.sampling: found epoch, expected with-replacement"),
+        ("--memory-budget 64MiB", "adapter.memory_budget: found 2147483648, expected 67108864"),
+    ] {
+        let message = place.refused(&format!("{train} --epochs 3 --resume {other}"));
+        let expected = format!("run: found another run: {difference}");
+        assert!(message.starts_with(&expected), "{message}");
+        assert!(message.ends_with("; --resume-anyway goes on from it, --overwrite replaces it"), "{message}");
     }
     assert_eq!(
         place.refused(&format!("{train} --epochs 1 --resume")),

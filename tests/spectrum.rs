@@ -59,7 +59,7 @@ fn eigenpairs_agree_with_a_dense_decomposition() {
             let scale = expected.iter().fold(0.0f64, |scale, value| scale.max(value.abs()));
             let out = place.done(&format!(
                 "spectrum {PROBLEM} {chosen} --operator {operator} --top {count} --which {which} --tolerance 1e-5 --out out \
-                 --json"
+                 --overwrite --json"
             ));
             let (header, rows) = table(&place, "out/eigenvalues.csv");
             assert_eq!(header, "index,eigenvalue,residual,converged");
@@ -129,11 +129,23 @@ fn a_budget_that_is_spent_is_told_and_taken_up_again() {
     assert_eq!(place.read("cut/eigenvalues.csv"), place.read("whole/eigenvalues.csv"));
     let vectors = |of: &str| place.tensors(&format!("{of}/eigenvectors.safetensors"));
     assert_eq!(vectors("cut"), vectors("whole"));
-    // of another command
-    let cut = place.run(&format!("{spectrum} --max-products 46 --out cut"));
+    // fewer products would be a loss, and another command is another run
+    let fewer = place.refused(&format!("{spectrum} --max-products 46 --out cut"));
+    let found = "found eigenvalues.csv and 3 more files of another run";
+    assert_eq!(
+        fewer,
+        format!(
+            "cut: {found} (options.max_products: found none, expected 46), expected none; --resume goes on from it, \
+             --overwrite replaces it"
+        )
+    );
+    let cut = place.run(&format!("{spectrum} --max-products 46 --overwrite --out cut"));
     assert_eq!(cut.code, Some(3));
     let other = place.refused(&format!("{spectrum} --seed 1 --resume --out cut"));
-    assert_eq!(other, "cut/lanczos.safetensors: seed: found a state of 0, expected 1");
+    assert_eq!(
+        other,
+        "cut: found another run: options.seed: found 0, expected 1; --resume-anyway goes on from it, --overwrite replaces it"
+    );
 }
 
 #[test]

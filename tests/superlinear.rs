@@ -61,6 +61,15 @@ fn reproduces_the_figures_of_a_model_of_ones_own() {
     let run: Value = serde_json::from_str(&place.text("out/run.json")).unwrap();
     assert_eq!(run["layer"], "2.weight");
     assert_eq!(run["cases"][0], "model (batches of 2, top 20, 2000 pairs of batches)");
+    // all that is there is on record
+    let names: Vec<&str> =
+        run["files"].as_array().unwrap().iter().map(|name| name.as_str().unwrap()).collect();
+    let out = place.path().join("out");
+    for path in files(&out).keys() {
+        let name = path.strip_prefix(&out).unwrap().to_str().unwrap();
+        assert!(names.contains(&name), "{name}");
+    }
+    assert_eq!(run["complete"], true);
 }
 
 /// Of a network that has seen three images, and of its layer 20 → 10: a small eigenproblem, the large one being that

@@ -1146,3 +1146,20 @@ fn data_sets_that_can_be_fetched() {
         "data set: found “mnits”, expected mnist, cifar10, sst2"
     );
 }
+
+/// What a killed process left of a file goes when the file is written next; what is being written stays.
+#[test]
+fn a_file_that_was_left_half_written_is_cleared() {
+    let dir = folder();
+    let path = dir.path().join("result.csv");
+    for left in [".result.csv.4711-0.part", ".other.csv.4711-0.part", ".result.csv.notes.part"] {
+        fs::write(dir.path().join(left), "ha").unwrap();
+    }
+    write_atomically(&path, |outer| {
+        outer.write_all(b"first")?;
+        write_atomically(&path, |inner| inner.write_all(b"second")).map_err(io::Error::other)
+    })
+    .unwrap();
+    assert_eq!(fs::read(&path).unwrap(), b"first");
+    assert_eq!(names(dir.path()), [".other.csv.4711-0.part", ".result.csv.notes.part", "result.csv"]);
+}

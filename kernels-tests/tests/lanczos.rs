@@ -214,7 +214,7 @@ fn a_resumed_run_is_an_uninterrupted_one() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("state.safetensors");
     let mut lanczos = Lanczos::new(&operator, options.clone()).unwrap();
-    lanczos.save(&path).unwrap();
+    lanczos.save(&path, &[]).unwrap();
     let mut steps = 0;
     loop {
         if steps % 5 == 0 {
@@ -222,7 +222,7 @@ fn a_resumed_run_is_an_uninterrupted_one() {
                 Lanczos::resume(&operator, LanczosOptions { block: None, ..options.clone() }, &path).unwrap();
         }
         let more = lanczos.step().unwrap();
-        lanczos.save(&path).unwrap();
+        lanczos.save(&path, &[]).unwrap();
         steps += 1;
         if !more {
             break;
@@ -279,7 +279,7 @@ fn the_recurrence_holds() {
         if ![1, 20, 45, 70].contains(&step) {
             continue;
         }
-        lanczos.save(&path).unwrap();
+        lanczos.save(&path, &[]).unwrap();
         let file = TensorFile::read(&path).unwrap();
         let (vectors, n) = (file.shape("basis").unwrap()[0], file.shape("t").unwrap()[0]);
         let stride = operator.stride();

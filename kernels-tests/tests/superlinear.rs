@@ -8,13 +8,14 @@ use curvkit::papers::superlinear::claims::{Claims, PublishedSuppression};
 use curvkit::papers::superlinear::evolution::{self, Snapshot};
 use curvkit::papers::superlinear::measures::*;
 use curvkit::papers::superlinear::members::{Member, Members};
-use curvkit::papers::superlinear::records::{Epoch, MEASURES, Measuring, Records, Trained, Training};
+use curvkit::papers::superlinear::records::{Epoch, Leave, MEASURES, Measuring, Records, Trained, Training};
 use curvkit::papers::superlinear::settings::*;
 use curvkit::papers::superlinear::target::{Part, Target};
 use curvkit::papers::superlinear::{alignment, page, scaling, tables};
 use curvkit::report::Block;
 use curvkit::stats::{Interval, LineFit, haar_orthogonal};
 use faer::Mat;
+use kernels_tests::device::gpu;
 
 /// Q diag(spectrum) Qᵀ
 fn with_spectrum(q: &Mat<f64>, spectrum: &[f64]) -> Mat<f64> {
@@ -535,41 +536,59 @@ fn a_run_on_record_stands_only_under_its_own_identity() {
         Setting::find(ImageSet::Mnist, Architecture::Mlp, Loss::CrossEntropy, 3, Preset::Paper).unwrap();
     let network = Network::new(&Model::mlp(&[3, 4, 2], Layer::Relu, true)).unwrap();
     let folder = tempfile::tempdir().unwrap();
-    let records = Records::open(folder.path(), "run").unwrap();
+    let place = folder.path().join("run");
+    let open = |training: &Training, leave| Records::open(&place, gpu(), training, "2.weight", leave);
+    let trained = |training: &Training, keep: &[u64]| {
+        open(training, Leave::default()).unwrap().trained(&network, keep).unwrap()
+    };
     let training = Training::of(&setting, 2, "data".into());
     let keep = [1, 3];
-    assert_eq!(records.trained(&training, &network, &keep).unwrap(), None);
+    assert_eq!(trained(&training, &keep), None);
 
-    let mut trained = Trained { training: training.clone(), history: vec![], checkpoints: vec![] };
+    let mut run = Trained { training: training.clone(), history: vec![], checkpoints: vec![] };
     for epoch in 1..=4 {
-        trained.history.push(Epoch { epoch, loss: 0.5, accuracy: 0.9 });
+        run.history.push(Epoch { epoch, loss: 0.5, accuracy: 0.9 });
         let parameters = network.initial_parameters(epoch);
-        records.keep_trained(&mut trained, &network, &parameters, &keep).unwrap();
-        let found = records.trained(&training, &network, &keep).unwrap();
-        assert_eq!(found, Some((trained.clone(), parameters)), "after epoch {epoch}");
+        let records = open(&training, Leave::default()).unwrap();
+        records.keep_trained(&mut run, &network, &parameters, &keep).unwrap();
+        drop(records);
+        assert_eq!(trained(&training, &keep), Some((run.clone(), parameters)), "after epoch {epoch}");
     }
-    let there: Vec<bool> = (1..=4).map(|epoch| records.checkpoint(epoch).exists()).collect();
+    let checkpoint = |epoch: u64| place.join(format!("epoch-{epoch:06}.safetensors"));
+    let there: Vec<bool> = (1..=4).map(|epoch| checkpoint(epoch).exists()).collect();
     assert_eq!(there, [true, false, true, true], "the second was to make room");
 
-    for other in [
-        Training { epochs: 99, ..training.clone() },
-        Training { data: "other data".into(), ..training.clone() },
-        Training { seed: 3, ..training.clone() },
+    let other_data = Training { data: "other data".into(), ..training.clone() };
+    for (other, difference) in [
+        (&Training { epochs: 99, ..training.clone() }, "training.epochs: found 100, expected 99"),
+        (&other_data, "training.data: found data, expected other data"),
+        (&Training { seed: 3, ..training.clone() }, "training.seed: found 2, expected 3"),
     ] {
-        assert_eq!(records.trained(&other, &network, &keep).unwrap(), None);
+        let refused = open(other, Leave::default()).err().unwrap().to_string();
+        assert_eq!(refused, format!("{}: found another run: {difference}", place.display()));
     }
-    assert_eq!(records.trained(&training, &network, &[2]).unwrap(), None, "epoch 2 is not on record");
-    write_parameters(records.checkpoint(4), &network.signature(), &network.initial_parameters(9), &[])
-        .unwrap();
-    assert_eq!(records.trained(&training, &network, &keep).unwrap(), None, "other parameters");
-    std::fs::write(folder.path().join("runs/run/training.json"), "{ half").unwrap();
-    assert_eq!(records.trained(&training, &network, &keep).unwrap(), None);
+    assert_eq!(trained(&training, &[2]), None, "epoch 2 is not on record");
+    let anyway = open(&other_data, Leave { resume_anyway: true, overwrite: false }).unwrap();
+    assert_eq!(anyway.trained(&network, &keep).unwrap().unwrap().0.history, run.history);
+    drop(anyway);
+    let over = open(&other_data, Leave { resume_anyway: false, overwrite: true }).unwrap();
+    assert_eq!(over.trained(&network, &keep).unwrap(), None);
+    assert!(checkpoint(4).exists(), "nothing is removed before anything is written");
+    drop(over);
+
+    write_parameters(checkpoint(4), &network.signature(), &network.initial_parameters(9), &[]).unwrap();
+    assert_eq!(trained(&training, &keep), None, "other parameters");
+    std::fs::write(place.join("training.json"), "{ half").unwrap();
+    assert_eq!(trained(&training, &keep), None);
 }
 
 #[test]
 fn a_measurement_on_record_stands_only_under_its_own_identity() {
     let folder = tempfile::tempdir().unwrap();
-    let records = Records::open(folder.path(), "run").unwrap();
+    let setting =
+        Setting::find(ImageSet::Mnist, Architecture::Mlp, Loss::CrossEntropy, 3, Preset::Paper).unwrap();
+    let training = Training::of(&setting, 2, "data".into());
+    let records = Records::open(folder.path(), gpu(), &training, "2.weight", Leave::default()).unwrap();
     let measuring = Measuring {
         parameters: "p".into(),
         data: "d".into(),
@@ -579,6 +598,7 @@ fn a_measurement_on_record_stands_only_under_its_own_identity() {
         batch_size: 5,
         pairs: 100,
         version: "0.0.0".into(),
+        adapter: "a".into(),
         measures: MEASURES,
     };
     records.keep("end", &measuring, 1.5).unwrap();
@@ -588,6 +608,7 @@ fn a_measurement_on_record_stands_only_under_its_own_identity() {
         Measuring { parameters: "q".into(), ..measuring.clone() },
         Measuring { layer: "4.weight".into(), ..measuring.clone() },
         Measuring { pairs: 200, ..measuring.clone() },
+        Measuring { adapter: "b".into(), ..measuring.clone() },
         Measuring { measures: MEASURES + 1, ..measuring.clone() },
     ] {
         assert_eq!(records.find::<f64>("end", &other).unwrap(), None);

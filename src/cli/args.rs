@@ -7,11 +7,12 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::data::fetch::{Progress, Source};
 use crate::data::{
-    Dataset, Selection, Split, Standardization, Vocabulary, cifar10, mnist, prepare_folder, read_parameters,
-    sst2, synthetic_digits,
+    Dataset, Selection, Split, Standardization, Vocabulary, cifar10, mnist, read_parameters, sst2,
+    synthetic_digits,
 };
 use crate::jets::samples::check;
 use crate::net::{Loss, Model, Network, Subspace};
+use crate::runs::{self, Mode, Outputs, digest_of_data, digest_of_values};
 use crate::{Error, Result};
 
 /// `512MiB`, `4GiB`, `1.5GB` or a number of bytes.
@@ -90,6 +91,14 @@ pub struct DataPlace {
     pub data_dir: PathBuf,
 }
 
+impl DataPlace {
+    /// The files of the data set `name`, with the option that names their folder.
+    pub fn inputs(&self, name: &str) -> Vec<(String, PathBuf)> {
+        let files = Source::named(name).map_or(vec![], |source| source.files(&self.data_dir));
+        files.into_iter().map(|file| ("--data-dir".into(), file)).collect()
+    }
+}
+
 impl DataArgs {
     /// The samples, which `network` and `loss` can take.
     pub fn read(&self, network: &Network, loss: Loss) -> Result<Dataset> {
@@ -154,10 +163,19 @@ impl DataArgs {
         }
     }
 
+    /// The files that are read, each with the option that names it.
+    pub fn inputs(&self) -> Vec<(String, PathBuf)> {
+        match (&self.data, named(self.dataset)) {
+            (Some(path), _) => vec![("--data".into(), path.clone())],
+            (None, Some(name)) => self.place.inputs(&name),
+            (None, None) => vec![],
+        }
+    }
+
     /// What it was, for `run.json`.
     pub fn describe(&self) -> serde_json::Value {
         serde_json::json!({
-            "data": self.data, "dataset": named(self.dataset),
+            "data": self.data.as_ref().map(runs::path), "dataset": named(self.dataset),
             "test": self.test, "classes": self.classes, "per_class": self.per_class, "limit": self.limit,
             "max_length": self.max_length, "standardize": self.standardize, "fit_on": self.fit_on,
         })
@@ -183,6 +201,11 @@ pub struct ModelArgs {
 impl ModelArgs {
     pub fn network(&self) -> Result<Network> {
         open_network(&self.model)
+    }
+
+    /// The file that is read, with the option that names it.
+    pub fn input(&self) -> (String, PathBuf) {
+        ("--model".into(), self.model.clone())
     }
 }
 
@@ -211,13 +234,56 @@ impl CheckpointArgs {
         self.data.read(network, self.model.loss)
     }
 
-    /// What it was, for `run.json`, with what else `options` say.
-    pub fn describe(&self, network: &Network, mut options: serde_json::Value) -> serde_json::Value {
+    /// The files that are read, each with the option that names it.
+    pub fn inputs(&self) -> Vec<(String, PathBuf)> {
+        let checkpoint = [self.model.input(), ("--weights".into(), self.weights.clone())];
+        checkpoint.into_iter().chain(self.data.inputs()).collect()
+    }
+
+    /// What results depend on, for `run.json`, with what else `options` say.
+    pub fn determined(
+        &self,
+        network: &Network,
+        parameters: &[f32],
+        data: &Dataset,
+        mut options: serde_json::Value,
+    ) -> serde_json::Value {
         options["model"] = serde_json::json!(network.model());
-        options["weights"] = serde_json::json!(self.weights);
-        options["data"] = self.data.describe();
         options["loss"] = serde_json::json!(self.model.loss);
-        options
+        let contents =
+            serde_json::json!({ "weights": digest_of_values(parameters), "data": digest_of_data(data) });
+        serde_json::json!({ "options": options, "contents": contents })
+    }
+
+    /// Where that came from, for `run.json`.
+    pub fn describe(&self) -> serde_json::Value {
+        serde_json::json!({ "inputs": { "weights": runs::path(&self.weights), "data": self.data.describe() } })
+    }
+}
+
+/// What to make of the files that the folder of a run holds already.
+#[derive(Args, Clone, Debug)]
+pub struct RunArgs {
+    /// Go on from where the folder's run of the same command was stopped, if there is one.
+    #[arg(long)]
+    pub resume: bool,
+    /// Go on from it even where other data, options, an other adapter, driver or version determined it; run.json says
+    /// which.
+    #[arg(long)]
+    pub resume_anyway: bool,
+    /// Replace what another run has left in the folder.
+    #[arg(long, conflicts_with_all = ["resume", "resume_anyway"])]
+    pub overwrite: bool,
+}
+
+impl RunArgs {
+    pub fn mode(&self) -> Mode {
+        match (self.resume, self.resume_anyway, self.overwrite) {
+            (_, true, _) => Mode::ResumeAnyway,
+            (true, ..) => Mode::Resume,
+            (.., true) => Mode::Overwrite,
+            _ => Mode::Begin,
+        }
     }
 }
 
@@ -254,6 +320,7 @@ impl DataAction {
     pub fn run(&self, quiet: bool) -> Result<String> {
         let DataAction::Fetch { name, dir, from } = self;
         let source = Source::named(name)?;
+        Outputs::folder(dir, source.members()).check()?;
         let bar = bar(quiet, 0, "{msg} {bytes}/{total_bytes} {bar:30}");
         source.fetch(dir, from.as_deref(), &mut |progress: Progress| {
             bar.set_message(progress.archive.to_string());
@@ -272,13 +339,4 @@ pub fn bar(quiet: bool, len: u64, template: &str) -> ProgressBar {
     }
     let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
     ProgressBar::new(len).with_style(style)
-}
-
-/// Sees to it that a file can be written, before any work is done.
-pub fn prepare_file(out: &Path) -> Result<()> {
-    if out.is_dir() {
-        return Err(Error::file(out, "found a folder, expected a file"));
-    }
-    let folder = out.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    prepare_folder(folder)
 }

@@ -6,10 +6,11 @@ use clap::{Args, ValueEnum};
 use serde_json::json;
 
 use super::Device;
-use super::args::{CheckpointArgs, prepare_file, subspace};
-use super::record::{self, RunRecord};
+use super::args::{CheckpointArgs, subspace};
+use super::record;
 use crate::data::{read_directions, write_tensors};
 use crate::operators::Problem;
+use crate::runs::{self, Mode, Outputs, Record, Run, digest_of_values};
 use crate::{Error, Result};
 
 /// What can be evaluated.
@@ -59,6 +60,9 @@ pub struct Eval {
     /// The safetensors file to write.
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
+    /// Replace the file even where it is no result of this command.
+    #[arg(long)]
+    overwrite: bool,
     /// Print loss, accuracy and how it was made as JSON.
     #[arg(long)]
     json: bool,
@@ -66,6 +70,9 @@ pub struct Eval {
 
 impl Eval {
     pub fn run(&self, device: &Device) -> Result<String> {
+        let vectors = self.vectors.iter().map(|path| ("--vectors", path.clone()));
+        let outputs = Outputs::file(&self.out)?.reading(self.checkpoint.inputs()).reading(vectors);
+        outputs.check()?;
         let (network, parameters) = self.checkpoint.network()?;
         let space = subspace(&network, self.parameters.as_deref())?;
         let directions = match &self.vectors {
@@ -80,10 +87,18 @@ impl Eval {
         }
         let data = self.checkpoint.data(&network)?;
         let gpu = device.open()?;
+        let quantities: Vec<&str> = self.compute.iter().map(|quantity| quantity.tensor()).collect();
+        let options = json!({ "compute": quantities, "parameters": self.parameters });
+        let mut determined = self.checkpoint.determined(&network, &parameters, &data, options);
+        let mut told = self.checkpoint.describe();
+        if let Some(path) = &self.vectors {
+            determined["contents"]["vectors"] = json!(digest_of_values(&directions));
+            told["inputs"]["vectors"] = runs::path(path);
+        }
+        let record = Record::new("eval", Some(&gpu), determined, told);
+        let mode = if self.overwrite { Mode::Overwrite } else { Mode::Begin };
+        let run = Run::claim(outputs, record, mode)?;
         let problem = Problem::new(&gpu, &network, &parameters, &data, self.checkpoint.model.loss)?;
-        prepare_file(&self.out)?;
-        let options = json!({ "parameters": self.parameters, "vectors": self.vectors });
-        let run = RunRecord::start(&gpu, self.checkpoint.describe(&network, options));
         let report = problem.loss()?;
         let overflow = "the network's outputs or the loss overflow";
         if let Some(at) = report.per_sample.iter().position(|loss| !loss.is_finite()) {
@@ -121,10 +136,11 @@ impl Eval {
                 tensors.push((quantity.tensor(), shape, values));
             }
         }
-        let how = run.value();
+        let how = run.record();
         let tensors: Vec<(&str, &[usize], &[f32])> =
             tensors.iter().map(|(name, shape, values)| (*name, &shape[..], &values[..])).collect();
-        write_tensors(&self.out, &tensors, &[("run", &how.to_string())])?;
+        let name = self.out.file_name().unwrap_or_default();
+        run.finish(|folder| write_tensors(folder.join(name), &tensors, &[("run", &how.to_string())]))?;
         let (loss, accuracy) = (report.loss, report.accuracy);
         Ok(match (self.json, device.quiet) {
             (true, _) => record::json(&json!({ "loss": loss, "accuracy": accuracy, "run": how })),

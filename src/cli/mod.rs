@@ -6,11 +6,14 @@ mod eval;
 mod models;
 mod record;
 mod reproduce;
+#[cfg(unix)]
+mod signals;
 mod spectrum;
 mod timed;
 mod train;
 
 use std::error::Error as _;
+use std::ffi::OsString;
 use std::io::{self, ErrorKind, Write as _};
 use std::process::ExitCode;
 
@@ -29,10 +32,13 @@ struct Cli {
     command: Command,
 }
 
+/// The variable that names the adapter where `--adapter` does not.
+const ADAPTER: &str = "CURVKIT_ADAPTER";
+
 #[derive(clap::Args)]
 struct Device {
     /// Adapter to use: an index or a part of its name, as `curvkit adapters` lists them.
-    #[arg(long, global = true, env = "CURVKIT_ADAPTER", value_name = "NAME|INDEX")]
+    #[arg(long, global = true, env = ADAPTER, value_name = "NAME|INDEX")]
     adapter: Option<String>,
     /// Device memory that chunks are cut to, such as 512MiB or 4GiB.
     #[arg(long, global = true, value_parser = args::size, value_name = "SIZE")]
@@ -86,10 +92,12 @@ enum Command {
 /// Runs the command line; errors go to standard error in one line, with exit code 2, or 3 where there are results
 /// that have not converged.
 pub fn main() -> ExitCode {
-    let told = |error: Error| match error {
-        Error::NotConverged { .. } => (error.to_string(), 3),
-        _ => (error.to_string(), 2),
+    let told = |error: Error| {
+        let code = if matches!(error, Error::NotConverged { .. }) { 3 } else { 2 };
+        (format!("{error}{}", advice(&error)), code)
     };
+    #[cfg(unix)]
+    signals::handle();
     let done = match Cli::try_parse() {
         Ok(cli) => cli.run().and_then(|text| print(&text)).map_err(told),
         // help and version
@@ -99,11 +107,25 @@ pub fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err((problem, code)) => {
-            // there is nobody left to tell where standard error is closed
-            let _ = writeln!(io::stderr(), "curvkit: {problem}");
+            tell(&format!("curvkit: {problem}"));
             ExitCode::from(code)
         }
     }
+}
+
+/// Which option lets a run go on nevertheless.
+fn advice(error: &Error) -> &'static str {
+    match error {
+        Error::Occupied { resumable: true, .. } => "; --resume goes on from it, --overwrite replaces it",
+        Error::Occupied { .. } => "; --overwrite replaces it",
+        Error::OtherRun { .. } => "; --resume-anyway goes on from it, --overwrite replaces it",
+        _ => "",
+    }
+}
+
+/// Says on standard error how far long work is, if there is anybody.
+fn tell(line: &str) {
+    let _ = writeln!(io::stderr(), "{line}");
 }
 
 /// What is wrong with the arguments, in one line.
@@ -111,10 +133,24 @@ fn usage(error: &clap::Error) -> String {
     if let Some(error) = error.source().and_then(|source| source.downcast_ref::<Error>()) {
         return error.to_string();
     }
+    if error.kind() == clap::error::ErrorKind::InvalidUtf8 {
+        return not_text();
+    }
     let text = error.render().to_string();
     let told = text.split("\n\n").filter(|part| !part.starts_with("Usage:") && !part.starts_with("For more"));
     let told = told.flat_map(str::split_whitespace).collect::<Vec<_>>().join(" ");
     told.trim_start_matches("error: ").to_string()
+}
+
+/// Which of the arguments may be the one that is no text, in one line.
+fn not_text() -> String {
+    let odd = |argument: &OsString| argument.to_str().is_none();
+    let arguments: Vec<String> =
+        std::env::args_os().skip(1).filter(odd).map(|odd| format!("“{}”", odd.display())).collect();
+    match std::env::var_os(ADAPTER).filter(|_| arguments.is_empty()) {
+        Some(name) => format!("{ADAPTER}: found “{}”, expected UTF-8", name.display()),
+        None => format!("found {}, expected UTF-8 but for the names of files", arguments.join(" and ")),
+    }
 }
 
 /// Prints a result; a reader that has seen enough (`| head`) is no error.

@@ -4,21 +4,20 @@ use std::cell::RefCell;
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
-use clap::{Args, Subcommand};
-use serde_json::json;
-
 use super::Device;
 use super::args::{DataPlace, bar, open_network};
-use super::record;
+use super::tell;
 use crate::data::{Dataset, Selection, Split, cifar10, mnist, synthetic_digits};
 use crate::jets::samples::check;
 use crate::net::Loss;
 use crate::papers::superlinear::Progress;
 use crate::papers::superlinear::claims::FIGURE_CLASSES;
+use crate::papers::superlinear::records::Leave;
 use crate::papers::superlinear::run::{Request, Subject, run};
 use crate::papers::superlinear::settings::{Architecture, ImageSet, Preset, QUICK_PER_CLASS};
 use crate::papers::superlinear::target::{PaperNetwork, Part, Target};
 use crate::{Error, Result};
+use clap::{Args, Subcommand};
 
 #[derive(Subcommand)]
 pub enum Paper {
@@ -46,7 +45,7 @@ pub struct Superlinear {
     /// mlp, cnn, or a model file or name of your own, which needs --weights and --layer; the figure's, or mlp, if not
     /// given.
     #[arg(long, value_delimiter = ',', value_name = "MODEL,…")]
-    model: Option<Vec<String>>,
+    model: Option<Vec<PathBuf>>,
     /// The figure's, or cross-entropy,softmax-mse, if not given.
     #[arg(long, value_delimiter = ',', value_name = "LOSS,…")]
     loss: Option<Vec<Loss>>,
@@ -69,6 +68,13 @@ pub struct Superlinear {
     /// not made again.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
+    /// Go on from the folder's runs of training even where other data, an other adapter, driver or version determined
+    /// them, and replace what was made of them.
+    #[arg(long)]
+    resume_anyway: bool,
+    /// Replace tables, figures and report of another call, and what runs of training were determined by something else.
+    #[arg(long)]
+    overwrite: bool,
     #[command(flatten)]
     own: Own,
 }
@@ -125,7 +131,7 @@ impl Superlinear {
         }
         let first = networks.first();
         let models = match &self.model {
-            Some(names) => names.iter().map(|name| name.parse()).collect::<Result<_>>()?,
+            Some(names) => names.iter().filter_map(|name| papers(name)).collect(),
             None => vec![first.map_or(Architecture::Mlp, |first| first.1)],
         };
         let losses = match (&self.loss, first) {
@@ -150,12 +156,12 @@ impl Superlinear {
     /// A checkpoint of one's own, where that is what the model names.
     fn own(&self) -> Result<Option<Subject<'_>>> {
         let names = self.model.as_deref().unwrap_or_default();
-        let is_papers = |name: &String| name.parse::<Architecture>().is_ok();
-        let name = match names {
-            [name] if !is_papers(name) => name,
+        let file = match names {
+            [name] if papers(name).is_none() => name,
             _ => {
-                if let Some(name) = names.iter().find(|name| !is_papers(name)) {
-                    return Err(Error::argument("--model", format!("“{name}” beside others"), "it alone"));
+                if let Some(name) = names.iter().find(|name| papers(name).is_none()) {
+                    let found = format!("“{}” beside others", name.display());
+                    return Err(Error::argument("--model", found, "it alone"));
                 }
                 let Own { data, limit, batch_size, top } = &self.own;
                 let number = |number: &Option<usize>| number.map(|number| number.to_string());
@@ -174,11 +180,12 @@ impl Superlinear {
                 };
             }
         };
+        let name = file.display();
         if let Some(classes) = &self.classes {
             let found = format!("{classes:?}, for “{name}”");
             return Err(Error::argument("--classes", found, "none: all classes of the data are measured"));
         }
-        let network = open_network(Path::new(name))?;
+        let network = open_network(file)?;
         let missing =
             |option: &str, what: &str| Error::argument(option, "none", format!("{what}, for “{name}”"));
         let layer = self.layer.clone().ok_or_else(|| missing("--layer", "a fully connected layer"))?;
@@ -186,14 +193,14 @@ impl Superlinear {
             Some([loss]) => *loss,
             _ => return Err(missing("--loss", "one loss")),
         };
-        let (all, file) = match (&self.own.data, self.datasets().as_slice()) {
+        let (all, source) = match (&self.own.data, self.datasets().as_slice()) {
             (Some(path), _) => (Dataset::read(path)?, path.display().to_string()),
             (None, &[dataset]) => (self.samples(dataset, QUICK_PER_CLASS)?, dataset.to_string()),
             _ => return Err(Error::argument("--dataset", "several", format!("one, for “{name}”"))),
         };
         let data = all.selected(&Selection { limit: self.own.limit, ..Selection::default() })?;
-        check(&network, &data, loss).map_err(|error| Error::file(file, error.to_string()))?;
-        let stem = Path::new(name).file_stem().map_or(name.clone(), |stem| stem.to_string_lossy().into());
+        check(&network, &data, loss).map_err(|error| Error::file(source, error.to_string()))?;
+        let stem = file.file_stem().unwrap_or(file.as_os_str()).to_string_lossy().into_owned();
         let (batch_size, top) = (self.own.batch_size.unwrap_or(50), self.own.top.unwrap_or(1000));
         let network = Box::new(network);
         Ok(Some(Subject::Own { name: stem, network, data, loss, layer, batch_size, top }))
@@ -215,12 +222,27 @@ impl Superlinear {
         })
     }
 
+    /// The files that are read, each with the option that names it.
+    fn inputs(&self) -> Vec<(String, PathBuf)> {
+        let models = self.model.iter().flatten().filter(|name| papers(name).is_none());
+        let mut inputs: Vec<(String, PathBuf)> =
+            models.map(|path| ("--model".into(), path.clone())).collect();
+        inputs.extend(self.weights.iter().map(|path| ("--weights".into(), path.clone())));
+        inputs.extend(self.own.data.iter().map(|path| ("--data".into(), path.clone())));
+        inputs.extend(self.datasets().iter().flat_map(|dataset| self.place.inputs(&dataset.to_string())));
+        inputs
+    }
+
     fn run(&self, device: &Device) -> Result<String> {
         let gpu = self.target.needs_network().then(|| device.open()).transpose()?;
         each_once("--seeds", &self.seeds)?;
         each_once("--classes", &self.classes)?;
         each_once("--dataset", &self.dataset)?;
-        each_once("--model", &self.model)?;
+        let models = self
+            .model
+            .as_ref()
+            .map(|names| names.iter().map(|name| name.display()).map(|name| name.to_string()).collect());
+        each_once::<String>("--model", &models)?;
         each_once("--loss", &self.loss)?;
         let target = self.target();
         let mut seeds = self.preset.seeds().to_vec();
@@ -234,10 +256,8 @@ impl Superlinear {
             preset: self.preset,
             weights: self.weights.clone(),
             out: self.out.clone(),
-            how_made: json!({
-                "command": std::env::args().skip(1).collect::<Vec<_>>().join(" "),
-                "adapter": gpu.as_ref().map(record::adapter),
-            }),
+            inputs: self.inputs(),
+            leave: Leave { resume_anyway: self.resume_anyway, overwrite: self.overwrite },
         };
         let bar = bar(device.quiet, 0, "{msg} {bar:24} {pos}/{len}, {eta} left");
         let terminal = !bar.is_hidden();
@@ -247,7 +267,7 @@ impl Superlinear {
             if terminal {
                 bar.set_message(stage);
             } else if !device.quiet && *said.borrow() != stage {
-                eprintln!("{stage}");
+                tell(&stage);
                 said.replace(stage);
             }
         };
@@ -270,6 +290,11 @@ impl Superlinear {
             (false, table) => format!("{table}\nreport: {report}"),
         })
     }
+}
+
+/// The paper's family of networks of that name, if it is one.
+fn papers(name: &Path) -> Option<Architecture> {
+    name.to_str()?.parse().ok()
 }
 
 /// Refuses a list that names something twice.

@@ -1,18 +1,19 @@
 //! `curvkit train`
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
 use serde_json::json;
 
 use super::Device;
-use super::args::{DataArgs, ModelArgs, bar};
-use super::record::{self, RunRecord};
-use crate::data::{TensorFile, prepare_folder, read_parameters, write_parameters, write_tensors};
+use super::args::{DataArgs, ModelArgs, RunArgs, bar};
+use super::record;
+use crate::data::{TensorFile, read_parameters, write_parameters, write_tensors};
 use crate::net::Network;
 use crate::report::plots::{Axis, Mark, Scale, Series, chart};
 use crate::report::{write_csv, write_text};
+use crate::runs::{self, Outputs, Record, Run, digest_of_data, digest_of_values};
 use crate::train::{EpochRecord, Sampling, Schedule, TrainOptions, TrainState, Trainer};
 use crate::{Error, Result};
 
@@ -69,9 +70,8 @@ pub struct Train {
     /// Keep the parameters after every so many epochs, in checkpoints/.
     #[arg(long, value_name = "EPOCHS")]
     checkpoint_every: Option<u64>,
-    /// Go on from the folder's last checkpoint, if there is one.
-    #[arg(long)]
-    resume: bool,
+    #[command(flatten)]
+    run: RunArgs,
     /// The folder for weights, history, loss curve, checkpoint and run.json.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
@@ -82,6 +82,11 @@ pub struct Train {
 
 /// How often, at least, the state that a run resumes from is written.
 const SAVE_EVERY: Duration = Duration::from_secs(15);
+/// The state that a run resumes from.
+const STATE: &str = "checkpoint.safetensors";
+const HISTORY: &str = "history.csv";
+/// What may differ where a run is resumed: more epochs are no other run.
+const FREE: &[&str] = &["options.train.epochs", "options.checkpoint_every"];
 
 impl Train {
     fn options(&self) -> TrainOptions {
@@ -105,10 +110,22 @@ impl Train {
         }
     }
 
+    /// The files of a run, and those that it reads.
+    fn outputs(&self) -> Outputs {
+        let kept = self.checkpoint_every.map(|_| "checkpoints/epoch-*.safetensors");
+        let names = [HISTORY, "weights.safetensors", "loss.svg"].into_iter().chain(kept);
+        let weights = self.weights.iter().map(|path| ("--weights", path.clone()));
+        // the state comes after what it stands for
+        let outputs = Outputs::folder(&self.out, names.chain([STATE]));
+        outputs.reading([self.model.input()]).reading(weights).reading(self.data.inputs())
+    }
+
     pub fn run(&self, device: &Device) -> Result<String> {
         if self.checkpoint_every == Some(0) {
             return Err(Error::argument("--checkpoint-every", 0, "at least 1"));
         }
+        let outputs = self.outputs();
+        outputs.check()?;
         let network = self.model.network()?;
         let options = self.options();
         let data = self.data.read(&network, options.loss)?;
@@ -117,32 +134,29 @@ impl Train {
             Some(path) => read_parameters(path, &network.signature())?,
             None => network.initial_parameters(self.seed),
         };
-        let files = Files { out: &self.out, network: &network };
-        // all that decides the course of the run; more epochs are no other run
-        let course = json!({
-            "model": network.model(), "options": { "epochs": null, "rest": TrainOptions { epochs: 0, ..options.clone() } },
-            "data": self.data.describe(), "samples": data.len(), "weights": self.weights,
-        })
-        .to_string();
-        let (state, mut history) = match self.resume.then(|| files.load(&course)).transpose()?.flatten() {
+        let gpu = device.open()?;
+        let determined = json!({
+            "options": { "model": network.model(), "train": options, "checkpoint_every": self.checkpoint_every },
+            "contents": { "weights": digest_of_values(&parameters), "data": digest_of_data(&data) },
+        });
+        let weights = self.weights.as_ref().map(runs::path);
+        let told = json!({ "inputs": { "weights": weights, "data": self.data.describe() } });
+        let record = Record::new("train", Some(&gpu), determined, told).free(FREE);
+        let run = Run::claim(outputs, record, self.run.mode())?;
+        let files = Files { run: &run, network: &network };
+        let (state, mut history) = match files.load()? {
             Some(saved) => saved,
             None => {
                 let momentum = vec![0.0; parameters.len()];
                 (TrainState { epoch: 0, parameters, momentum }, Vec::new())
             }
         };
-        if state.epoch > options.epochs {
-            let expected = format!("at least {}: so many have been run", state.epoch);
-            return Err(Error::argument("--epochs", options.epochs, expected));
-        }
-        let gpu = device.open()?;
-        let run = RunRecord::start(
-            &gpu,
-            json!({ "model": network.model(), "data": self.data.describe(), "train": options, "weights": self.weights }),
-        );
         let epochs = options.epochs;
+        if state.epoch > epochs {
+            let expected = format!("at least {}: so many have been run", state.epoch);
+            return Err(Error::argument("--epochs", epochs, expected));
+        }
         let mut trainer = Trainer::resume(&gpu, &network, state, &data, options)?;
-        prepare_folder(&self.out)?;
         let bar = bar(device.quiet, epochs, "epoch {pos}/{len} {bar:30} {msg}, {eta} left");
         bar.set_position(trainer.epoch());
         let mut saved = Instant::now();
@@ -152,31 +166,16 @@ impl Train {
             bar.set_message(format!("loss {:.6}, accuracy {:.4}", record.loss, record.accuracy));
             bar.inc(1);
             let kept = self.checkpoint_every.is_some_and(|every| record.epoch.is_multiple_of(every));
-            if kept {
-                let folder = self.out.join("checkpoints");
-                std::fs::create_dir_all(&folder).map_err(Error::io(&folder, "create folder"))?;
-                let path = folder.join(format!("epoch-{:06}.safetensors", record.epoch));
-                write_parameters(
-                    path,
-                    &network.signature(),
-                    &trainer.parameters()?,
-                    &[("run", &run.value().to_string())],
-                )?;
-            }
             if kept || saved.elapsed() >= SAVE_EVERY || record.epoch == epochs {
-                files.save(&trainer.state()?, &history, &course)?;
+                files.save(&trainer.state()?, &history, kept)?;
                 saved = Instant::now();
             }
         }
         bar.finish_and_clear();
-        let path = self.out.join("weights.safetensors");
-        let how = run.value().to_string();
-        write_parameters(path, &network.signature(), &trainer.parameters()?, &[("run", &how)])?;
-        files.plot(&history)?;
-        run.write(&self.out)?;
+        files.finish(&trainer.parameters()?, &history)?;
         let last = history.last();
         Ok(match last {
-            _ if self.json => record::json(&json!({ "last": last, "run": run.value() })),
+            _ if self.json => record::json(&json!({ "last": last, "run": run.record() })),
             Some(EpochRecord { epoch, loss, accuracy, .. }) if !device.quiet => {
                 format!("epoch {epoch}: loss {loss:.6}, accuracy {accuracy:.4}\nwrote {}", self.out.display())
             }
@@ -187,57 +186,70 @@ impl Train {
 
 /// The files of a run.
 struct Files<'a> {
-    out: &'a Path,
+    run: &'a Run,
     network: &'a Network,
 }
 
 impl Files<'_> {
-    fn checkpoint(&self) -> PathBuf {
-        self.out.join("checkpoint.safetensors")
+    /// Writes history and state, and a checkpoint that is kept if it is one.
+    fn save(&self, state: &TrainState, history: &[EpochRecord], kept: bool) -> Result<()> {
+        let (key, how) = self.run.metadata();
+        self.run.write(|folder| {
+            write_csv(folder.join(HISTORY), history)?;
+            if kept {
+                let folder = folder.join("checkpoints");
+                std::fs::create_dir(&folder).map_err(Error::io(&folder, "create folder"))?;
+                let path = folder.join(format!("epoch-{:06}.safetensors", state.epoch));
+                write_parameters(path, &self.network.signature(), &state.parameters, &[(key, &how)])?;
+            }
+            let p = [self.network.dim()];
+            let tensors: [(&str, &[usize], &[f32]); 2] =
+                [("parameters", &p, &state.parameters), ("momentum", &p, &state.momentum)];
+            let metadata = [("epoch", &*state.epoch.to_string()), (key, &how)];
+            write_tensors(folder.join(STATE), &tensors, &metadata)
+        })
     }
 
-    /// Writes the history, then the checkpoint: a run that stops in between has too long a history, which
-    /// [`Files::load`] cuts.
-    fn save(&self, state: &TrainState, history: &[EpochRecord], course: &str) -> Result<()> {
-        write_csv(self.out.join("history.csv"), history)?;
-        let p = [self.network.dim()];
-        let tensors: [(&str, &[usize], &[f32]); 2] =
-            [("parameters", &p, &state.parameters), ("momentum", &p, &state.momentum)];
-        write_tensors(self.checkpoint(), &tensors, &[("epoch", &state.epoch.to_string()), ("course", course)])
-    }
-
-    /// Draws the loss of each epoch.
-    fn plot(&self, history: &[EpochRecord]) -> Result<()> {
+    /// Writes the last parameters, the loss of each epoch as a curve, and the record.
+    fn finish(&self, parameters: &[f32], history: &[EpochRecord]) -> Result<()> {
+        let (key, how) = self.run.metadata();
         let points = history.iter().map(|row| (row.epoch as f64, row.loss)).collect();
         let loss = Series { name: String::new(), mark: Mark::Line, colour: 0, points };
         let axis = |label| Axis { label, scale: Scale::Linear };
         let svg = chart("Training", axis("epoch"), axis("loss"), &[loss])?;
-        write_text(self.out.join("loss.svg"), &svg)
+        self.run.finish(|folder| {
+            let path = folder.join("weights.safetensors");
+            write_parameters(path, &self.network.signature(), parameters, &[(key, &how)])?;
+            write_text(folder.join("loss.svg"), &svg)
+        })
     }
 
-    /// The last state and the history up to it, if a run was saved.
-    fn load(&self, course: &str) -> Result<Option<(TrainState, Vec<EpochRecord>)>> {
-        let path = self.checkpoint();
-        if !path.exists() {
+    /// The last state and the history up to it, if a run was saved that is to be resumed.
+    fn load(&self) -> Result<Option<(TrainState, Vec<EpochRecord>)>> {
+        let path = self.run.path(STATE);
+        if !self.run.resumes() || !path.exists() {
             return Ok(None);
         }
         let file = TensorFile::read(&path)?;
-        if file.metadata("course") != Some(course) {
-            let problem = "is of a run with other options, model or data; expected the same but for --epochs";
-            return Err(Error::file(path, problem));
-        }
-        let epoch = file.metadata("epoch").and_then(|epoch| epoch.parse().ok());
-        let epoch = epoch.ok_or_else(|| Error::file(&path, "found no epoch, expected a number"))?;
+        self.run.check_state(&path, &file)?;
+        let epoch = file
+            .metadata("epoch")
+            .and_then(|epoch| epoch.parse().ok())
+            .ok_or_else(|| Error::file(&path, "found no epoch, expected a number"))?;
         let p = [self.network.dim()];
         let state = TrainState {
             epoch,
             parameters: file.f32("parameters", &p)?,
             momentum: file.f32("momentum", &p)?,
         };
-        let path = self.out.join("history.csv");
+        let path = self.run.path(HISTORY);
         let rows = csv::Reader::from_path(&path)
             .and_then(|mut csv| csv.deserialize().collect::<Result<Vec<EpochRecord>, _>>())
             .map_err(|error| Error::file(&path, error.to_string()))?;
-        Ok(Some((state, rows.into_iter().filter(|row| row.epoch <= epoch).collect())))
+        let rows: Vec<EpochRecord> = rows.into_iter().filter(|row| row.epoch <= epoch).collect();
+        if rows.len() as u64 != epoch {
+            return Err(Error::file(path, format!("found {} epochs, expected {epoch}", rows.len())));
+        }
+        Ok(Some((state, rows)))
     }
 }

@@ -3,7 +3,7 @@
 use std::{
     fs::File,
     io::{self, Read, Seek, Write},
-    path::Path,
+    path::{Path, PathBuf},
     thread,
     time::Duration,
 };
@@ -166,6 +166,24 @@ impl Source {
             let names: Vec<&str> = SOURCES.iter().map(|source| source.name).collect();
             Error::argument("data set", format!("“{name}”"), names.join(", "))
         })
+    }
+
+    /// Returns the paths of all its files below the folder of all data sets.
+    pub fn members(&self) -> impl Iterator<Item = &'static str> {
+        self.archives.iter().flat_map(|archive| archive.members.iter().map(|member| member.path))
+    }
+
+    /// Returns those that are there, where the readers look for them: in `dir` or the folder within, plain or
+    /// compressed.
+    pub fn files(&self, dir: &Path) -> Vec<PathBuf> {
+        let name = |path: &'static str| path.rsplit('/').next().unwrap_or(path);
+        let places = self.members().flat_map(|path| [dir.join(path), dir.join(name(path))]);
+        let compressed = |path: PathBuf| {
+            let mut with = path.clone().into_os_string();
+            with.push(".gz");
+            [path, with.into()]
+        };
+        places.flat_map(compressed).filter(|path| path.is_file()).collect()
     }
 
     /// Brings the data set's files below `dir`, from `base_url` where one is given. An archive whose

@@ -1,6 +1,7 @@
 //! Result files take their names only once they are whole.
 
 use std::{
+    ffi::OsString,
     fs::File,
     io::{self, BufWriter, Write},
     path::{Path, PathBuf},
@@ -29,17 +30,31 @@ pub fn write_atomically(
     part.publish(path)
 }
 
-/// Makes the folder `path` and sees to it that files can be written there, before work is spent on them.
-///
-/// # Errors
-/// [`Error::Io`] where it cannot be made or written to.
-pub fn prepare_folder(path: impl AsRef<Path>) -> Result<()> {
-    let path = path.as_ref();
-    std::fs::create_dir_all(path).map_err(Error::io(path, "create folder"))?;
-    match Part::create(&path.join("result")) {
-        Err(Error::Io { source, .. }) => Err(Error::io(path, "write")(source)),
-        tried => tried.map(drop),
+/// Removes what killed processes left in `folder` of the files whose names `of` picks.
+pub(crate) fn clear_parts(folder: &Path, of: impl Fn(&[u8]) -> bool) {
+    for entry in folder.read_dir().into_iter().flatten().flatten() {
+        let path = entry.path();
+        let is_left = written(entry.file_name().as_encoded_bytes()).is_some_and(&of)
+            && File::open(&path).is_ok_and(|file| file.try_lock().is_ok());
+        if is_left {
+            // Whoever may not remove it is told so where the file itself cannot be written.
+            let _ = std::fs::remove_file(&path);
+        }
     }
+}
+
+/// The name of the file that a [`Part`] of that name may become.
+fn written(part: &[u8]) -> Option<&[u8]> {
+    let part = part.strip_prefix(b".")?.strip_suffix(b".part")?;
+    let serial = part.iter().rposition(|&byte| byte == b'.')?;
+    let digits = |text: &[u8]| !text.is_empty() && text.iter().all(u8::is_ascii_digit);
+    let mut numbers = part[serial + 1..].splitn(2, |&byte| byte == b'-');
+    (numbers.next().is_some_and(digits) && numbers.next().is_some_and(digits)).then(|| &part[..serial])
+}
+
+/// The folder that `path` is in.
+pub(crate) fn parent(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// The first file that there is of `names` in `dir`, then in the folder `folder` below it.
@@ -49,6 +64,9 @@ pub(super) fn find(dir: &Path, folder: &str, names: &[&str]) -> Option<PathBuf> 
 }
 
 /// A file that is still being written, beside the one that it may become; dropped, it is gone.
+///
+/// It is locked for as long as it is written: what is there under such a name and is not locked was left by a process
+/// that was killed, and the next one to write the same file removes it.
 pub(super) struct Part {
     pub(super) file: File,
     path: PathBuf,
@@ -64,16 +82,26 @@ impl Part {
             (Some(name), Err(_)) => name,
             _ => return Err(Error::file(target, "found something else, expected a regular file or none")),
         };
-        let serial = CREATED.fetch_add(1, Ordering::Relaxed);
-        let name = format!(".{}.{}-{serial}.part", name.to_string_lossy(), process::id());
-        let path = target.with_file_name(name);
-        let file = File::options()
-            .read(true)
-            .write(true)
-            .create_new(true)
-            .open(&path)
-            .map_err(Error::io(target, "create"))?;
-        Ok(Part { file, path })
+        clear_parts(parent(target), |of| of == name.as_encoded_bytes());
+        loop {
+            let serial = CREATED.fetch_add(1, Ordering::Relaxed);
+            let mut part = OsString::from(".");
+            part.push(name);
+            part.push(format!(".{}-{serial}.part", process::id()));
+            let path = target.with_file_name(part);
+            let file = File::options()
+                .read(true)
+                .write(true)
+                .create_new(true)
+                .open(&path)
+                .map_err(Error::io(target, "create"))?;
+            // Some file systems have no locks; there, what is left by a killed process stays.
+            let locked = file.lock().is_ok();
+            // Between the two, another process may have taken it for one that was left.
+            if !locked || path.exists() {
+                return Ok(Part { file, path });
+            }
+        }
     }
 
     /// Waits until the content is on the disk, then gives it the name `target`.

@@ -12,7 +12,9 @@ mod tensors;
 pub mod fetch;
 
 pub use cifar::cifar10;
-pub use files::{prepare_folder, write_atomically};
+pub use files::write_atomically;
+#[cfg(feature = "cli")]
+pub(crate) use files::{clear_parts, parent};
 pub use idx::{Split, mnist};
 pub use sst2::{PADDING, Sentences, UNKNOWN, Vocabulary, sst2};
 pub use standardization::Standardization;

@@ -37,7 +37,8 @@ impl GpuOptions {
 
     /// The adapter that the environment variable `CURVKIT_ADAPTER` names, if it is set.
     pub fn from_env() -> GpuOptions {
-        GpuOptions { adapter: std::env::var("CURVKIT_ADAPTER").ok(), ..Default::default() }
+        let adapter = std::env::var_os("CURVKIT_ADAPTER");
+        GpuOptions { adapter: adapter.map(|name| name.to_string_lossy().into()), ..Default::default() }
     }
 }
 

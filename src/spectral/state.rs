@@ -38,11 +38,11 @@ struct Scalars {
 
 impl<'a> Lanczos<'a> {
     /// Writes the state between two steps: `basis` `[vectors, stride]` F32, `t` and `s` F64, the rest in the
-    /// file's metadata.
+    /// file's metadata, beside the caller's `metadata` (key, text).
     ///
     /// # Errors
     /// [`Error::Io`], and the device's errors.
-    pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
+    pub fn save(&self, path: impl AsRef<Path>, metadata: &[(&str, &str)]) -> Result<()> {
         let scalars = Scalars {
             dim: self.operator.dim(),
             stride: self.operator.stride(),
@@ -71,7 +71,7 @@ impl<'a> Lanczos<'a> {
                 ("t", &[n, n], Elements::F64(&rows(&self.projection.t))),
                 ("s", &[pending, n], Elements::F64(&rows(&self.projection.s))),
             ],
-            &[(KEY, &scalars)],
+            &[metadata, &[(KEY, &scalars)]].concat(),
         )
     }
 

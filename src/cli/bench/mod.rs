@@ -16,6 +16,7 @@ use super::{Device, record};
 use crate::Result;
 use crate::gpu::Gpu;
 use crate::kernels::gemm::Tuning;
+use crate::runs;
 
 #[derive(Args)]
 pub struct Bench {
@@ -59,7 +60,7 @@ impl Bench {
             _ => json!({}),
         };
         let all = json!({
-            "adapter": record::adapter(&gpu), "version": env!("CARGO_PKG_VERSION"),
+            "adapter": runs::adapter(&gpu), "version": env!("CARGO_PKG_VERSION"),
             "ceilings": ceilings, "small_product": Tuning::SMALL, "result": result,
         });
         Ok(if self.json { record::json(&all) } else { lines(&gpu, &ceilings, &result) })

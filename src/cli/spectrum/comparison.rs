@@ -14,6 +14,9 @@ use crate::report::{Block, Page, Section, Table, write_csv, write_text};
 use crate::spectral::Comparison;
 use crate::stats::{LineFit, fit_line, spearman};
 
+/// The files that a comparison is written to.
+pub const RESULTS: [&str; 4] = ["comparison.csv", "comparison.svg", "overlap.svg", "report.html"];
+
 /// What is compared, and where it goes.
 pub struct Report<'a> {
     pub out: &'a Path,

@@ -8,13 +8,14 @@ use serde_json::{Value, json};
 
 use super::Operator;
 use crate::cli::args::bar;
-use crate::cli::record::RunRecord;
+use crate::cli::tell;
 use crate::cli::timed::Timed;
-use crate::data::write_tensors;
+use crate::data::{TensorFile, write_tensors};
 use crate::net::Subspace;
 use crate::operators::SymmetricOperator;
 use crate::report::plots::{Axis, Mark, Scale, Series, chart};
 use crate::report::{write_csv, write_text};
+use crate::runs::Run;
 use crate::spectral::{Eigenpairs, Lanczos, LanczosOptions, Progress};
 use crate::{Error, Result};
 
@@ -23,13 +24,19 @@ const SAVE_EVERY: Duration = Duration::from_secs(60);
 /// How often a run tells where it is when it is not watched.
 const TELL_EVERY: Duration = Duration::from_secs(30);
 
+/// The state that a run resumes from.
+pub const STATE: &str = "lanczos.safetensors";
+/// The results.
+pub const RESULTS: [&str; 3] = ["eigenvalues.csv", "eigenvectors.safetensors", "spectrum.svg"];
+
 /// What is to be found, and where it goes.
 pub struct Wanted<'a> {
-    pub out: &'a Path,
+    pub run: &'a Run,
+    /// The folder for the results.
+    pub folder: &'a Path,
     /// What the names of the files begin with.
     pub files: &'a str,
     pub options: LanczosOptions,
-    pub resume: bool,
     pub quiet: bool,
 }
 
@@ -53,24 +60,25 @@ struct Row {
 }
 
 impl Wanted<'_> {
-    /// Iterates to the end and writes `eigenvalues.csv`, `eigenvectors.safetensors` and `spectrum.svg`.
+    /// Iterates to the end and writes [`RESULTS`].
     ///
-    /// While it goes on, `lanczos.safetensors` holds the state that `--resume` takes up; it is left where the pairs
-    /// have not converged, for a run with more products.
-    pub fn find(
-        &self,
-        operator: &dyn SymmetricOperator,
-        space: &Subspace,
-        name: Operator,
-        run: &RunRecord,
-    ) -> Result<Found> {
-        let file = |name: &str| self.out.join(format!("{}{name}", self.files));
-        let state = file("lanczos.safetensors");
+    /// From time to time and at the end, the state that `--resume` takes up is put into the run's folder; it is for the
+    /// caller to remove it once all results are in their places.
+    pub fn find(&self, operator: &dyn SymmetricOperator, space: &Subspace, name: Operator) -> Result<Found> {
+        let named = |name: &str| format!("{}{name}", self.files);
+        let (key, how) = self.run.metadata();
         let start = Instant::now();
         let timed = Timed::new(operator);
-        let mut lanczos = match self.resume && state.exists() {
-            true => Lanczos::resume(&timed, self.options.clone(), &state)?,
+        let state = self.run.path(&named(STATE));
+        let mut lanczos = match self.run.resumes() && state.exists() {
+            true => {
+                self.run.check_state(&state, &TensorFile::read(&state)?)?;
+                Lanczos::resume(&timed, self.options.clone(), &state)?
+            }
             false => Lanczos::new(&timed, self.options.clone())?,
+        };
+        let save = |lanczos: &Lanczos| {
+            self.run.save(|folder| lanczos.save(folder.join(named(STATE)), &[(key, &how)]))
         };
         let count = self.options.count;
         let bar = bar(self.quiet, count as u64, "{pos}/{len} eigenpairs {bar:24} {msg}");
@@ -82,29 +90,25 @@ impl Wanted<'_> {
             bar.set_position(progress.converged as u64);
             bar.set_message(line.clone());
             if !watched && !self.quiet && told.elapsed() >= TELL_EVERY {
-                eprintln!("{}: {} of {count} eigenpairs, {line}", name.words(), progress.converged);
+                tell(&format!("{}: {} of {count} eigenpairs, {line}", name.words(), progress.converged));
                 told = Instant::now();
             }
             if saved.elapsed() >= SAVE_EVERY {
-                lanczos.save(&state)?;
+                save(&lanczos)?;
                 saved = Instant::now();
             }
         }
         bar.finish_and_clear();
-        if lanczos.progress().converged < count {
-            lanczos.save(&state)?;
-        } else if state.exists() {
-            std::fs::remove_file(&state).map_err(Error::io(&state, "remove"))?;
-        }
+        save(&lanczos)?;
         let (pairs, tolerance) = (lanczos.finish()?, self.options.tolerance);
         let seconds = [start.elapsed().as_secs_f64(), timed.seconds()];
         let found = Found { pairs, count, tolerance, seconds };
-        write_csv(file("eigenvalues.csv"), found.rows())?;
-        let vectors = space.unpad(&found.pairs.vectors.download()?);
+        let [values, vectors, plot] = RESULTS.map(|name| self.folder.join(named(name)));
+        write_csv(values, found.rows())?;
+        let elements = space.unpad(&found.pairs.vectors.download()?);
         let shape = [found.pairs.values.len(), space.dim];
-        let tensors = [("eigenvectors", &shape[..], &vectors[..])];
-        write_tensors(file("eigenvectors.safetensors"), &tensors, &[("run", &run.value().to_string())])?;
-        write_text(file("spectrum.svg"), &found.plot(name)?)?;
+        write_tensors(vectors, &[("eigenvectors", &shape[..], &elements[..])], &[(key, &how)])?;
+        write_text(plot, &found.plot(name)?)?;
         Ok(found)
     }
 }

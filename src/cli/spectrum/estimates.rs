@@ -21,6 +21,10 @@ const BROADENING_IN_DECADES: f64 = 0.1;
 /// The smallest magnitude on the logarithmic axis, as a share of the largest: what is smaller is rounding.
 const SMALLEST: f64 = 1e-7;
 
+/// The files that a density is written to, beside its plot, and the one of a trace.
+pub const DENSITY: [&str; 3] = ["density.csv", "density-log.csv", "density-log.svg"];
+pub const DIAGONAL: &str = "diagonal.safetensors";
+
 /// A row of `density.csv` and `density-log.csv`.
 #[derive(Serialize)]
 struct Row {
@@ -107,7 +111,7 @@ pub fn trace(
     let (values, errors) = (of(&|e| e.value), of(&|e| e.standard_error));
     let shape = [values.len()];
     let tensors = [("diagonal", &shape[..], &values[..]), ("standard_error", &shape[..], &errors[..])];
-    write_tensors(out.join("diagonal.safetensors"), &tensors, &[("run", how_made)])?;
+    write_tensors(out.join(DIAGONAL), &tensors, &[("run", how_made)])?;
     let line = |&(name, _, Estimate { value, standard_error, products }): &(&str, &str, Estimate)| {
         format!("{name:<22} {value:.6e} ± {standard_error:.1e}, {products} products")
     };

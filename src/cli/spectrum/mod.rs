@@ -4,18 +4,18 @@ mod comparison;
 mod eigen;
 mod estimates;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use serde_json::{Map, Value, json};
 
 use self::eigen::Wanted;
 use super::Device;
-use super::args::{CheckpointArgs, subspace};
-use super::record::{self, RunRecord};
-use crate::data::prepare_folder;
+use super::args::{CheckpointArgs, RunArgs, subspace};
+use super::record;
 use crate::net::{Network, Subspace};
 use crate::operators::{Curvature, Problem, layer_shape};
+use crate::runs::{Outputs, Record, Run};
 use crate::spectral::{LanczosOptions, QuadratureOptions, Which};
 use crate::{Error, Result};
 
@@ -107,15 +107,21 @@ pub struct Spectrum {
     steps: usize,
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Go on from where the folder's last run of the same command was stopped, if there is one.
-    #[arg(long)]
-    resume: bool,
+    #[command(flatten)]
+    run: RunArgs,
     /// The folder for eigenvalues.csv, eigenvectors.safetensors, spectrum.svg, run.json and what else is made.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
     /// Print the results as JSON.
     #[arg(long)]
     json: bool,
+}
+
+/// What was found: the results of the record, what is printed, and what is wrong with them.
+struct Measured {
+    results: Map<String, Value>,
+    lines: Vec<String>,
+    unconverged: Option<Error>,
 }
 
 impl Spectrum {
@@ -132,8 +138,7 @@ impl Spectrum {
 
     /// K, where eigenpairs are wanted.
     fn count(&self, dim: usize) -> Result<Option<usize>> {
-        let estimates_alone = (self.density || self.trace) && self.compare.is_none();
-        let count = self.top.or((!estimates_alone).then_some(10.min(dim)));
+        let count = self.top.or(self.finds_pairs().then_some(10.min(dim)));
         match count {
             Some(count) if !(1..=dim).contains(&count) => {
                 Err(Error::argument("--top", count, format!("1 to {dim}, the number of parameters")))
@@ -169,82 +174,78 @@ impl Spectrum {
         Ok(())
     }
 
+    /// Whether eigenpairs are wanted.
+    fn finds_pairs(&self) -> bool {
+        let estimates_alone = (self.density || self.trace) && self.compare.is_none();
+        self.top.is_some() || !estimates_alone
+    }
+
+    /// The plot of the density: the eigenvalues' bears the other name where there are any.
+    fn density_plot(&self) -> &'static str {
+        if self.finds_pairs() { "density.svg" } else { "spectrum.svg" }
+    }
+
+    /// What the names of the files of an operator's eigenpairs begin with.
+    fn prefixes(&self) -> Vec<String> {
+        let operators = self
+            .finds_pairs()
+            .then(|| [Some(String::new()), self.compare.map(|other| format!("{}-", other.name()))]);
+        operators.into_iter().flatten().flatten().collect()
+    }
+
+    /// The files of a run, and those that it reads.
+    fn outputs(&self) -> Outputs {
+        let of_pairs = |prefix: &String| {
+            eigen::RESULTS
+                .into_iter()
+                .chain([eigen::STATE])
+                .map(|name| format!("{prefix}{name}"))
+                .collect::<Vec<_>>()
+        };
+        let mut names: Vec<String> = self.prefixes().iter().flat_map(of_pairs).collect();
+        if self.compare.is_some() {
+            names.extend(comparison::RESULTS.map(String::from));
+        }
+        if self.density {
+            names.extend(estimates::DENSITY.into_iter().chain([self.density_plot()]).map(String::from));
+        }
+        if self.trace {
+            names.push(estimates::DIAGONAL.into());
+        }
+        Outputs::folder(&self.out, names).reading(self.checkpoint.inputs())
+    }
+
     pub fn run(&self, device: &Device) -> Result<String> {
         self.check()?;
+        let outputs = self.outputs();
+        outputs.check()?;
         let (network, parameters) = self.checkpoint.network()?;
         let space = self.space(&network)?;
         let count = self.count(space.dim)?;
         let data = self.checkpoint.data(&network)?;
         let gpu = device.open()?;
-        let problem = Problem::new(&gpu, &network, &parameters, &data, self.checkpoint.model.loss)?;
-        prepare_folder(&self.out)?;
         let options = json!({
             "operator": self.operator.name(), "parameters": self.parameters, "layer": self.layer, "top": count,
             "which": self.which(), "tolerance": self.tolerance, "block": self.block,
             "max_products": self.max_products, "seed": self.seed, "compare": self.compare.map(Operator::name),
             "density": self.density, "trace": self.trace, "probes": self.probes, "steps": self.steps,
         });
-        let run = RunRecord::start(&gpu, self.checkpoint.describe(&network, options));
-        let operator = problem.operator(self.operator.curvature(), &space)?;
-        let mut results = Map::new();
-        results.insert("dim".into(), json!(space.dim));
-        let mut lines = vec![format!("{} of {} parameters", self.operator.words(), space.dim)];
-        let mut unconverged = None;
-        if let Some(count) = count {
-            let wanted = Wanted {
-                out: &self.out,
-                files: "",
-                options: LanczosOptions {
-                    which: self.which(),
-                    tolerance: self.tolerance,
-                    block: self.block,
-                    max_products: self.max_products,
-                    seed: self.seed,
-                    ..LanczosOptions::new(count)
-                },
-                resume: self.resume,
-                quiet: device.quiet,
-            };
-            let found = wanted.find(&operator, &space, self.operator, &run)?;
-            found.tell(&mut lines);
-            results.insert("eigenpairs".into(), found.json());
-            unconverged = found.unconverged(self.operator);
-            if let Some(other) = self.compare {
-                let of_other = problem.operator(other.curvature(), &space)?;
-                let files = format!("{}-", other.name());
-                let second = Wanted { files: &files, options: wanted.options.clone(), ..wanted }
-                    .find(&of_other, &space, other, &run)?;
-                second.tell(&mut lines);
-                unconverged = unconverged.or(second.unconverged(other));
-                let compared = comparison::Report {
-                    out: &self.out,
-                    operators: [(&operator, self.operator, &found), (&of_other, other, &second)],
-                    probes: self.probes,
-                    seed: self.seed,
-                    how_made: &run.value(),
-                }
-                .write()?;
-                compared.tell(&mut lines);
-                results.insert("comparison".into(), compared.json());
+        let determined = self.checkpoint.determined(&network, &parameters, &data, options);
+        let record = Record::new("spectrum", Some(&gpu), determined, self.checkpoint.describe());
+        // more products are no other run
+        let run = Run::claim(outputs, record.free(&["options.max_products"]), self.run.mode())?;
+        let problem = Problem::new(&gpu, &network, &parameters, &data, self.checkpoint.model.loss)?;
+        let measured = run.finish(|folder| {
+            let measured = self.measure(device, &problem, (&space, count), &run, folder)?;
+            run.tell("results", Value::Object(measured.results.clone()));
+            Ok(measured)
+        })?;
+        let Measured { results, mut lines, unconverged } = measured;
+        if unconverged.is_none() {
+            for prefix in self.prefixes() {
+                run.remove(&format!("{prefix}{}", eigen::STATE))?;
             }
         }
-        if self.density {
-            let options = QuadratureOptions { probes: self.probes, steps: self.steps, seed: self.seed };
-            // the eigenvalues' plot bears that name where there are any
-            let svg = if count.is_some() { "density.svg" } else { "spectrum.svg" };
-            let (line, value) = estimates::density(&self.out, svg, &operator, self.operator, &options)?;
-            lines.push(line);
-            results.insert("density".into(), value);
-        }
-        if self.trace {
-            let how_made = run.value().to_string();
-            let (told, value) = estimates::trace(&self.out, &operator, self.probes, self.seed, &how_made)?;
-            lines.extend(told);
-            results.insert("trace".into(), value);
-        }
-        let mut record = run.value();
-        record["results"] = Value::Object(results.clone());
-        crate::report::write_json(self.out.join("run.json"), &record)?;
         lines.push(format!("wrote {}", self.out.display()));
         let text = match (self.json, device.quiet) {
             (true, _) => record::json(&results),
@@ -258,6 +259,74 @@ impl Spectrum {
                 Err(problem)
             }
         }
+    }
+
+    /// Finds what is asked for and writes it into `folder`.
+    fn measure(
+        &self,
+        device: &Device,
+        problem: &Problem,
+        (space, count): (&Subspace, Option<usize>),
+        run: &Run,
+        folder: &Path,
+    ) -> Result<Measured> {
+        let operator = problem.operator(self.operator.curvature(), space)?;
+        let mut results = Map::new();
+        results.insert("dim".into(), json!(space.dim));
+        let mut lines = vec![format!("{} of {} parameters", self.operator.words(), space.dim)];
+        let mut unconverged = None;
+        if let Some(count) = count {
+            let wanted = Wanted {
+                run,
+                folder,
+                files: "",
+                options: LanczosOptions {
+                    which: self.which(),
+                    tolerance: self.tolerance,
+                    block: self.block,
+                    max_products: self.max_products,
+                    seed: self.seed,
+                    ..LanczosOptions::new(count)
+                },
+                quiet: device.quiet,
+            };
+            let found = wanted.find(&operator, space, self.operator)?;
+            found.tell(&mut lines);
+            results.insert("eigenpairs".into(), found.json());
+            unconverged = found.unconverged(self.operator);
+            if let Some(other) = self.compare {
+                let of_other = problem.operator(other.curvature(), space)?;
+                let files = format!("{}-", other.name());
+                let second = Wanted { files: &files, options: wanted.options.clone(), ..wanted }
+                    .find(&of_other, space, other)?;
+                second.tell(&mut lines);
+                unconverged = unconverged.or(second.unconverged(other));
+                let compared = comparison::Report {
+                    out: folder,
+                    operators: [(&operator, self.operator, &found), (&of_other, other, &second)],
+                    probes: self.probes,
+                    seed: self.seed,
+                    how_made: &run.record(),
+                }
+                .write()?;
+                compared.tell(&mut lines);
+                results.insert("comparison".into(), compared.json());
+            }
+        }
+        if self.density {
+            let options = QuadratureOptions { probes: self.probes, steps: self.steps, seed: self.seed };
+            let plot = self.density_plot();
+            let (line, value) = estimates::density(folder, plot, &operator, self.operator, &options)?;
+            lines.push(line);
+            results.insert("density".into(), value);
+        }
+        if self.trace {
+            let how_made = run.record().to_string();
+            let (told, value) = estimates::trace(folder, &operator, self.probes, self.seed, &how_made)?;
+            lines.extend(told);
+            results.insert("trace".into(), value);
+        }
+        Ok(Measured { results, lines, unconverged })
     }
 
     fn which(&self) -> Which {

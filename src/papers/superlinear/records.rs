@@ -4,15 +4,17 @@ use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
+use serde_json::{Value, json};
 
 use super::settings::{Architecture, ImageSet, LEARNING_RATE, Setting};
-use crate::data::{Dataset, Targets, prepare_folder, read_parameters, write_parameters};
+use crate::data::{read_parameters, write_parameters};
+use crate::gpu::Gpu;
 use crate::net::{Loss, Network};
 use crate::report::write_json;
+use crate::runs::{Mode, Outputs, Record, Run, digest_of_values};
 use crate::{Error, Result};
 
-/// Everything that determines how a network is trained.
+/// Everything that determines how a network is trained, but for the adapter.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Training {
     pub dataset: ImageSet,
@@ -67,6 +69,8 @@ pub struct Measuring {
     /// Pairs of batches that the duality's covariances are means over.
     pub pairs: usize,
     pub version: String,
+    /// Adapter, driver, tuning and memory budget.
+    pub adapter: Value,
     /// [`MEASURES`]
     pub measures: u32,
 }
@@ -99,45 +103,57 @@ struct Kept<T> {
     result: T,
 }
 
+/// What to do where the folder of a run holds another one's files.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Leave {
+    /// Go on from a run that something else determined.
+    pub resume_anyway: bool,
+    /// Remove them.
+    pub overwrite: bool,
+}
+
+const TRAINING: &str = "training.json";
+
 /// The records of one run: a folder with `training.json`, checkpoints `epoch-000100.safetensors`, and a JSON file for
-/// everything that was measured.
-#[derive(Clone, Debug)]
+/// everything that was measured of a layer.
 pub struct Records {
-    folder: PathBuf,
+    run: Run,
 }
 
 impl Records {
-    /// Those of the run `name` in `out/runs`; the folder is made.
+    /// Those of the run of `training` in `folder`, which is made. What was trained and measured there stays, unless it
+    /// is of another run, and `leave` says so.
     ///
     /// # Errors
-    /// [`Error::Io`] where it cannot be, or cannot be written to.
-    pub fn open(out: &Path, name: &str) -> Result<Records> {
-        let folder = out.join("runs").join(name);
-        prepare_folder(&folder)?;
-        Ok(Records { folder })
+    /// [`Error::OtherRun`] and [`Error::Occupied`] where it holds those of another run, and as [`Run::claim`].
+    pub fn open(folder: &Path, gpu: &Gpu, training: &Training, layer: &str, leave: Leave) -> Result<Records> {
+        let claim = |mode| {
+            let measured = [format!("end-{layer}.json"), format!("epoch-*-{layer}.json")];
+            let names = ["epoch-*.safetensors".into(), TRAINING.into()].into_iter().chain(measured);
+            let record = Record::new("training", Some(gpu), json!({ "training": training }), json!({}));
+            Run::claim(Outputs::folder(folder, names), record, mode)
+        };
+        let mode = if leave.resume_anyway { Mode::ResumeAnyway } else { Mode::Resume };
+        let run = match claim(mode) {
+            Err(Error::OtherRun { .. } | Error::Occupied { .. }) if leave.overwrite => claim(Mode::Overwrite),
+            claimed => claimed,
+        };
+        Ok(Records { run: run? })
     }
 
     /// Where the parameters after `epoch` epochs are kept.
     pub fn checkpoint(&self, epoch: u64) -> PathBuf {
-        self.folder.join(format!("epoch-{epoch:06}.safetensors"))
+        self.run.path(&checkpoint(epoch))
     }
 
-    /// How far a run of this very `training` has come, and the parameters `[P]` that it has come to; nothing where
-    /// the checkpoint of an epoch in `keep` is missing.
+    /// How far the run has come, and the parameters `[P]` that it has come to; nothing where the checkpoint of an epoch
+    /// in `keep` is missing.
     ///
     /// # Errors
     /// [`Error::Io`] where a file is there and cannot be read.
-    pub fn trained(
-        &self,
-        training: &Training,
-        network: &Network,
-        keep: &[u64],
-    ) -> Result<Option<(Trained, Vec<f32>)>> {
-        let Some(record) =
-            self.read::<Trained>("training.json")?.filter(|record| record.training == *training)
-        else {
-            return Ok(None);
-        };
+    pub fn trained(&self, network: &Network, keep: &[u64]) -> Result<Option<(Trained, Vec<f32>)>> {
+        let record = self.run.resumes().then(|| self.read::<Trained>(TRAINING)).transpose()?.flatten();
+        let Some(record) = record else { return Ok(None) };
         let epoch = record.history.len() as u64;
         let mut last = None;
         for of in keep.iter().copied().filter(|&of| of < epoch).chain([epoch]) {
@@ -145,7 +161,7 @@ impl Records {
                 return Ok(None);
             };
             last = match read_parameters(self.checkpoint(of), &network.signature()) {
-                Ok(parameters) if digest_of_parameters(&parameters) == *digest => Some(parameters),
+                Ok(parameters) if digest_of_values(&parameters) == *digest => Some(parameters),
                 Err(error @ Error::Io { .. }) if self.checkpoint(of).exists() => return Err(error),
                 _ => return Ok(None),
             };
@@ -166,15 +182,23 @@ impl Records {
         keep: &[u64],
     ) -> Result<()> {
         let epoch = trained.history.len() as u64;
-        write_parameters(self.checkpoint(epoch), &network.signature(), parameters, &[])?;
         let before = trained.checkpoints.pop_if(|(before, _)| !keep.contains(before));
-        trained.checkpoints.push((epoch, digest_of_parameters(parameters)));
-        write_json(self.folder.join("training.json"), trained)?;
-        if let Some((before, _)) = before {
-            let path = self.checkpoint(before);
-            std::fs::remove_file(&path).map_err(Error::io(&path, "remove"))?;
+        trained.checkpoints.push((epoch, digest_of_values(parameters)));
+        let (key, how) = self.run.metadata();
+        let write = |folder: &Path| {
+            write_parameters(
+                folder.join(checkpoint(epoch)),
+                &network.signature(),
+                parameters,
+                &[(key, &how)],
+            )?;
+            write_json(folder.join(TRAINING), trained)
+        };
+        match epoch == trained.training.epochs {
+            true => self.run.finish(write)?,
+            false => self.run.write(write)?,
         }
-        Ok(())
+        before.map_or(Ok(()), |(before, _)| self.run.remove(&checkpoint(before)))
     }
 
     /// The result `what` of this very `measuring`, where it is on record.
@@ -186,18 +210,18 @@ impl Records {
         Ok(kept.filter(|kept| kept.measuring == *measuring).map(|kept| kept.result))
     }
 
-    /// Puts a result on record.
+    /// Puts a result on record, of a run whose training has ended.
     ///
     /// # Errors
     /// [`Error::Io`] where it cannot be written.
     pub fn keep<T: Serialize>(&self, what: &str, measuring: &Measuring, result: T) -> Result<()> {
         let kept = Kept { measuring: measuring.clone(), result };
-        write_json(self.folder.join(file(what, measuring)), &kept)
+        self.run.finish(|folder| write_json(folder.join(file(what, measuring)), &kept))
     }
 
     /// The content of a JSON file; nothing where it is not there or is not of this kind.
     fn read<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>> {
-        let path = self.folder.join(name);
+        let path = self.run.path(name);
         match std::fs::read(&path) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(Error::io(&path, "read")(error)),
@@ -210,24 +234,6 @@ fn file(what: &str, measuring: &Measuring) -> String {
     format!("{what}-{}.json", measuring.layer)
 }
 
-/// SHA-256 of shape, inputs and targets.
-pub fn digest_of_data(data: &Dataset) -> String {
-    let shape = format!("{:?}", data.shape);
-    let targets = match &data.targets {
-        Targets::Classes(classes) => bytemuck::cast_slice(classes),
-        Targets::Values { values, .. } => bytemuck::cast_slice(values),
-    };
-    digest_of([shape.as_bytes(), bytemuck::cast_slice(&data.inputs), targets])
-}
-
-/// SHA-256 of flat parameters `[P]`.
-pub fn digest_of_parameters(parameters: &[f32]) -> String {
-    digest_of([bytemuck::cast_slice(parameters)])
-}
-
-/// SHA-256 of `parts` one after the other, in hexadecimal.
-fn digest_of<const N: usize>(parts: [&[u8]; N]) -> String {
-    let mut hash = Sha256::new();
-    parts.into_iter().for_each(|part| hash.update(part));
-    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+fn checkpoint(epoch: u64) -> String {
+    format!("epoch-{epoch:06}.safetensors")
 }

@@ -1,21 +1,21 @@
 //! From a request to files: train or load, measure, write, report.
 
 use std::path::{Path, PathBuf};
-use std::time::Instant;
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::page::page;
-use super::records::Records;
+use super::records::{Leave, MEASURES, Records};
 use super::settings::{ImageSet, LEARNING_RATE, Preset, Setting};
 use super::study::{Figures, Study};
 use super::tables::{self, Cell, Run};
 use super::target::{PaperNetwork, Part, Target};
 use super::{Progress, synthetic};
-use crate::data::{Dataset, prepare_folder, read_parameters};
+use crate::data::{Dataset, read_parameters};
 use crate::gpu::Gpu;
 use crate::net::{Loss, Network};
-use crate::report::{Block, write_json, write_text};
+use crate::report::{Block, write_text};
+use crate::runs::{self, Mode, Outputs, Record, Run as Folder, digest_of_data, digest_of_values};
 use crate::stats::logarithmically_spaced;
 use crate::{Error, Result};
 
@@ -56,8 +56,10 @@ pub struct Request<'a> {
     pub weights: Option<PathBuf>,
     /// The folder that everything is written to; it is made.
     pub out: PathBuf,
-    /// What `run.json` and the report say besides what is known here: adapter, driver, command, data.
-    pub how_made: Value,
+    /// The files that are read, each with what names it.
+    pub inputs: Vec<(String, PathBuf)>,
+    /// What to do where `out` holds files of other runs.
+    pub leave: Leave,
 }
 
 /// What was made.
@@ -83,17 +85,13 @@ pub struct Summary {
 /// with more than the figures of one case; [`Error::Io`] where a file cannot be written; whatever training
 /// and measuring report.
 pub fn run(gpu: Option<&Gpu>, request: &Request<'_>, progress: &dyn Fn(Progress<'_>)) -> Result<Summary> {
-    let started = Instant::now();
     let cases = request.cases()?;
+    let folder = request.claim(gpu, &cases)?;
     let mut made = Made::default();
     let mut failed = None;
     for case in &cases {
         let study = request.study(gpu.ok_or(Error::NoAdapter)?, case, progress)?;
-        let folder = match cases.len() {
-            1 => request.out.clone(),
-            _ => request.out.join(&study.name),
-        };
-        match request.make(&study, case, &folder, &mut made) {
+        match request.make(&study, case, &folder, cases.len() > 1, &mut made) {
             // of this network alone: the others are made nevertheless
             Err(error @ (Error::Argument { .. } | Error::NotFinite { .. } | Error::Diverged { .. }))
                 if cases.len() > 1 =>
@@ -104,20 +102,23 @@ pub fn run(gpu: Option<&Gpu>, request: &Request<'_>, progress: &dyn Fn(Progress<
             result => result?,
         }
         // after each case: a later one may take hours
-        request.report(&made, started)?;
+        folder.write(|out| request.report(&made, &folder, out))?;
     }
-    prepare_folder(&request.out)?;
     if request.target.has(Part::Synthetic) {
-        let studies = synthetic::write(&request.out.join("synthetic"), request.seeds[0])?;
+        let studies = folder.write(|out| synthetic::write(&out.join("synthetic"), request.seeds[0]))?;
         made.studies = Some(studies.blocks());
     }
-    let report = request.report(&made, started)?;
     if let Some(error) = failed {
+        folder.write(|out| request.report(&made, &folder, out))?;
         return Err(error);
     }
+    folder.finish(|out| request.report(&made, &folder, out))?;
     let table = if made.cells.is_empty() { String::new() } else { tables::table(&made.cells).to_text() };
-    Ok(Summary { cells: made.cells, table, report })
+    Ok(Summary { cells: made.cells, table, report: folder.path(REPORT) })
 }
+
+/// The page.
+const REPORT: &str = "report.html";
 
 /// What has been made so far.
 #[derive(Default)]
@@ -181,6 +182,67 @@ impl Request<'_> {
         Ok(cases)
     }
 
+    /// The name of a case, and of its folder where there are several.
+    fn name(&self, case: &Case) -> String {
+        match (&self.subject, case.setting) {
+            (Subject::Own { name, .. }, _) => name.clone(),
+            (_, setting) => setting.map_or(String::new(), |setting| setting.name()),
+        }
+    }
+
+    /// Takes possession of the folder for this request.
+    fn claim(&self, gpu: Option<&Gpu>, cases: &[Case]) -> Result<Folder> {
+        let mut names = Vec::new();
+        for case in cases.iter().filter(|case| case.draws) {
+            let within = if cases.len() > 1 { self.name(case) + "/" } else { String::new() };
+            let figures =
+                self.target.parts.iter().filter(|part| !matches!(part, Part::Tables | Part::Synthetic));
+            names.extend(figures.flat_map(|part| part.files()).map(|file| within.clone() + &file));
+        }
+        for part in [Part::Tables, Part::Synthetic] {
+            names.extend(part.files().into_iter().filter(|_| self.target.has(part)));
+        }
+        let outputs = Outputs::folder(&self.out, names.into_iter().chain([REPORT.to_string()]));
+        let names: Vec<String> = cases.iter().map(|case| self.name(case)).collect();
+        let mut determined = json!({
+            "target": self.target.name,
+            "preset": self.preset,
+            "networks": names,
+            "seeds": self.seeds,
+            "learning_rate": LEARNING_RATE,
+            "layer": null,
+            "measures": MEASURES,
+        });
+        match &self.subject {
+            Subject::Paper { layer, .. } => determined["layer"] = json!(layer),
+            Subject::Own { network, data, loss, layer, batch_size, top, .. } => {
+                determined["layer"] = json!(layer);
+                determined["options"] =
+                    json!({ "model": network.model(), "loss": loss, "batch_size": batch_size, "top": top });
+                determined["contents"]["data"] = json!(digest_of_data(data));
+            }
+        }
+        if let Some(weights) = &self.weights {
+            let network = match (&self.subject, cases.first().and_then(|case| case.setting)) {
+                (Subject::Own { network, .. }, _) => Network::clone(network),
+                (_, setting) => {
+                    let setting = setting.expect("a case of the paper has a setting");
+                    Network::new(&setting.model.network(setting.dataset).0)?
+                }
+            };
+            let parameters = read_parameters(weights, &network.signature())?;
+            determined["contents"]["weights"] = json!(digest_of_values(&parameters));
+        }
+        let told = json!({ "weights": self.weights.as_ref().map(runs::path) });
+        let record = Record::new("reproduce superlinear", gpu, determined, told);
+        // all is made anew from what is in runs/, whatever made it
+        let mode = match self.leave {
+            Leave { overwrite: false, resume_anyway: false } => Mode::Begin,
+            _ => Mode::Overwrite,
+        };
+        Folder::claim(outputs.reading(self.inputs.iter().cloned()), record, mode)
+    }
+
     fn check(&self, cases: &[Case]) -> Result<()> {
         let name = &self.target.name;
         if cases.is_empty() {
@@ -240,8 +302,16 @@ impl Request<'_> {
         }
     }
 
-    /// Makes one case.
-    fn make(&self, study: &Study<'_>, case: &Case, folder: &Path, made: &mut Made) -> Result<()> {
+    /// Makes one case, with a folder of its own in `folder` where it is one of `several`.
+    fn make(
+        &self,
+        study: &Study<'_>,
+        case: &Case,
+        folder: &Folder,
+        several: bool,
+        made: &mut Made,
+    ) -> Result<()> {
+        let within = |out: &Path| if several { out.join(&study.name) } else { out.into() };
         let training = study.setting.as_ref().map_or(String::new(), |setting| {
             format!("{} images a class, {} epochs, ", setting.per_class, setting.epochs)
         });
@@ -252,19 +322,13 @@ impl Request<'_> {
         if let Some(weights) = &self.weights {
             let parameters = read_parameters(weights, &study.network.signature())?;
             let source = format!("Of the weights in {}", weights.display());
-            prepare_folder(&self.out)?;
-            made.figures.push(study.figures(
-                &self.target,
-                &parameters,
-                None,
-                source,
-                folder,
-                self.seeds[0],
-            )?);
+            let figures = |out: &Path| {
+                study.figures(&self.target, &parameters, None, source, &within(out), self.seeds[0])
+            };
+            made.figures.push(folder.write(figures)?);
             return Ok(());
         }
         let setting = study.setting.as_ref().expect("what has no weights is a case of the paper");
-        prepare_folder(&self.out)?;
         let mut runs = Vec::new();
         for (n, &seed) in self.seeds.iter().enumerate() {
             let draws = case.draws && n == 0;
@@ -277,13 +341,16 @@ impl Request<'_> {
                 _ => vec![setting.epochs],
             };
             let run = format!("{}-{}-seed{seed}", study.name, self.preset);
-            let records = Records::open(&self.out, &run)?;
             let training = study.training(setting, seed);
+            let place = folder.path("runs").join(&run);
+            let records = Records::open(&place, study.gpu, &training, &study.layer, self.leave)?;
             let (trained, parameters) = study.train(&records, &training, &keep)?;
             if draws {
                 let source = format!("Trained from seed {seed}");
                 let from = Some((&records, &trained));
-                made.figures.push(study.figures(&self.target, &parameters, from, source, folder, seed)?);
+                let figures =
+                    |out: &Path| study.figures(&self.target, &parameters, from, source, &within(out), seed);
+                made.figures.push(folder.write(figures)?);
             }
             if self.target.has(Part::Tables) {
                 let end = study.end(&records, &run, &parameters)?;
@@ -297,19 +364,19 @@ impl Request<'_> {
         Ok(())
     }
 
-    /// Writes the tables, `run.json` and the page, whose path it gives.
-    fn report(&self, made: &Made, started: Instant) -> Result<PathBuf> {
-        let Made { runs, cells, figures, failures, studies, .. } = made;
+    /// Writes the tables and the page into `out`, and says in the record what was made.
+    fn report(&self, made: &Made, folder: &Folder, out: &Path) -> Result<()> {
+        let Made { runs, cells, figures, failures, studies, sizes } = made;
         if !cells.is_empty() {
-            tables::write_runs(&self.out, runs)?;
-            tables::write_summary(&self.out, cells)?;
+            tables::write_runs(out, runs)?;
+            tables::write_summary(out, cells)?;
         }
-        let how_made = self.how_made(made, started.elapsed().as_secs_f64());
-        write_json(self.out.join("run.json"), &how_made)?;
+        folder.tell("cases", json!(sizes));
+        folder.tell("failures", json!(failures));
+        let mut how_made = folder.record();
+        how_made.as_object_mut().map(|members| members.remove("files"));
         let page = page(self.networks(), (cells, runs), figures, studies.as_deref(), failures, &how_made)?;
-        let report = self.out.join("report.html");
-        write_text(&report, &page.render()?)?;
-        Ok(report)
+        write_text(out.join(REPORT), &page.render()?)
     }
 
     /// What the networks are, for the top of the page; nothing where there are none.
@@ -322,28 +389,5 @@ impl Request<'_> {
                 "Sizes are those of the quick preset: fewer images than the paper’s, hence other minima; the published values stand beside them for orientation.",
             ),
         }
-    }
-
-    /// The content of `run.json`.
-    fn how_made(&self, made: &Made, seconds: f64) -> Value {
-        let layer = match &self.subject {
-            Subject::Paper { layer, .. } => layer.as_ref(),
-            Subject::Own { layer, .. } => Some(layer),
-        };
-        let mut how = json!({
-            "target": self.target.name,
-            "preset": self.preset,
-            "cases": made.sizes,
-            "seeds": self.seeds,
-            "learning_rate": LEARNING_RATE,
-            "weights": self.weights,
-            "layer": layer,
-            "crate_version": env!("CARGO_PKG_VERSION"),
-            "wall_seconds": (seconds * 10.0).round() / 10.0,
-        });
-        if let (Value::Object(how), Value::Object(given)) = (&mut how, &self.how_made) {
-            how.extend(given.clone());
-        }
-        how
     }
 }

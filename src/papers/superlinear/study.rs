@@ -20,6 +20,7 @@ use crate::gpu::Gpu;
 use crate::net::{Loss, Network};
 use crate::operators::{Problem, layer_shape};
 use crate::report::Block;
+use crate::runs::{self, digest_of_data, digest_of_values};
 use crate::train::{TrainOptions, TrainState, Trainer};
 use crate::{Error, Result};
 
@@ -117,21 +118,22 @@ impl<'a> Study<'a> {
 
     fn measuring(&self, parameters: &[f32]) -> Measuring {
         Measuring {
-            parameters: records::digest_of_parameters(parameters),
-            data: records::digest_of_data(&self.data),
+            parameters: digest_of_values(parameters),
+            data: digest_of_data(&self.data),
             layer: self.layer.clone(),
             loss: self.loss,
             top: self.top,
             batch_size: self.batch_size,
             pairs: self.pairs,
             version: env!("CARGO_PKG_VERSION").into(),
+            adapter: runs::adapter(self.gpu),
             measures: records::MEASURES,
         }
     }
 
     /// What determines a run of `setting` from `seed` on this data.
     pub fn training(&self, setting: &Setting, seed: u64) -> Training {
-        Training::of(setting, seed, records::digest_of_data(&self.data))
+        Training::of(setting, seed, digest_of_data(&self.data))
     }
 
     /// Trains as `training` says, or goes on where the run on `records` stopped; gives the parameters `[P]` at its end.
@@ -142,9 +144,9 @@ impl<'a> Study<'a> {
     /// Those of [`Trainer`], and [`Error::Io`] where records cannot be read or written.
     pub fn train(&self, records: &Records, training: &Training, keep: &[u64]) -> Result<(Trained, Vec<f32>)> {
         let name = format!("{}-seed{}", self.name, training.seed);
-        let kept = records.trained(training, &self.network, keep)?;
+        let kept = records.trained(&self.network, keep)?;
         let (mut trained, mut parameters) = match kept {
-            Some(kept) => kept,
+            Some((kept, parameters)) => (Trained { training: training.clone(), ..kept }, parameters),
             None => {
                 let parameters = self.network.initial_parameters(training.seed);
                 (Trained { training: training.clone(), history: vec![], checkpoints: vec![] }, parameters)

@@ -2,6 +2,7 @@
 
 use std::str::FromStr;
 
+use super::members::Member;
 use super::settings::{Architecture, ImageSet};
 use crate::net::Loss;
 use crate::{Error, Result};
@@ -23,6 +24,42 @@ pub enum Part {
     Bounds,
     /// Section 5.2 and Appendix E.4.
     Synthetic,
+}
+
+impl Part {
+    /// The files that it is written to: tables to the folder of all, studies to one of their own in it, figures to that
+    /// of their network.
+    pub fn files(self) -> Vec<String> {
+        let list = |names: &[&str]| names.iter().map(|name| name.to_string()).collect();
+        match self {
+            Part::Tables => list(&["table1.csv", "table1_summary.csv"]),
+            Part::Scaling => list(&["scaling.csv", "exponents.csv", "scaling.svg", "scaling_members.svg"]),
+            Part::Alignment => {
+                let maps = ["covariance", "correlation", "correlation_random", "correlation_all"];
+                let maps =
+                    maps.into_iter().flat_map(|map| Member::ALL.map(|of| format!("{map}_{}.svg", of.key())));
+                maps.chain(list(&["alignment.json", "alignment.csv"])).collect()
+            }
+            Part::Evolution => {
+                let panels = ('a'..='h').map(|letter| format!("evolution_{letter}.svg"));
+                panels.chain(list(&["evolution.csv", "diagonals.csv"])).collect()
+            }
+            Part::Suppression => list(&[
+                "suppression.csv",
+                "suppression_spectra.csv",
+                "suppression.svg",
+                "suppression_first_modes.svg",
+                "suppression_equal.svg",
+            ]),
+            Part::Bounds => list(&["bounds.csv", "bounds.svg"]),
+            Part::Synthetic => list(&[
+                "synthetic/synthetic.csv",
+                "synthetic/synthetic_random_shifts.svg",
+                "synthetic/synthetic_perfect_alignment.svg",
+                "synthetic/synthetic_spectral_degeneracy.svg",
+            ]),
+        }
+    }
 }
 
 /// A table, a figure, a part, or everything.
