@@ -53,7 +53,8 @@ pub struct Eval {
     /// Directions: a safetensors file with `v` [K, P], in the coordinates of the parameters chosen.
     #[arg(long, value_name = "FILE")]
     vectors: Option<PathBuf>,
-    /// Only these parameters' coordinates, such as 2.weight; all if not given.
+    /// Only these parameters' coordinates, such as 2.weight, in the order in which they are named here; all if not
+    /// given.
     #[arg(long, value_delimiter = ',', value_name = "NAME,…")]
     parameters: Option<Vec<String>>,
     /// The safetensors file to write.
@@ -68,8 +69,9 @@ impl Eval {
     pub fn run(&self, device: &Device) -> Result<String> {
         let (network, parameters) = self.checkpoint.network()?;
         let space = subspace(&network, self.parameters.as_deref())?;
+        let layout = network.layout(&space);
         let directions = match &self.vectors {
-            Some(path) => read_directions(path, space.dim)?.1,
+            Some(path) => read_directions(path, &layout)?.1,
             None => Vec::new(),
         };
         if let Some(which) = self.compute.iter().find(|q| q.takes_directions())
@@ -82,7 +84,9 @@ impl Eval {
         let gpu = device.open()?;
         let problem = Problem::new(&gpu, &network, &parameters, &data, self.checkpoint.model.loss)?;
         prepare_file(&self.out)?;
-        let options = json!({ "parameters": self.parameters, "vectors": self.vectors });
+        let options = json!({
+            "parameters": self.parameters, "vectors": self.vectors, "samples": data.len(),
+        });
         let run = RunRecord::start(&gpu, self.checkpoint.describe(&network, options));
         let report = problem.loss()?;
         let overflow = "the network's outputs or the loss overflow";
@@ -124,14 +128,18 @@ impl Eval {
         let how = run.value();
         let tensors: Vec<(&str, &[usize], &[f32])> =
             tensors.iter().map(|(name, shape, values)| (*name, &shape[..], &values[..])).collect();
-        write_tensors(&self.out, &tensors, &[("run", &how.to_string())])?;
-        let (loss, accuracy) = (report.loss, report.accuracy);
+        let (key, layout) = layout.metadata();
+        write_tensors(&self.out, &tensors, &[("run", &how.to_string()), (key, &layout)])?;
+        let (loss, accuracy, samples) = (report.loss, report.accuracy, data.len());
         Ok(match (self.json, device.quiet) {
-            (true, _) => record::json(&json!({ "loss": loss, "accuracy": accuracy, "run": how })),
-            (false, true) => String::new(),
-            (false, false) => {
-                format!("loss      {loss:.9}\naccuracy  {accuracy:.4}\nwrote     {}", self.out.display())
+            (true, _) => {
+                record::json(&json!({ "loss": loss, "accuracy": accuracy, "samples": samples, "run": how }))
             }
+            (false, true) => String::new(),
+            (false, false) => format!(
+                "loss      {loss:.9}\naccuracy  {accuracy:.4}\nsamples   {samples}\nwrote     {}",
+                self.out.display()
+            ),
         })
     }
 }

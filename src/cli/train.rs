@@ -138,7 +138,10 @@ impl Train {
         let gpu = device.open()?;
         let run = RunRecord::start(
             &gpu,
-            json!({ "model": network.model(), "data": self.data.describe(), "train": options, "weights": self.weights }),
+            json!({
+                "model": network.model(), "data": self.data.describe(), "samples": data.len(), "train": options,
+                "weights": self.weights,
+            }),
         );
         let epochs = options.epochs;
         let mut trainer = Trainer::resume(&gpu, &network, state, &data, options)?;
@@ -176,9 +179,11 @@ impl Train {
         run.write(&self.out)?;
         let last = history.last();
         Ok(match last {
-            _ if self.json => record::json(&json!({ "last": last, "run": run.value() })),
+            _ if self.json => record::json(&json!({ "last": last, "samples": data.len(), "run": run.value() })),
             Some(EpochRecord { epoch, loss, accuracy, .. }) if !device.quiet => {
-                format!("epoch {epoch}: loss {loss:.6}, accuracy {accuracy:.4}\nwrote {}", self.out.display())
+                let samples = data.len();
+                let wrote = self.out.display();
+                format!("epoch {epoch}: loss {loss:.6}, accuracy {accuracy:.4}, {samples} samples\nwrote {wrote}")
             }
             _ => String::new(),
         })
@@ -203,7 +208,9 @@ impl Files<'_> {
         let p = [self.network.dim()];
         let tensors: [(&str, &[usize], &[f32]); 2] =
             [("parameters", &p, &state.parameters), ("momentum", &p, &state.momentum)];
-        write_tensors(self.checkpoint(), &tensors, &[("epoch", &state.epoch.to_string()), ("course", course)])
+        let (key, layout) = self.network.layout(&self.network.all()).metadata();
+        let metadata = [("epoch", &*state.epoch.to_string()), ("course", course), (key, &layout)];
+        write_tensors(self.checkpoint(), &tensors, &metadata)
     }
 
     /// Draws the loss of each epoch.

@@ -10,7 +10,7 @@ use super::Operator;
 use crate::cli::args::bar;
 use crate::cli::record::RunRecord;
 use crate::cli::timed::Timed;
-use crate::data::write_tensors;
+use crate::data::{Layout, write_tensors};
 use crate::net::Subspace;
 use crate::operators::SymmetricOperator;
 use crate::report::plots::{Axis, Mark, Scale, Series, chart};
@@ -60,7 +60,7 @@ impl Wanted<'_> {
     pub fn find(
         &self,
         operator: &dyn SymmetricOperator,
-        space: &Subspace,
+        (space, layout): (&Subspace, &Layout),
         name: Operator,
         run: &RunRecord,
     ) -> Result<Found> {
@@ -103,7 +103,9 @@ impl Wanted<'_> {
         let vectors = space.unpad(&found.pairs.vectors.download()?);
         let shape = [found.pairs.values.len(), space.dim];
         let tensors = [("eigenvectors", &shape[..], &vectors[..])];
-        write_tensors(file("eigenvectors.safetensors"), &tensors, &[("run", &run.value().to_string())])?;
+        let (key, layout) = layout.metadata();
+        let metadata = [("run", &*run.value().to_string()), (key, &layout)];
+        write_tensors(file("eigenvectors.safetensors"), &tensors, &metadata)?;
         write_text(file("spectrum.svg"), &found.plot(name)?)?;
         Ok(found)
     }

@@ -70,7 +70,8 @@ pub struct Spectrum {
     checkpoint: CheckpointArgs,
     #[arg(long, value_enum)]
     operator: Operator,
-    /// Only these parameters' coordinates, such as 2.weight,2.bias; all if not given.
+    /// Only these parameters' coordinates, such as 2.weight,2.bias, in the order in which they are named here; all if
+    /// not given.
     #[arg(long, value_delimiter = ',', value_name = "NAME,…", conflicts_with = "layer")]
     parameters: Option<Vec<String>>,
     /// Only the weights of this fully connected layer, such as 2.weight.
@@ -183,12 +184,16 @@ impl Spectrum {
             "which": self.which(), "tolerance": self.tolerance, "block": self.block,
             "max_products": self.max_products, "seed": self.seed, "compare": self.compare.map(Operator::name),
             "density": self.density, "trace": self.trace, "probes": self.probes, "steps": self.steps,
+            "samples": data.len(),
         });
         let run = RunRecord::start(&gpu, self.checkpoint.describe(&network, options));
         let operator = problem.operator(self.operator.curvature(), &space)?;
         let mut results = Map::new();
         results.insert("dim".into(), json!(space.dim));
-        let mut lines = vec![format!("{} of {} parameters", self.operator.words(), space.dim)];
+        results.insert("samples".into(), json!(data.len()));
+        let words = self.operator.words();
+        let mut lines = vec![format!("{words} of {} parameters over {} samples", space.dim, data.len())];
+        let layout = network.layout(&space);
         let mut unconverged = None;
         if let Some(count) = count {
             let wanted = Wanted {
@@ -205,7 +210,7 @@ impl Spectrum {
                 resume: self.resume,
                 quiet: device.quiet,
             };
-            let found = wanted.find(&operator, &space, self.operator, &run)?;
+            let found = wanted.find(&operator, (&space, &layout), self.operator, &run)?;
             found.tell(&mut lines);
             results.insert("eigenpairs".into(), found.json());
             unconverged = found.unconverged(self.operator);
@@ -213,7 +218,7 @@ impl Spectrum {
                 let of_other = problem.operator(other.curvature(), &space)?;
                 let files = format!("{}-", other.name());
                 let second = Wanted { files: &files, options: wanted.options.clone(), ..wanted }
-                    .find(&of_other, &space, other, &run)?;
+                    .find(&of_other, (&space, &layout), other, &run)?;
                 second.tell(&mut lines);
                 unconverged = unconverged.or(second.unconverged(other));
                 let compared = comparison::Report {
@@ -238,7 +243,8 @@ impl Spectrum {
         }
         if self.trace {
             let how_made = run.value().to_string();
-            let (told, value) = estimates::trace(&self.out, &operator, self.probes, self.seed, &how_made)?;
+            let metadata = [("run", how_made), layout.metadata()];
+            let (told, value) = estimates::trace(&self.out, &operator, self.probes, self.seed, &metadata)?;
             lines.extend(told);
             results.insert("trace".into(), value);
         }
