@@ -9,6 +9,7 @@ use super::Device;
 use super::args::{CheckpointArgs, prepare_file, subspace};
 use super::record::{self, RunRecord};
 use crate::data::{read_directions, write_tensors};
+use crate::net::Subspace;
 use crate::operators::Problem;
 use crate::{Error, Result};
 
@@ -40,6 +41,40 @@ impl Quantity {
 
     fn takes_directions(self) -> bool {
         !matches!(self, Quantity::Loss | Quantity::Gradient | Quantity::PerSampleGradient)
+    }
+
+    /// What it comes to, `[K, dim]` for those that take directions `[K, dim]`, `[N, dim]` or `[dim]` for the others.
+    fn values(self, problem: &Problem, space: &Subspace, directions: &[f32]) -> Result<Vec<f32>> {
+        match self {
+            Quantity::Loss => Ok(vec![problem.loss()?.loss as f32]),
+            Quantity::Gradient => problem.gradient(space),
+            Quantity::PerSampleGradient => {
+                let mut rows = Vec::with_capacity(problem.samples().len() * space.dim);
+                problem.per_sample_gradients(space, |batch| {
+                    rows.extend_from_slice(batch);
+                    Ok(())
+                })?;
+                Ok(rows)
+            }
+            Quantity::Hvp => problem.hvp(space, directions),
+            Quantity::Ggnvp => problem.ggnvp(space, directions),
+            Quantity::NoiseCovarianceVp => problem.noise_covariance_vp(space, directions),
+            Quantity::Third => problem.third(space, directions),
+        }
+    }
+
+    /// Why element `at` of what it comes to is not finite, although loss, weights and directions are.
+    fn overflow(self, at: usize, problem: &Problem, space: &Subspace, directions: &[f32]) -> Result<String> {
+        if self.takes_directions() {
+            let which = at / space.dim;
+            let direction = &directions[which * space.dim..][..space.dim];
+            let length = direction.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>().sqrt();
+            let unit: Vec<f32> = direction.iter().map(|&x| (f64::from(x) / length) as f32).collect();
+            if self.values(problem, space, &unit)?.iter().all(|value| value.is_finite()) {
+                return Ok(format!("it overflows by direction {which}, of length {length:e}"));
+            }
+        }
+        Ok("the network's derivatives overflow".into())
     }
 }
 
@@ -82,45 +117,30 @@ impl Eval {
         }
         let data = self.checkpoint.data(&network)?;
         let gpu = device.open()?;
-        let problem = Problem::new(&gpu, &network, &parameters, &data, self.checkpoint.model.loss)?;
         prepare_file(&self.out)?;
         let options = json!({
             "parameters": self.parameters, "vectors": self.vectors, "samples": data.len(),
         });
         let run = RunRecord::start(&gpu, self.checkpoint.describe(&network, options));
-        let report = problem.loss()?;
-        let overflow = "the network's outputs or the loss overflow";
-        if let Some(at) = report.per_sample.iter().position(|loss| !loss.is_finite()) {
-            let detail = format!("sample {at} has {}: {overflow}", report.per_sample[at]);
-            return Err(Error::NotFinite { quantity: "loss".into(), detail });
-        }
+        let loss = self.checkpoint.model.loss;
+        let (problem, report) = Problem::with_loss(&gpu, &network, &parameters, &data, loss)?;
         let mut tensors: Vec<(&str, Vec<usize>, Vec<f32>)> = Vec::new();
-        let k = directions.len() / space.dim.max(1);
         for &quantity in &self.compute {
-            let (shape, values) = match quantity {
-                Quantity::Loss => (vec![], vec![report.loss as f32]),
-                Quantity::Gradient => (vec![space.dim], problem.gradient(&space)?),
-                Quantity::PerSampleGradient => {
-                    let mut rows = Vec::with_capacity(data.len() * space.dim);
-                    problem.per_sample_gradients(&space, |batch| {
-                        rows.extend_from_slice(batch);
-                        Ok(())
-                    })?;
-                    (vec![data.len(), space.dim], rows)
-                }
-                Quantity::Hvp => (vec![k, space.dim], problem.hvp(&space, &directions)?),
-                Quantity::Ggnvp => (vec![k, space.dim], problem.ggnvp(&space, &directions)?),
-                Quantity::NoiseCovarianceVp => {
-                    (vec![k, space.dim], problem.noise_covariance_vp(&space, &directions)?)
-                }
-                Quantity::Third => (vec![k, space.dim], problem.third(&space, &directions)?),
+            let values = match quantity {
+                Quantity::Loss => vec![report.loss as f32],
+                _ => quantity.values(&problem, &space, &directions)?,
             };
             if let Some(at) = values.iter().position(|value| !value.is_finite()) {
-                return Err(Error::NotFinite {
-                    quantity: quantity.tensor().into(),
-                    detail: format!("element {at} is {}: {overflow}", values[at]),
-                });
+                let why = quantity.overflow(at, &problem, &space, &directions)?;
+                let detail = format!("element {at} is {}: {why}", values[at]);
+                return Err(Error::NotFinite { quantity: quantity.tensor().into(), detail });
             }
+            let shape = match quantity {
+                Quantity::Loss => vec![],
+                Quantity::Gradient => vec![space.dim],
+                Quantity::PerSampleGradient => vec![data.len(), space.dim],
+                _ => vec![directions.len() / space.dim, space.dim],
+            };
             if tensors.iter().all(|(name, ..)| *name != quantity.tensor()) {
                 tensors.push((quantity.tensor(), shape, values));
             }

@@ -7,6 +7,7 @@ mod models;
 mod record;
 mod reproduce;
 mod spectrum;
+mod stderr;
 mod timed;
 mod train;
 
@@ -31,19 +32,21 @@ struct Cli {
 
 #[derive(clap::Args)]
 struct Device {
-    /// Adapter to use: an index or a part of its name, as `curvkit adapters` lists them.
+    /// Adapter to use: an index, or a part of one name alone, as `curvkit adapters` lists them.
     #[arg(long, global = true, env = "CURVKIT_ADAPTER", value_name = "NAME|INDEX")]
     adapter: Option<String>,
     /// Device memory that chunks are cut to, such as 512MiB or 4GiB.
     #[arg(long, global = true, value_parser = args::size, value_name = "SIZE")]
     memory_budget: Option<u64>,
-    /// No progress, no results on standard output.
+    /// No progress, no results on standard output, and on standard error only errors and warnings of this program.
     #[arg(long, short, global = true)]
     quiet: bool,
 }
 
 impl Device {
+    /// Opens the device, once all input is known to be good.
     fn open(&self) -> Result<Gpu> {
+        stderr::release_warnings();
         Gpu::new(&GpuOptions {
             adapter: self.adapter.clone(),
             memory_budget: self.memory_budget,
@@ -90,8 +93,15 @@ pub fn main() -> ExitCode {
         Error::NotConverged { .. } => (error.to_string(), 3),
         _ => (error.to_string(), 2),
     };
+    stderr::without_desktop();
+    stderr::hear_warnings();
     let done = match Cli::try_parse() {
-        Ok(cli) => cli.run().and_then(|text| print(&text)).map_err(told),
+        Ok(cli) => {
+            if cli.device.quiet {
+                stderr::silence_others();
+            }
+            cli.run().and_then(|text| print(&text)).map_err(told)
+        }
         // help and version
         Err(error) if !error.use_stderr() => print(&error.render().to_string()).map_err(told),
         Err(error) => Err((usage(&error), 2)),
@@ -99,8 +109,7 @@ pub fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err((problem, code)) => {
-            // there is nobody left to tell where standard error is closed
-            let _ = writeln!(io::stderr(), "curvkit: {problem}");
+            stderr::tell(format_args!("curvkit: {problem}"));
             ExitCode::from(code)
         }
     }

@@ -9,8 +9,9 @@ use serde_json::json;
 use super::Device;
 use super::args::{DataArgs, ModelArgs, bar};
 use super::record::{self, RunRecord};
-use crate::data::{TensorFile, prepare_folder, read_parameters, write_parameters, write_tensors};
+use crate::data::{Elements, TensorFile, prepare_folder, read_parameters, write_parameters, write_state};
 use crate::net::Network;
+use crate::operators::Problem;
 use crate::report::plots::{Axis, Mark, Scale, Series, chart};
 use crate::report::{write_csv, write_text};
 use crate::train::{EpochRecord, Sampling, Schedule, TrainOptions, TrainState, Trainer};
@@ -117,6 +118,7 @@ impl Train {
             Some(path) => read_parameters(path, &network.signature())?,
             None => network.initial_parameters(self.seed),
         };
+        let first = parameters.clone();
         let files = Files { out: &self.out, network: &network };
         // all that decides the course of the run; more epochs are no other run
         let course = json!({
@@ -150,7 +152,13 @@ impl Train {
         bar.set_position(trainer.epoch());
         let mut saved = Instant::now();
         while trainer.epoch() < epochs {
-            let record = trainer.run_epoch()?;
+            let record = trainer.run_epoch().map_err(|error| match error {
+                // where the loss was not finite before the first update, it is not the learning rate's fault
+                Error::Diverged { .. } => {
+                    Problem::with_loss(&gpu, &network, &first, &data, self.model.loss).err().unwrap_or(error)
+                }
+                error => error,
+            })?;
             history.push(record);
             bar.set_message(format!("loss {:.6}, accuracy {:.4}", record.loss, record.accuracy));
             bar.inc(1);
@@ -179,11 +187,15 @@ impl Train {
         run.write(&self.out)?;
         let last = history.last();
         Ok(match last {
-            _ if self.json => record::json(&json!({ "last": last, "samples": data.len(), "run": run.value() })),
+            _ if self.json => {
+                record::json(&json!({ "last": last, "samples": data.len(), "run": run.value() }))
+            }
             Some(EpochRecord { epoch, loss, accuracy, .. }) if !device.quiet => {
                 let samples = data.len();
                 let wrote = self.out.display();
-                format!("epoch {epoch}: loss {loss:.6}, accuracy {accuracy:.4}, {samples} samples\nwrote {wrote}")
+                format!(
+                    "epoch {epoch}: loss {loss:.6}, accuracy {accuracy:.4}, {samples} samples\nwrote {wrote}"
+                )
             }
             _ => String::new(),
         })
@@ -206,11 +218,13 @@ impl Files<'_> {
     fn save(&self, state: &TrainState, history: &[EpochRecord], course: &str) -> Result<()> {
         write_csv(self.out.join("history.csv"), history)?;
         let p = [self.network.dim()];
-        let tensors: [(&str, &[usize], &[f32]); 2] =
-            [("parameters", &p, &state.parameters), ("momentum", &p, &state.momentum)];
+        let tensors: [(&str, &[usize], Elements); 2] = [
+            ("parameters", &p, Elements::F32(&state.parameters)),
+            ("momentum", &p, Elements::F32(&state.momentum)),
+        ];
         let (key, layout) = self.network.layout(&self.network.all()).metadata();
         let metadata = [("epoch", &*state.epoch.to_string()), ("course", course), (key, &layout)];
-        write_tensors(self.checkpoint(), &tensors, &metadata)
+        write_state(self.checkpoint(), &tensors, &metadata)
     }
 
     /// Draws the loss of each epoch.
@@ -229,6 +243,7 @@ impl Files<'_> {
             return Ok(None);
         }
         let file = TensorFile::read(&path)?;
+        file.check_undamaged()?;
         if file.metadata("course") != Some(course) {
             let problem = "is of a run with other options, model or data; expected the same but for --epochs";
             return Err(Error::file(path, problem));

@@ -59,7 +59,8 @@ pub fn cifar10(dir: impl AsRef<Path>, split: Split, wanted: &Selection) -> Resul
         }
         let found = bytes.len() / RECORD;
         if found != RECORDS {
-            let problem = format!("found {found} records, expected {RECORDS}; {}", super::fewer(classes.len()));
+            let problem =
+                format!("found {found} records, expected {RECORDS}; {}", super::fewer(classes.len()));
             return Err(Error::file(path, problem));
         }
     }

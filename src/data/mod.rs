@@ -19,7 +19,7 @@ pub use layout::{Layout, Span};
 pub use sst2::{PADDING, Sentences, UNKNOWN, Vocabulary, sst2};
 pub use standardization::Standardization;
 pub use synthetic::synthetic_digits;
-pub(crate) use tensors::{Elements, write_elements};
+pub(crate) use tensors::{Elements, write_state};
 pub use tensors::{TensorFile, read_directions, read_parameters, write_parameters, write_tensors};
 
 use std::collections::BTreeMap;
@@ -185,10 +185,14 @@ impl Dataset {
 /// Whether samples of shape `found` are samples of shape `expected`: the same axes in the same order, but for axes of
 /// length 1, which hold nothing apart; or all values along one axis, on either side.
 pub fn same_axes(found: &[usize], expected: &[usize]) -> bool {
-    let long = |shape: &[usize]| shape.iter().copied().filter(|&axis| axis != 1).collect::<Vec<_>>();
-    let (found, expected) = (long(found), long(expected));
+    let (found, expected) = (long_axes(found), long_axes(expected));
     let flat = found.len() <= 1 || expected.len() <= 1;
     found == expected || flat && found.iter().product::<usize>() == expected.iter().product::<usize>()
+}
+
+/// The axes but those of length 1.
+fn long_axes(shape: &[usize]) -> Vec<usize> {
+    shape.iter().copied().filter(|&axis| axis != 1).collect()
 }
 
 /// What is said of a published data set's files that hold no more than `found` samples.

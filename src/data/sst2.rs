@@ -36,7 +36,8 @@ pub fn sst2(dir: impl AsRef<Path>, split: Split, wanted: &Selection) -> Result<S
     let path = find(dir, "sst2", &[name])
         .ok_or_else(|| Error::file(dir, format!("found no {name}, here or in the folder sst2")))?;
     let bytes = std::fs::read(&path).map_err(Error::io(&path, "read"))?;
-    let all = parse(&bytes).map_err(|(line, problem)| Error::file(&path, format!("line {line}: {problem}")))?;
+    let all =
+        parse(&bytes).map_err(|(line, problem)| Error::file(&path, format!("line {line}: {problem}")))?;
     let found = all.classes.len();
     if found != published && !wanted.is_complete(&all.classes, 2) {
         let problem = format!("found {found} sentences, expected {published}; {}", super::fewer(found));

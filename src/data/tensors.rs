@@ -1,10 +1,11 @@
 //! Safetensors files: data sets, parameters, directions and results.
 
 use std::{
-    collections::HashSet,
+    collections::{BTreeMap, HashSet},
     path::{Path, PathBuf},
 };
 
+use flate2::Crc;
 use half::{bf16, f16};
 use safetensors::{
     Dtype,
@@ -12,7 +13,7 @@ use safetensors::{
 };
 use serde_json::json;
 
-use super::{Dataset, Layout, PADDING, Targets, layout, same_axes, write_atomically};
+use super::{Dataset, Layout, PADDING, Targets, layout, long_axes, same_axes, write_atomically};
 use crate::{Error, Result};
 
 /// A safetensors file in host memory. Every error names the file and the tensor.
@@ -55,6 +56,21 @@ impl TensorFile {
             return Err(Error::file(path, problem));
         }
         Ok(TensorFile { path: path.to_path_buf(), header, data })
+    }
+
+    /// Sees to it that the file is to the bit what [`write_state`] wrote.
+    ///
+    /// # Errors
+    /// [`Error::File`] where it is not.
+    pub(crate) fn check_undamaged(&self) -> Result<()> {
+        let metadata = self.header.metadata().iter().flatten();
+        let others = metadata.filter(|(key, _)| *key != CHECKSUM).map(|(key, text)| (&**key, &**text));
+        match self.metadata(CHECKSUM) {
+            Some(found) if found == checksum(others, [&self.data[..]]) => Ok(()),
+            _ => {
+                Err(Error::file(&self.path, format!("damaged: the content is not what its {CHECKSUM} says")))
+            }
+        }
     }
 
     /// The tensors' names, in the order of their data.
@@ -147,17 +163,20 @@ impl TensorFile {
     /// Token ids `inputs` and what `mask` keeps of them, `[N, T]` each, as samples `[2, T]`.
     fn tokens(&self, n: usize, shape: &[usize]) -> Result<(Vec<f32>, Vec<usize>)> {
         let whole = [&[n], shape].concat();
-        let length: usize = shape.iter().product();
-        if !same_axes(shape, &[length]) || shape.iter().any(|&axis| axis != 1 && axis != length) {
-            return Err(self.problem("inputs", format!("found shape {whole:?}, expected [N, T] for token ids")));
+        let long = long_axes(shape);
+        let length = long.first().copied().unwrap_or(1);
+        if long.len() > 1 {
+            return Err(
+                self.problem("inputs", format!("found shape {whole:?}, expected [N, T] for token ids"))
+            );
         }
         let ids = self.indices("inputs", &whole)?;
         let mask = match self.header.info("mask") {
             None => {
-                let padded = ids.chunks_exact(length).filter(|ids| ids.ends_with(&[PADDING])).count();
+                let padded = ids.chunks_exact(length).filter(|ids| ids.ends_with(&[PADDING; 2])).count();
                 if padded > 0 {
-                    let path = self.path.display();
-                    let end = format!("{padded} of {n} samples end in the id {PADDING}");
+                    let (path, end) =
+                        (self.path.display(), format!("{padded} of {n} samples end in ids {PADDING}"));
                     log::warn!("{path}: no tensor mask: every token is kept, although {end}");
                 }
                 vec![1.0; n * length]
@@ -182,14 +201,17 @@ impl TensorFile {
             }
             Dtype::BOOL | Dtype::U8 => Ok(self.bytes(info).iter().map(|&keep| f32::from(keep)).collect()),
             dtype if is_float(dtype) => self.f32("mask", &info.shape),
-            found => Err(self.problem("mask", format!("found {found}, expected BOOL, U8, I32, I64 or {FLOATS}"))),
+            found => {
+                let expected = format!("BOOL, U8, I32 or I64, or {FLOATS}");
+                Err(self.problem("mask", format!("found {found}, expected {expected}")))
+            }
         }
     }
 
     /// The tensor `targets` of N samples.
     fn targets(&self, n: usize) -> Result<Targets> {
         let TensorInfo { dtype, shape, .. } = self.info("targets")?;
-        let long: Vec<usize> = shape.iter().skip(1).copied().filter(|&axis| axis != 1).collect();
+        let long = long_axes(shape.get(1..).unwrap_or_default());
         let of_all = shape.first() == Some(&n);
         match dtype {
             Dtype::I32 | Dtype::I64 if of_all && long.is_empty() => {
@@ -337,11 +359,39 @@ impl<'a> Elements<'a> {
     }
 }
 
+/// The metadata's key under which a state has its checksum.
+const CHECKSUM: &str = "checksum";
+
+/// CRC-32 of a file's other metadata and of its elements.
+fn checksum<'a>(
+    metadata: impl Iterator<Item = (&'a str, &'a str)>,
+    data: impl IntoIterator<Item = &'a [u8]>,
+) -> String {
+    let mut sum = Crc::new();
+    let sorted: BTreeMap<&str, &str> = metadata.collect();
+    sorted.iter().for_each(|entry| sum.update(format!("{entry:?}").as_bytes()));
+    data.into_iter().for_each(|bytes| sum.update(bytes));
+    format!("{:08x}", sum.sum())
+}
+
+/// [`write_elements`], such that [`TensorFile::check_undamaged`] knows the file again: a state that work goes on from.
+///
+/// # Errors
+/// Those of [`write_tensors`].
+pub(crate) fn write_state(
+    path: impl AsRef<Path>,
+    tensors: &[(&str, &[usize], Elements)],
+    metadata: &[(&str, &str)],
+) -> Result<()> {
+    let sum = checksum(metadata.iter().copied(), tensors.iter().map(|(_, _, values)| values.bytes()));
+    write_elements(path, tensors, &[metadata, &[(CHECKSUM, &sum)]].concat())
+}
+
 /// [`write_tensors`], each tensor in its own precision.
 ///
 /// # Errors
 /// Those of [`write_tensors`].
-pub(crate) fn write_elements(
+fn write_elements(
     path: impl AsRef<Path>,
     tensors: &[(&str, &[usize], Elements)],
     metadata: &[(&str, &str)],
@@ -479,17 +529,20 @@ pub fn write_parameters<Name: AsRef<str>, Shape: AsRef<[usize]>>(
 /// file says in its metadata that its vectors have another layout.
 pub fn read_directions(path: impl AsRef<Path>, layout: &Layout) -> Result<(usize, Vec<f32>)> {
     let file = TensorFile::read(path)?;
-    file.warn_of_others(&["v"]);
     let p = layout.dim();
     if let Some(text) = file.metadata(layout::KEY) {
-        let found: Layout = serde_json::from_str(text)
-            .map_err(|error| Error::file(&file.path, format!("no layout of vectors in the metadata: {error}")))?;
+        let found: Layout = serde_json::from_str(text).map_err(|error| {
+            Error::file(&file.path, format!("no layout of vectors in the metadata: {error}"))
+        })?;
         if let Some(difference) = layout.difference(&found) {
             return Err(Error::file(&file.path, format!("layout of the vectors: {difference}")));
         }
     }
     match *file.shape("v")? {
-        [k, found] if k > 0 && found == p => Ok((k, file.f32("v", &[k, p])?)),
+        [k, found] if k > 0 && found == p => {
+            file.warn_of_others(&["v"]);
+            Ok((k, file.f32("v", &[k, p])?))
+        }
         ref found => {
             Err(file.problem("v", format!("found shape {found:?}, expected [K, {p}] with K at least 1")))
         }

@@ -66,7 +66,10 @@ impl Builder {
     /// parameters.
     fn check_sizes(&self, from: usize) -> Built {
         let tensors = self.graph.nodes[from..].iter().map(|node| self.graph.tensors[node.output].len);
-        match tensors.chain(self.graph.parameters.last().map(|last| last.offset.saturating_add(last.len))).max() {
+        match tensors
+            .chain(self.graph.parameters.last().map(|last| last.offset.saturating_add(last.len)))
+            .max()
+        {
             Some(len) if len > MOST => Err(format!("found {len} values, expected at most {MOST}")),
             _ => Ok(()),
         }

@@ -22,14 +22,15 @@ pub(super) fn parse(text: &str) -> Result<Model, String> {
 
 fn in_model(table: &DeTable<'_>) -> Option<Problem> {
     if let Some(layers) = table.get("layers").and_then(|layers| layers.get_ref().as_array())
-        && let Some(problem) = layers.iter().enumerate().find_map(|(i, layer)| in_layer(&i.to_string(), layer))
+        && let Some(problem) =
+            layers.iter().enumerate().find_map(|(i, layer)| in_layer(&i.to_string(), layer))
     {
         return Some(problem);
     }
     // `layers` stands beside each key, as what a model has to have
     let none = Spanned::new(0..0, DeValue::Array(Default::default()));
     table.iter().find_map(|(key, value)| {
-        let mut alone = DeTable::from_iter([("layers".into(), none.clone())].map(keyed));
+        let mut alone = DeTable::from_iter([(Spanned::new(0..0, "layers".into()), none.clone())]);
         alone.insert(key.clone(), value.clone());
         let problem = refused::<Model>(alone, 0..0)?;
         Some((value.span().start, of_key(key.get_ref(), &problem)))
@@ -55,7 +56,9 @@ fn in_layer(name: &str, layer: &Spanned<DeValue<'_>>) -> Option<Problem> {
     }
     let whole = whole?;
     let typed = DeTable::from_iter([(type_key.clone(), kind.clone())]);
-    if let Some(problem) = refused::<Layer>(typed.clone(), layer.span()).filter(|problem| !is_missing(problem)) {
+    if let Some(problem) =
+        refused::<Layer>(typed.clone(), layer.span()).filter(|problem| !is_missing(problem))
+    {
         return Some((kind.span().start, format!("layer {name}: {}", of_key("type", &problem))));
     }
     let layer = format!("layer {name} ({})", kind.get_ref().as_str().unwrap_or_default());
@@ -66,10 +69,6 @@ fn in_layer(name: &str, layer: &Spanned<DeValue<'_>>) -> Option<Problem> {
         Some((value.span().start, format!("{layer}: {}", of_key(key.get_ref(), &problem))))
     });
     Some(of_one.unwrap_or_else(|| (start, format!("{layer}: {}", in_words(&whole)))))
-}
-
-fn keyed<'i>((key, value): (&'i str, Spanned<DeValue<'i>>)) -> (Spanned<toml::de::DeString<'i>>, Spanned<DeValue<'i>>) {
-    (Spanned::new(0..0, key.into()), value)
 }
 
 /// Why `table` is no `T`.
@@ -85,7 +84,11 @@ fn is_missing(problem: &str) -> bool {
 
 /// The problem with a key's value, or with the key.
 fn of_key(key: &str, problem: &str) -> String {
-    if problem.starts_with("unknown field") { problem.into() } else { format!("{key}: {}", in_words(problem)) }
+    if problem.starts_with("unknown field") {
+        problem.into()
+    } else {
+        format!("{key}: {}", in_words(problem))
+    }
 }
 
 /// serde's "invalid value: integer `-5`, expected usize" as the crate's errors have it.

@@ -177,7 +177,8 @@ impl Spectrum {
         let count = self.count(space.dim)?;
         let data = self.checkpoint.data(&network)?;
         let gpu = device.open()?;
-        let problem = Problem::new(&gpu, &network, &parameters, &data, self.checkpoint.model.loss)?;
+        let loss = self.checkpoint.model.loss;
+        let (problem, _) = Problem::with_loss(&gpu, &network, &parameters, &data, loss)?;
         prepare_folder(&self.out)?;
         let options = json!({
             "operator": self.operator.name(), "parameters": self.parameters, "layer": self.layer, "top": count,
@@ -217,8 +218,12 @@ impl Spectrum {
             if let Some(other) = self.compare {
                 let of_other = problem.operator(other.curvature(), &space)?;
                 let files = format!("{}-", other.name());
-                let second = Wanted { files: &files, options: wanted.options.clone(), ..wanted }
-                    .find(&of_other, (&space, &layout), other, &run)?;
+                let second = Wanted { files: &files, options: wanted.options.clone(), ..wanted }.find(
+                    &of_other,
+                    (&space, &layout),
+                    other,
+                    &run,
+                )?;
                 second.tell(&mut lines);
                 unconverged = unconverged.or(second.unconverged(other));
                 let compared = comparison::Report {

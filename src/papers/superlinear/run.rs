@@ -183,7 +183,8 @@ impl Request<'_> {
                 let asked: &mut (usize, usize) = most.entry(dataset).or_default();
                 *asked = (asked.0.max(classes), asked.1.max(per_class));
             }
-            most.iter().try_for_each(|(&set, &(classes, per_class))| data(set, classes, per_class).map(drop))?;
+            most.iter()
+                .try_for_each(|(&set, &(classes, per_class))| data(set, classes, per_class).map(drop))?;
         }
         Ok(cases)
     }
@@ -254,7 +255,11 @@ impl Request<'_> {
         });
         made.sizes.push(format!(
             "{} ({} samples, {training}batches of {}, top {}, {} pairs of batches)",
-            study.name, study.data.len(), study.batch_size, study.top, study.pairs,
+            study.name,
+            study.data.len(),
+            study.batch_size,
+            study.top,
+            study.pairs,
         ));
         if let Some(weights) = &self.weights {
             let parameters = read_parameters(weights, &study.network.signature())?;
