@@ -110,12 +110,16 @@ impl Error {
         found: impl std::fmt::Display,
         expected: impl Into<String>,
     ) -> Self {
-        Error::Argument { option: option.into(), found: found.to_string(), expected: expected.into() }
+        Error::Argument {
+            option: option.into(),
+            found: printable(&found.to_string()),
+            expected: expected.into(),
+        }
     }
 
     /// [`Error::File`] from what is at hand.
     pub fn file(path: impl AsRef<Path>, problem: impl Into<String>) -> Self {
-        Error::File { path: path.as_ref().to_path_buf(), problem: problem.into() }
+        Error::File { path: path.as_ref().to_path_buf(), problem: printable(&problem.into()) }
     }
 
     /// For `map_err`: [`Error::Io`] on `path` while `doing` ("read", "write", "create folder").
@@ -123,4 +127,10 @@ impl Error {
         let path = path.as_ref().to_path_buf();
         move |source| Error::Io { path, doing, source }
     }
+}
+
+/// A name that is shown may hold anything: what would end the line or steer a terminal is shown as Rust writes it.
+pub(crate) fn printable(text: &str) -> String {
+    let shown = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+    text.chars().map(shown).collect()
 }

@@ -11,10 +11,11 @@ use std::{
 use curvkit::{
     Result,
     data::{
-        Dataset, Selection, Sentences, Split, Standardization, Targets, TensorFile, Vocabulary, cifar10,
+        Dataset, Layout, Selection, Sentences, Split, Standardization, Targets, TensorFile, Vocabulary,
+        cifar10,
         fetch::{Archive, Member, Source, gunzip, untar, unzip},
-        mnist, read_directions, read_parameters, sst2, synthetic_digits, write_atomically, write_parameters,
-        write_tensors,
+        mnist, read_directions, read_parameters, same_axes, sst2, synthetic_digits, write_atomically,
+        write_parameters, write_tensors,
     },
 };
 use flate2::{Compression, write::GzEncoder};
@@ -224,32 +225,95 @@ fn batch(records: &[(u8, [u8; 3])]) -> Vec<u8> {
     records.iter().flat_map(record).collect()
 }
 
+/// As many records as a published batch has: the given ones over and over.
+fn whole_batch(records: &[(u8, [u8; 3])]) -> Vec<u8> {
+    batch(records).repeat(10_000 / records.len())
+}
+
 #[test]
 fn cifar_batches_follow_one_another() {
     let dir = folder();
     let batches = dir.path().join("cifar-10-batches-bin");
     fs::create_dir(&batches).unwrap();
-    fs::write(batches.join("data_batch_4.bin"), batch(&[(9, [51, 0, 255])])).unwrap();
-    fs::write(batches.join("data_batch_2.bin"), batch(&[(3, [0, 1, 2]), (0, [255, 102, 0])])).unwrap();
+    fs::write(batches.join("data_batch_1.bin"), whole_batch(&[(3, [0, 1, 2]), (0, [255, 102, 0])])).unwrap();
+    fs::write(batches.join("data_batch_2.bin"), batch(&[(9, [51, 0, 255])])).unwrap();
     fs::write(batches.join("test_batch.bin"), batch(&[(7, [5, 5, 5])])).unwrap();
-    let data = cifar10(dir.path(), Split::Train).unwrap();
-    assert_eq!(data.shape, [3, 32, 32]);
-    assert_eq!(data.targets, Targets::Classes(vec![3, 0, 9]));
-    let channels: Vec<f32> = data.inputs.chunks(1024).map(|plane| plane[1023]).collect();
-    assert_eq!(channels, [0.0, 1.0 / 255.0, 2.0 / 255.0, 1.0, 0.4, 0.0, 0.2, 0.0, 1.0]);
-    assert_eq!(cifar10(&batches, Split::Test).unwrap().targets, Targets::Classes(vec![7]));
+    let data = cifar10(dir.path(), Split::Train, &take(None, None, Some(10_001))).unwrap();
+    assert_eq!((data.len(), &data.shape[..]), (10_001, &[3, 32, 32][..]));
+    let Targets::Classes(classes) = &data.targets else { panic!("no classes") };
+    assert_eq!([&classes[..4], &classes[9_999..]].concat(), [3, 0, 3, 0, 0, 9]);
+    let colours = |sample: usize| data.inputs[sample * 3072..][..3072].chunks(1024).map(|plane| plane[1023]);
+    assert_eq!(colours(0).collect::<Vec<_>>(), [0.0, 1.0 / 255.0, 2.0 / 255.0]);
+    assert_eq!(colours(9_999).collect::<Vec<_>>(), [1.0, 0.4, 0.0]);
+    assert_eq!(colours(10_000).collect::<Vec<_>>(), [0.2, 0.0, 1.0]);
+    let test = cifar10(&batches, Split::Test, &take(None, None, Some(1))).unwrap();
+    assert_eq!(test.targets, Targets::Classes(vec![7]));
+}
+
+/// What is asked for is there before a batch that is missing or short, or it is an error.
+#[test]
+fn fewer_samples_than_meant() {
+    let dir = folder();
+    let path = |i: usize| dir.path().join(format!("data_batch_{i}.bin"));
+    fs::write(path(1), whole_batch(&[(3, [0, 1, 2]), (0, [255, 102, 0])])).unwrap();
+    fs::write(path(2), batch(&[(9, [0; 3]), (3, [1; 3])])).unwrap();
+    fs::write(path(4), batch(&[(8, [0; 3])])).unwrap();
+    let read = |classes: Option<&[u32]>, per_class, limit| {
+        cifar10(dir.path(), Split::Train, &take(classes, per_class, limit))
+    };
+    for (classes, per_class, limit, count) in [
+        (None, None, Some(10_002), 10_002),
+        (None, None, Some(7), 7),
+        (Some(&[9, 3][..]), None, Some(5_002), 5_002),
+        (Some(&[9]), Some(1), None, 1),
+        (Some(&[0, 3]), Some(5_000), None, 10_000),
+        (Some(&[0, 9]), Some(1), Some(9), 2),
+    ] {
+        assert_eq!(read(classes, per_class, limit).unwrap().len(), count);
+    }
+    let short = "DIR/data_batch_2.bin: found 2 records, expected 10000; --limit or --per-class, within the first 10002 \
+                 samples, asks for fewer than all";
+    for (classes, per_class, limit) in [
+        (None, None, None),
+        (None, None, Some(10_003)),
+        (Some(&[9][..]), None, None),
+        (Some(&[9]), None, Some(2)),
+        (Some(&[9]), Some(2), None),
+        (None, Some(1), None),
+        (None, Some(1), Some(1)),
+    ] {
+        assert_eq!(message(&dir, read(classes, per_class, limit)), short);
+    }
+    fs::remove_file(path(2)).unwrap();
+    assert_eq!(
+        message(&dir, read(None, None, None)),
+        "DIR: found no data_batch_2.bin, here or in the folder cifar-10-batches-bin; --limit or --per-class, within \
+         the first 10000 samples, asks for fewer than all"
+    );
+
+    fs::write(dir.path().join("dev.tsv"), "sentence\tlabel\na\t1\nb\t0\nc\t1\n").unwrap();
+    let read = |per_class, limit| sst2(dir.path(), Split::Test, &take(None, per_class, limit));
+    assert_eq!(read(None, Some(3)).unwrap().classes, [1, 0, 1]);
+    assert_eq!(read(Some(1), None).unwrap().classes, [1, 0]);
+    for (per_class, limit) in [(None, None), (None, Some(4)), (Some(2), None)] {
+        assert_eq!(
+            message(&dir, read(per_class, limit)),
+            "DIR/dev.tsv: found 3 sentences, expected 872; --limit or --per-class, within the first 3 samples, asks \
+             for fewer than all"
+        );
+    }
 }
 
 #[test]
 fn cifar_errors() {
     let dir = folder();
     assert_eq!(
-        message(&dir, cifar10(dir.path(), Split::Train)),
-        "DIR: found no file, expected any of data_batch_1.bin to data_batch_5.bin, here or in the folder cifar-10-batches-bin"
+        message(&dir, cifar10(dir.path(), Split::Train, &all())),
+        "DIR: found no data_batch_1.bin, here or in the folder cifar-10-batches-bin"
     );
     assert_eq!(
-        message(&dir, cifar10(dir.path(), Split::Test)),
-        "DIR: found no file, expected test_batch.bin, here or in the folder cifar-10-batches-bin"
+        message(&dir, cifar10(dir.path(), Split::Test, &all())),
+        "DIR: found no test_batch.bin, here or in the folder cifar-10-batches-bin"
     );
     let whole = batch(&[(1, [0; 3]), (10, [0; 3])]);
     for (bytes, expected) in [
@@ -258,7 +322,7 @@ fn cifar_errors() {
         (&[], "truncated: found 0 bytes, expected records of 3073"),
     ] {
         fs::write(dir.path().join("data_batch_1.bin"), bytes).unwrap();
-        let found = message(&dir, cifar10(dir.path(), Split::Train));
+        let found = message(&dir, cifar10(dir.path(), Split::Train, &all()));
         assert_eq!(found, format!("DIR/data_batch_1.bin: {expected}"));
     }
 }
@@ -269,13 +333,13 @@ fn cifar_as_published() {
         println!("skipped: CURVKIT_DATA is not set");
         return;
     };
-    let data = cifar10(&dir, Split::Test).unwrap();
+    let data = cifar10(&dir, Split::Test, &all()).unwrap();
     let Targets::Classes(classes) = &data.targets else { panic!("no classes") };
     assert_eq!((data.len(), classes[..5].to_vec()), (10_000, vec![3, 8, 8, 0, 6]));
     assert!((0..10).all(|class| classes.iter().filter(|&&c| c == class).count() == 1000));
 
-    let train = cifar10(&dir, Split::Train).unwrap();
-    assert!(train.len().is_multiple_of(10_000));
+    // there may be three batches or five
+    let train = cifar10(&dir, Split::Train, &take(None, None, Some(30_000))).unwrap();
     let Targets::Classes(classes) = &train.targets else { panic!("no classes") };
     assert_eq!(classes[..5], [6, 9, 9, 4, 1]);
     // of all five batches: 0.4914, 0.4822, 0.4465 and 0.2470, 0.2435, 0.2616
@@ -289,7 +353,7 @@ fn cifar_as_published() {
 
 fn tsv(dir: &TempDir, content: &[u8]) -> Result<Sentences> {
     fs::write(dir.path().join("train.tsv"), content).unwrap();
-    sst2(dir.path(), Split::Train)
+    sst2(dir.path(), Split::Train, &take(None, None, Some(2)))
 }
 
 #[test]
@@ -313,10 +377,12 @@ fn sentences_become_ids_and_mask() {
     assert_eq!(data.inputs[8..], [7.0, 2.0, 3.0, 8.0, 1.0, 1.0, 1.0, 1.0]);
     let first = rows.selected(&take(Some(&[0]), None, None)).unwrap();
     assert_eq!(first.sentences, ["not a Good one , a bore"]);
-    assert_eq!(
-        rows.encode(&vocabulary, 0).unwrap_err().to_string(),
-        "--max-length: found 0, expected at least 1"
-    );
+    for length in [0, 1_073_741_824] {
+        assert_eq!(
+            rows.encode(&vocabulary, length).unwrap_err().to_string(),
+            format!("--max-length: found {length}, expected 1 to 1073741823, for 2 sentences")
+        );
+    }
     data.check_tokens(9).unwrap();
     assert_eq!(
         data.check_tokens(8).unwrap_err().to_string(),
@@ -328,7 +394,7 @@ fn sentences_become_ids_and_mask() {
 fn sentences_errors() {
     let dir = folder();
     assert_eq!(
-        message(&dir, sst2(dir.path(), Split::Test)),
+        message(&dir, sst2(dir.path(), Split::Test, &all())),
         "DIR: found no dev.tsv, here or in the folder sst2"
     );
     let cases: &[(&[u8], &str)] = &[
@@ -352,8 +418,9 @@ fn sentences_as_published() {
         println!("skipped: CURVKIT_DATA is not set");
         return;
     };
-    let train = sst2(&dir, Split::Train).unwrap();
-    assert_eq!((train.classes.len(), sst2(&dir, Split::Test).unwrap().classes.len()), (67_349, 872));
+    let train = sst2(&dir, Split::Train, &all()).unwrap();
+    let test = sst2(&dir, Split::Test, &all()).unwrap();
+    assert_eq!((train.classes.len(), test.classes.len()), (67_349, 872));
     // what transformer-sst2 of the zoo counts on
     let first = train.selected(&take(None, None, Some(1000))).unwrap();
     assert_eq!(Vocabulary::of(&first.sentences).ids(), 2970);
@@ -380,11 +447,41 @@ fn standardised_channels() {
         standardization.apply(&mut other).unwrap_err().to_string(),
         "inputs: channels: found shape [1], expected [2]"
     );
-    other.shape = vec![1, 1];
+    other.shape = vec![1, 1, 1, 1];
     assert_eq!(
         Standardization::of(&other).unwrap_err().to_string(),
-        "--standardize: one sample: found shape [1, 1], expected [channels, height, width] or [values]"
+        "--standardize: one sample: found shape [1, 1, 1, 1], expected [channels, height, width], [height, width] or \
+         [values]"
     );
+}
+
+// ------------------------------------------------------------------------------------- samples' axes
+
+#[test]
+fn axes_that_are_the_same() {
+    let same: [[&[usize]; 2]; 9] = [
+        [&[3, 4, 4], &[3, 4, 4]],
+        [&[28, 28], &[1, 28, 28]],
+        [&[1, 28, 28], &[28, 28]],
+        [&[1, 28, 1, 28], &[28, 28]],
+        [&[48], &[3, 4, 4]],
+        [&[3, 4, 4], &[48]],
+        [&[1, 48], &[3, 4, 4]],
+        [&[1], &[]],
+        [&[1, 1], &[1]],
+    ];
+    let others: [[&[usize]; 2]; 6] = [
+        [&[4, 4, 3], &[3, 4, 4]],
+        [&[3, 2, 8], &[3, 4, 4]],
+        [&[3, 16], &[3, 4, 4]],
+        [&[28, 14, 2], &[28, 28]],
+        [&[47], &[3, 4, 4]],
+        [&[2], &[]],
+    ];
+    assert!(same.iter().all(|[found, expected]| same_axes(found, expected)));
+    for [found, expected] in others {
+        assert!(!same_axes(found, expected) && !same_axes(expected, found), "{found:?} {expected:?}");
+    }
 }
 
 // ---------------------------------------------------------------------------------------- selection
@@ -393,6 +490,10 @@ fn standardised_channels() {
 fn classes(of: &[u32]) -> Dataset {
     let positions = (0..of.len()).map(|i| i as f32).collect();
     Dataset::new(positions, vec![1], Targets::Classes(of.to_vec())).unwrap()
+}
+
+fn all() -> Selection {
+    Selection::default()
 }
 
 fn take(classes: Option<&[u32]>, per_class: Option<usize>, limit: Option<usize>) -> Selection {
@@ -589,11 +690,18 @@ fn tensors_of_the_wrong_kind() {
             foreign("long", Dtype::I64, &[2], &[4i64, u32::MAX.into()]),
             foreign("negative", Dtype::I64, &[2, 2], &[4i64, 0, 2, -1]),
             foreign("toolong", Dtype::I64, &[1], &[1i64 << 32]),
+            foreign("half", Dtype::F16, &[3], &[0x3e00u16, 0x0001, 0xfbff]),
+            foreign("brain", Dtype::BF16, &[3], &[0x3fc0u16, 0x0001, 0xff7f]),
+            foreign("nohalf", Dtype::F16, &[1, 2], &[0u16, 0x7c00]),
+            foreign("nobrain", Dtype::BF16, &[1], &[0xffc0u16]),
         ],
     );
     let file = TensorFile::read(&path).unwrap();
     assert_eq!(file.f32("double", &[2]).unwrap(), [0.1, -3.0]);
     assert_eq!(file.f64("double", &[2]).unwrap(), [0.1, -3.0]);
+    // the smallest and the largest there are: each an f32
+    assert_eq!(file.f32("half", &[3]).unwrap(), [1.5, 2f32.powi(-24), -65504.0]);
+    assert_eq!(file.f32("brain", &[3]).unwrap(), [1.5, f32::from_bits(1 << 16), -255.0 * 2f32.powi(120)]);
     assert_eq!(file.f64("huge", &[1]).unwrap(), [1e300]);
     assert_eq!(file.indices("int", &[3]).unwrap(), [4, 0, 2]);
     assert_eq!(file.indices("long", &[2]).unwrap(), [4, u32::MAX]);
@@ -602,7 +710,7 @@ fn tensors_of_the_wrong_kind() {
     let index = |name, shape: &[usize]| message(&dir, file.indices(name, shape));
     assert_eq!(
         float("absent", &[2]),
-        "DIR/t.safetensors: no tensor absent, only long, negative, toolong, double, endless, huge, holes, int"
+        "DIR/t.safetensors: no tensor absent, only long, negative, toolong, double, endless, huge, holes, int, and 4 more"
     );
     assert_eq!(float("holes", &[4]), "DIR/t.safetensors: tensor holes: found shape [2, 2], expected [4]");
     assert_eq!(
@@ -611,7 +719,15 @@ fn tensors_of_the_wrong_kind() {
     );
     assert_eq!(
         float("huge", &[1]),
-        "DIR/t.safetensors: tensor huge: found inf at [0], expected a finite f32"
+        "DIR/t.safetensors: tensor huge: found 1e300 at [0], expected a finite f32"
+    );
+    assert_eq!(
+        float("nohalf", &[1, 2]),
+        "DIR/t.safetensors: tensor nohalf: found inf at [0, 1], expected a finite f32"
+    );
+    assert_eq!(
+        float("nobrain", &[1]),
+        "DIR/t.safetensors: tensor nobrain: found NaN at [0], expected a finite f32"
     );
     assert_eq!(
         message(&dir, file.f64("endless", &[1, 2])),
@@ -621,7 +737,10 @@ fn tensors_of_the_wrong_kind() {
         message(&dir, file.f64("holes", &[2, 2])),
         "DIR/t.safetensors: tensor holes: found F32, expected F64"
     );
-    assert_eq!(float("int", &[3]), "DIR/t.safetensors: tensor int: found I32, expected F32 or F64");
+    assert_eq!(
+        float("int", &[3]),
+        "DIR/t.safetensors: tensor int: found I32, expected F32, F64, F16 or BF16"
+    );
     assert_eq!(index("double", &[2]), "DIR/t.safetensors: tensor double: found F64, expected I32 or I64");
     assert_eq!(
         index("negative", &[2, 2]),
@@ -632,6 +751,12 @@ fn tensors_of_the_wrong_kind() {
         "DIR/t.safetensors: tensor toolong: found 4294967296 at [0], expected 0 to 4294967295"
     );
     assert_eq!(index("int", &[]), "DIR/t.safetensors: tensor int: found shape [3], expected []");
+
+    write_foreign(&path, &[foreign("two\nlines\u{1b}[2J", Dtype::I32, &[1], &[4i32])]);
+    assert_eq!(
+        message(&dir, TensorFile::read(&path).unwrap().f32("v", &[1])),
+        r"DIR/t.safetensors: no tensor v, only two\nlines\u{1b}[2J"
+    );
 
     write_foreign(&path, &[]);
     let empty = TensorFile::read(&path).unwrap();
@@ -647,9 +772,18 @@ fn data_sets_from_tensors() {
     let cases = [
         (foreign("targets", Dtype::I32, &[3], &[1i32, 0, 9]), Targets::Classes(vec![1, 0, 9])),
         (foreign("targets", Dtype::I64, &[3], &[1i64, 0, 9]), Targets::Classes(vec![1, 0, 9])),
+        (foreign("targets", Dtype::I64, &[3, 1], &[1i64, 0, 9]), Targets::Classes(vec![1, 0, 9])),
         (
             foreign("targets", Dtype::F32, &[3, 2], &pixels[..6]),
             Targets::Values { values: pixels[..6].to_vec(), width: 2 },
+        ),
+        (
+            foreign("targets", Dtype::F32, &[3, 1, 2], &pixels[..6]),
+            Targets::Values { values: pixels[..6].to_vec(), width: 2 },
+        ),
+        (
+            foreign("targets", Dtype::F16, &[3], &[0u16, 0x3c00, 0x4000]),
+            Targets::Values { values: pixels[..3].to_vec(), width: 1 },
         ),
     ];
     for (targets, expected) in cases {
@@ -672,15 +806,19 @@ fn data_sets_from_tensors() {
         ),
         (
             vec![inputs(), foreign("targets", Dtype::F32, &[2, 3], &pixels[..6])],
-            "tensor targets: found shape [2, 3], expected [3, 3]",
+            "tensor targets: found shape [2, 3], expected [3, L]",
         ),
         (
-            vec![inputs(), foreign("targets", Dtype::F32, &[3], &pixels[..3])],
-            "tensor targets: found F32 [3], expected I32 or I64 [3], or F32 or F64 [3, L]",
+            vec![inputs(), foreign("targets", Dtype::F32, &[3, 2, 2], &pixels)],
+            "tensor targets: found shape [3, 2, 2], expected [3, L]",
+        ),
+        (
+            vec![inputs(), foreign("targets", Dtype::I64, &[3, 2], &[0i64; 6])],
+            "tensor targets: found shape [3, 2], expected [3]",
         ),
         (
             vec![inputs(), foreign("targets", Dtype::U8, &[3], &[1u8, 0, 9])],
-            "tensor targets: found U8 [3], expected I32 or I64 [3], or F32 or F64 [3, L]",
+            "tensor targets: found U8 [3], expected I32 or I64 [3], or F32, F64, F16 or BF16 [3, L]",
         ),
         (
             vec![inputs(), foreign("targets", Dtype::F32, &[3, 1], &[0.0, f32::NAN, 0.0])],
@@ -696,7 +834,7 @@ fn data_sets_from_tensors() {
         ),
         (
             vec![foreign("inputs", Dtype::U8, &[3, 1], &[1u8, 2, 3]), good()],
-            "tensor inputs: found U8, expected F32 or F64, or I32 or I64 for token ids",
+            "tensor inputs: found U8, expected F32, F64, F16 or BF16, or I32 or I64 for token ids",
         ),
         (
             vec![foreign("inputs", Dtype::F32, &[3, 1], &[0.0, 1.0, f32::NEG_INFINITY]), good()],
@@ -732,6 +870,51 @@ fn parameters_round_trip() {
     assert_eq!(read_parameters(&path, &layout).unwrap(), parameters);
 }
 
+/// What wrappers put before every name is no part of the names.
+#[test]
+fn parameters_of_wrapped_models() {
+    let dir = folder();
+    let path = dir.path().join("w.safetensors");
+    let layout = [("0.weight", vec![2, 3]), ("0.bias", vec![2])];
+    let write = |names: [&str; 2]| {
+        let tensors: Tensors = &[(names[0], &[2, 3], &[1.0; 6]), (names[1], &[2], &[2.0; 2])];
+        write_tensors(&path, tensors, &[]).unwrap();
+        read_parameters(&path, &layout)
+    };
+    for prefix in ["module.", "_orig_mod.", "_orig_mod.module.", "module._orig_mod.", "module.module."] {
+        let read = write([&format!("{prefix}0.weight"), &format!("{prefix}0.bias")]);
+        assert_eq!(read.unwrap(), [1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 2.0, 2.0], "{prefix}");
+    }
+    let cases = [
+        (
+            ["module.0.weight", "0.bias"],
+            "0.weight [2, 3] is missing; module.0.weight [2, 3] is not among the model's parameters",
+        ),
+        (
+            ["module.0.weight", "module.1.bias"],
+            "module.0.bias [2] is missing; module.1.bias [2] is not among the model's parameters",
+        ),
+        (
+            ["net.0.weight", "net.0.bias"],
+            "0.weight [2, 3] is missing; 0.bias [2] is missing; net.0.bias [2] is not among the model's parameters; \
+             net.0.weight [2, 3] is not among the model's parameters",
+        ),
+    ];
+    for (names, expected) in cases {
+        let mut found = message(&dir, write(names));
+        // in the order of their data
+        if names[0] == "net.0.weight" {
+            found = found.replace(
+                "net.0.weight [2, 3] is not among the model's parameters; net.0.bias [2]",
+                "net.0.bias [2]",
+            );
+            assert!(found.ends_with("net.0.bias [2] is not among the model's parameters"), "{found}");
+            continue;
+        }
+        assert_eq!(found, format!("DIR/w.safetensors: {expected}"));
+    }
+}
+
 #[test]
 fn parameters_that_do_not_fit() {
     let dir = folder();
@@ -743,8 +926,20 @@ fn parameters_that_do_not_fit() {
         "DIR/w.safetensors: 0.weight: found shape [3, 2], expected [2, 3]; 0.bias [2] is missing; fc.bias [2] is not among the model's parameters"
     );
     let many: Vec<(String, Vec<usize>)> = (0..20).map(|i| (format!("{i}.weight"), vec![3, 2])).collect();
-    let message_of_many = message(&dir, read_parameters(&path, &many));
-    assert!(message_of_many.ends_with("; 8.weight [3, 2] is missing; and 12 more"), "{message_of_many}");
+    assert_eq!(
+        message(&dir, read_parameters(&path, &many)),
+        "DIR/w.safetensors: 1.weight [3, 2] is missing; 2.weight [3, 2] is missing; 3.weight [3, 2] is missing; \
+         4.weight [3, 2] is missing; and 15 more are missing; fc.bias [2] is not among the model's parameters"
+    );
+    let named: Vec<String> = (0..6).map(|i| format!("fc.{i}")).collect();
+    let tensors: Vec<_> = named.iter().map(|name| (name.as_str(), &[2][..], &[0.0; 2][..])).collect();
+    write_tensors(&path, &tensors, &[]).unwrap();
+    assert_eq!(
+        message(&dir, read_parameters(&path, &layout)),
+        "DIR/w.safetensors: 0.weight [2, 3] is missing; 0.bias [2] is missing; fc.0 [2] is not among the model's \
+         parameters; fc.1 [2] is not among the model's parameters; fc.2 [2] is not among the model's parameters; fc.3 \
+         [2] is not among the model's parameters; and 2 more are not among them"
+    );
     assert_eq!(
         message(&dir, write_parameters(&path, &layout, &[0.0; 9], &[])),
         "parameters: found shape [9], expected [8]"
@@ -757,23 +952,65 @@ fn directions() {
     let path = dir.path().join("v.safetensors");
     let values: Vec<f32> = (0..6).map(|i| i as f32).collect();
     write_tensors(&path, &[("v", &[2, 3], &values)], &[]).unwrap();
-    assert_eq!(read_directions(&path, 3).unwrap(), (2, values.clone()));
+    let (three, four) = (layout_of(&[("0.weight", &[3, 1])]), layout_of(&[("0.weight", &[2, 2])]));
+    assert_eq!(read_directions(&path, &three).unwrap(), (2, values.clone()));
     assert_eq!(
-        message(&dir, read_directions(&path, 4)),
+        message(&dir, read_directions(&path, &four)),
         "DIR/v.safetensors: tensor v: found shape [2, 3], expected [K, 4] with K at least 1"
     );
     for (shape, found) in [(&[0, 3][..], "[0, 3]"), (&[3], "[3]")] {
         write_tensors(&path, &[("v", shape, &values[..shape.iter().product()])], &[]).unwrap();
         assert_eq!(
-            message(&dir, read_directions(&path, 3)),
+            message(&dir, read_directions(&path, &three)),
             format!("DIR/v.safetensors: tensor v: found shape {found}, expected [K, 3] with K at least 1")
         );
     }
     write_foreign(&path, &[foreign("v", Dtype::F32, &[1, 3], &[0.0, f32::NAN, 0.0])]);
     assert_eq!(
-        message(&dir, read_directions(&path, 3)),
+        message(&dir, read_directions(&path, &three)),
         "DIR/v.safetensors: tensor v: found NaN at [0, 1], expected a finite f32"
     );
+}
+
+/// Names and shapes.
+type Parameters<'a> = &'a [(&'a str, &'a [usize])];
+
+fn layout_of(parameters: Parameters) -> Layout {
+    Layout::of(parameters.iter().map(|&(name, shape)| (name.to_string(), shape.to_vec())))
+}
+
+/// A file that says where its vectors' coordinates lie is read as what it says.
+#[test]
+fn directions_of_another_layout() {
+    let dir = folder();
+    let path = dir.path().join("v.safetensors");
+    let written = layout_of(&[("2.bias", &[3]), ("0.weight", &[1, 3])]);
+    let (key, text) = written.metadata();
+    assert_eq!(
+        (key, text.as_str()),
+        (
+            "layout",
+            r#"[{"name":"2.bias","shape":[3],"offset":0},{"name":"0.weight","shape":[1,3],"offset":3}]"#
+        )
+    );
+    write_tensors(&path, &[("v", &[1, 6], &[1.0; 6])], &[(key, &text)]).unwrap();
+    assert_eq!(read_directions(&path, &written).unwrap().0, 1);
+    let cases: [(Parameters, &str); 4] = [
+        (&[("0.weight", &[1, 3]), ("2.bias", &[3])], "found 2.bias [3] at 0, expected 0.weight [1, 3] at 0"),
+        (&[("2.bias", &[3]), ("0.weight", &[3])], "found 0.weight [1, 3] at 3, expected 0.weight [3] at 3"),
+        (&[("2.bias", &[3])], "found 0.weight [1, 3] at 3, expected the end"),
+        (
+            &[("2.bias", &[3]), ("0.weight", &[1, 3]), ("3.bias", &[1])],
+            "found the end, expected 3.bias [1] at 6",
+        ),
+    ];
+    for (layout, expected) in cases {
+        let found = message(&dir, read_directions(&path, &layout_of(layout)));
+        assert_eq!(found, format!("DIR/v.safetensors: layout of the vectors: {expected}"));
+    }
+    write_tensors(&path, &[("v", &[1, 6], &[1.0; 6])], &[(key, "NCHW")]).unwrap();
+    let found = message(&dir, read_directions(&path, &written));
+    assert!(found.starts_with("DIR/v.safetensors: no layout of vectors in the metadata: "), "{found}");
 }
 
 #[test]
@@ -786,6 +1023,7 @@ fn token_files() {
         foreign("mask", Dtype::BOOL, &[2, 3], &[1u8, 1, 0, 1, 0, 0]),
         foreign("mask", Dtype::F32, &[2, 3], &[1.0f32, 1.0, 0.0, 1.0, 0.0, 0.0]),
         foreign("mask", Dtype::I32, &[2, 3], &[1i32, 1, 0, 1, 0, 0]),
+        foreign("mask", Dtype::F16, &[2, 1, 3], &[0x3c00u16, 0x3c00, 0, 0x3c00, 0, 0]),
     ];
     for mask in masks {
         write_foreign(&path, &[ids.clone(), mask, targets.clone()]);
@@ -809,7 +1047,10 @@ fn token_files() {
             foreign("mask", Dtype::BOOL, &[3, 2], &[1u8; 6]),
             "tensor mask: found shape [3, 2], expected [2, 3]",
         ),
-        (foreign("mask", Dtype::I8, &[2, 3], &[1u8; 6]), "tensor mask: found I8, expected F32 or F64"),
+        (
+            foreign("mask", Dtype::I8, &[2, 3], &[1u8; 6]),
+            "tensor mask: found I8, expected BOOL, U8, I32 or I64, or F32, F64, F16 or BF16",
+        ),
         (
             foreign("inputs", Dtype::I32, &[2, 3], &[1i32, 2, 3, 4, -5, 6]),
             "tensor inputs: found -5 at [1, 1], expected 0 to 4294967295",
@@ -819,8 +1060,8 @@ fn token_files() {
             "tokens: found id 16777218 for token 1 of sample 1, expected 0 to 16777216",
         ),
         (
-            foreign("inputs", Dtype::I32, &[2, 3, 1], &[1i32; 6]),
-            "tensor inputs: found shape [2, 3, 1], expected [N, T] for token ids",
+            foreign("inputs", Dtype::I32, &[2, 3, 2], &[1i32; 12]),
+            "tensor inputs: found shape [2, 3, 2], expected [N, T] for token ids",
         ),
     ];
     for (tensor, expected) in cases {

@@ -7,7 +7,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::data::fetch::{Progress, Source};
 use crate::data::{
-    Dataset, Selection, Split, Standardization, Vocabulary, cifar10, mnist, read_parameters, sst2,
+    Dataset, Selection, Split, Standardization, Vocabulary, cifar10, mnist, read_parameters, same_axes, sst2,
     synthetic_digits,
 };
 use crate::jets::samples::check;
@@ -102,49 +102,56 @@ impl DataPlace {
 impl DataArgs {
     /// The samples, which `network` and `loss` can take.
     pub fn read(&self, network: &Network, loss: Loss) -> Result<Dataset> {
-        let data = self.samples()?;
+        let split = if self.test { Split::Test } else { Split::Train };
+        let used = Selection { classes: self.classes.clone(), per_class: self.per_class, limit: self.limit };
+        let mut data = match self.dataset {
+            Some(Named::Sst2) => self.sentences(split, &used)?,
+            _ => self.images(split, &used)?,
+        };
         check(network, &data, loss).map_err(|error| match (&self.data, self.dataset) {
             (Some(path), _) => Error::file(path, error.to_string()),
             (None, name) => Error::file(named(name).unwrap_or_default(), error.to_string()),
         })?;
-        Ok(data)
-    }
-
-    fn samples(&self) -> Result<Dataset> {
-        let split = if self.test { Split::Test } else { Split::Train };
-        let used = Selection { classes: self.classes.clone(), per_class: self.per_class, limit: self.limit };
-        if self.data.is_none() && self.dataset == Some(Named::Sst2) {
-            let rows = sst2(&self.place.data_dir, split)?.selected(&used)?;
-            let vocabulary = match self.fitted()? {
-                None => Vocabulary::of(&rows.sentences),
-                Some(fitted) => {
-                    Vocabulary::of(&sst2(&self.place.data_dir, Split::Train)?.selected(&fitted)?.sentences)
-                }
-            };
-            if self.standardize {
-                return Err(Error::argument("--standardize", "sst2", "a data set of images"));
-            }
-            return rows.encode(&vocabulary, self.max_length);
-        }
-        let mut data = self.images(split)?.selected(&used)?;
         if self.standardize {
+            // channels are those of the model, where it has an image's axes
+            let model = network.model().sample_shape();
+            let shaped = |data: Dataset| match model[..] {
+                [_, _, _] if same_axes(&data.shape, &model) => data.in_shape(&model),
+                _ => data,
+            };
+            data = shaped(data);
             let standardization = match self.fitted()? {
                 None => Standardization::of(&data)?,
-                Some(fitted) => Standardization::of(&self.images(Split::Train)?.selected(&fitted)?)?,
+                Some(fitted) => Standardization::of(&shaped(self.images(Split::Train, &fitted)?))?,
             };
             standardization.apply(&mut data)?;
         }
         Ok(data)
     }
 
-    /// All samples of the file or of one half of a data set of images.
-    fn images(&self, split: Split) -> Result<Dataset> {
+    fn sentences(&self, split: Split, used: &Selection) -> Result<Dataset> {
+        if self.standardize {
+            return Err(Error::argument("--standardize", "sst2", "a data set of images"));
+        }
+        let dir = &self.place.data_dir;
+        let rows = sst2(dir, split, used)?;
+        let vocabulary = match self.fitted()? {
+            None => Vocabulary::of(&rows.sentences),
+            Some(fitted) => Vocabulary::of(&sst2(dir, Split::Train, &fitted)?.sentences),
+        };
+        rows.encode(&vocabulary, self.max_length)
+    }
+
+    /// Samples of the file or of one half of a data set of images.
+    fn images(&self, split: Split, wanted: &Selection) -> Result<Dataset> {
         let dir = &self.place.data_dir;
         match (&self.data, self.dataset) {
-            (Some(path), _) => Dataset::read(path),
-            (None, Some(Named::Synthetic)) => synthetic_digits(2000, (split == Split::Test) as u64),
-            (None, Some(Named::Cifar10)) => cifar10(dir, split),
-            (None, _) => mnist(dir, split),
+            (Some(path), _) => Dataset::read(path)?.selected(wanted),
+            (None, Some(Named::Synthetic)) => {
+                synthetic_digits(2000, (split == Split::Test) as u64)?.selected(wanted)
+            }
+            (None, Some(Named::Cifar10)) => cifar10(dir, split, wanted),
+            (None, _) => mnist(dir, split)?.selected(wanted),
         }
     }
 

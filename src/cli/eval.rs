@@ -9,6 +9,7 @@ use super::Device;
 use super::args::{CheckpointArgs, subspace};
 use super::record;
 use crate::data::{read_directions, write_tensors};
+use crate::net::Subspace;
 use crate::operators::Problem;
 use crate::runs::{self, Mode, Outputs, Record, Run, digest_of_values};
 use crate::{Error, Result};
@@ -42,6 +43,40 @@ impl Quantity {
     fn takes_directions(self) -> bool {
         !matches!(self, Quantity::Loss | Quantity::Gradient | Quantity::PerSampleGradient)
     }
+
+    /// What it comes to, `[K, dim]` for those that take directions `[K, dim]`, `[N, dim]` or `[dim]` for the others.
+    fn values(self, problem: &Problem, space: &Subspace, directions: &[f32]) -> Result<Vec<f32>> {
+        match self {
+            Quantity::Loss => Ok(vec![problem.loss()?.loss as f32]),
+            Quantity::Gradient => problem.gradient(space),
+            Quantity::PerSampleGradient => {
+                let mut rows = Vec::with_capacity(problem.samples().len() * space.dim);
+                problem.per_sample_gradients(space, |batch| {
+                    rows.extend_from_slice(batch);
+                    Ok(())
+                })?;
+                Ok(rows)
+            }
+            Quantity::Hvp => problem.hvp(space, directions),
+            Quantity::Ggnvp => problem.ggnvp(space, directions),
+            Quantity::NoiseCovarianceVp => problem.noise_covariance_vp(space, directions),
+            Quantity::Third => problem.third(space, directions),
+        }
+    }
+
+    /// Why element `at` of what it comes to is not finite, although loss, weights and directions are.
+    fn overflow(self, at: usize, problem: &Problem, space: &Subspace, directions: &[f32]) -> Result<String> {
+        if self.takes_directions() {
+            let which = at / space.dim;
+            let direction = &directions[which * space.dim..][..space.dim];
+            let length = direction.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>().sqrt();
+            let unit: Vec<f32> = direction.iter().map(|&x| (f64::from(x) / length) as f32).collect();
+            if self.values(problem, space, &unit)?.iter().all(|value| value.is_finite()) {
+                return Ok(format!("it overflows by direction {which}, of length {length:e}"));
+            }
+        }
+        Ok("the network's derivatives overflow".into())
+    }
 }
 
 #[derive(Args)]
@@ -54,7 +89,8 @@ pub struct Eval {
     /// Directions: a safetensors file with `v` [K, P], in the coordinates of the parameters chosen.
     #[arg(long, value_name = "FILE")]
     vectors: Option<PathBuf>,
-    /// Only these parameters' coordinates, such as 2.weight; all if not given.
+    /// Only these parameters' coordinates, such as 2.weight, in the order in which they are named here; all if not
+    /// given.
     #[arg(long, value_delimiter = ',', value_name = "NAME,…")]
     parameters: Option<Vec<String>>,
     /// The safetensors file to write.
@@ -75,8 +111,9 @@ impl Eval {
         outputs.check()?;
         let (network, parameters) = self.checkpoint.network()?;
         let space = subspace(&network, self.parameters.as_deref())?;
+        let layout = network.layout(&space);
         let directions = match &self.vectors {
-            Some(path) => read_directions(path, space.dim)?.1,
+            Some(path) => read_directions(path, &layout)?.1,
             None => Vec::new(),
         };
         if let Some(which) = self.compute.iter().find(|q| q.takes_directions())
@@ -91,6 +128,7 @@ impl Eval {
         let options = json!({ "compute": quantities, "parameters": self.parameters });
         let mut determined = self.checkpoint.determined(&network, &parameters, &data, options);
         let mut told = self.checkpoint.describe();
+        told["samples"] = json!(data.len());
         if let Some(path) = &self.vectors {
             determined["contents"]["vectors"] = json!(digest_of_values(&directions));
             told["inputs"]["vectors"] = runs::path(path);
@@ -98,40 +136,25 @@ impl Eval {
         let record = Record::new("eval", Some(&gpu), determined, told);
         let mode = if self.overwrite { Mode::Overwrite } else { Mode::Begin };
         let run = Run::claim(outputs, record, mode)?;
-        let problem = Problem::new(&gpu, &network, &parameters, &data, self.checkpoint.model.loss)?;
-        let report = problem.loss()?;
-        let overflow = "the network's outputs or the loss overflow";
-        if let Some(at) = report.per_sample.iter().position(|loss| !loss.is_finite()) {
-            let detail = format!("sample {at} has {}: {overflow}", report.per_sample[at]);
-            return Err(Error::NotFinite { quantity: "loss".into(), detail });
-        }
+        let loss = self.checkpoint.model.loss;
+        let (problem, report) = Problem::with_loss(&gpu, &network, &parameters, &data, loss)?;
         let mut tensors: Vec<(&str, Vec<usize>, Vec<f32>)> = Vec::new();
-        let k = directions.len() / space.dim.max(1);
         for &quantity in &self.compute {
-            let (shape, values) = match quantity {
-                Quantity::Loss => (vec![], vec![report.loss as f32]),
-                Quantity::Gradient => (vec![space.dim], problem.gradient(&space)?),
-                Quantity::PerSampleGradient => {
-                    let mut rows = Vec::with_capacity(data.len() * space.dim);
-                    problem.per_sample_gradients(&space, |batch| {
-                        rows.extend_from_slice(batch);
-                        Ok(())
-                    })?;
-                    (vec![data.len(), space.dim], rows)
-                }
-                Quantity::Hvp => (vec![k, space.dim], problem.hvp(&space, &directions)?),
-                Quantity::Ggnvp => (vec![k, space.dim], problem.ggnvp(&space, &directions)?),
-                Quantity::NoiseCovarianceVp => {
-                    (vec![k, space.dim], problem.noise_covariance_vp(&space, &directions)?)
-                }
-                Quantity::Third => (vec![k, space.dim], problem.third(&space, &directions)?),
+            let values = match quantity {
+                Quantity::Loss => vec![report.loss as f32],
+                _ => quantity.values(&problem, &space, &directions)?,
             };
             if let Some(at) = values.iter().position(|value| !value.is_finite()) {
-                return Err(Error::NotFinite {
-                    quantity: quantity.tensor().into(),
-                    detail: format!("element {at} is {}: {overflow}", values[at]),
-                });
+                let why = quantity.overflow(at, &problem, &space, &directions)?;
+                let detail = format!("element {at} is {}: {why}", values[at]);
+                return Err(Error::NotFinite { quantity: quantity.tensor().into(), detail });
             }
+            let shape = match quantity {
+                Quantity::Loss => vec![],
+                Quantity::Gradient => vec![space.dim],
+                Quantity::PerSampleGradient => vec![data.len(), space.dim],
+                _ => vec![directions.len() / space.dim, space.dim],
+            };
             if tensors.iter().all(|(name, ..)| *name != quantity.tensor()) {
                 tensors.push((quantity.tensor(), shape, values));
             }
@@ -140,14 +163,19 @@ impl Eval {
         let tensors: Vec<(&str, &[usize], &[f32])> =
             tensors.iter().map(|(name, shape, values)| (*name, &shape[..], &values[..])).collect();
         let name = self.out.file_name().unwrap_or_default();
-        run.finish(|folder| write_tensors(folder.join(name), &tensors, &[("run", &how.to_string())]))?;
-        let (loss, accuracy) = (report.loss, report.accuracy);
+        let (key, layout) = layout.metadata();
+        let metadata = [("run", &*how.to_string()), (key, &layout)];
+        run.finish(|folder| write_tensors(folder.join(name), &tensors, &metadata))?;
+        let (loss, accuracy, samples) = (report.loss, report.accuracy, data.len());
         Ok(match (self.json, device.quiet) {
-            (true, _) => record::json(&json!({ "loss": loss, "accuracy": accuracy, "run": how })),
-            (false, true) => String::new(),
-            (false, false) => {
-                format!("loss      {loss:.9}\naccuracy  {accuracy:.4}\nwrote     {}", self.out.display())
+            (true, _) => {
+                record::json(&json!({ "loss": loss, "accuracy": accuracy, "samples": samples, "run": how }))
             }
+            (false, true) => String::new(),
+            (false, false) => format!(
+                "loss      {loss:.9}\naccuracy  {accuracy:.4}\nsamples   {samples}\nwrote     {}",
+                self.out.display()
+            ),
         })
     }
 }

@@ -9,6 +9,7 @@ mod reproduce;
 #[cfg(unix)]
 mod signals;
 mod spectrum;
+mod stderr;
 mod timed;
 mod train;
 
@@ -37,19 +38,21 @@ const ADAPTER: &str = "CURVKIT_ADAPTER";
 
 #[derive(clap::Args)]
 struct Device {
-    /// Adapter to use: an index or a part of its name, as `curvkit adapters` lists them.
+    /// Adapter to use: an index, or a part of one name alone, as `curvkit adapters` lists them.
     #[arg(long, global = true, env = ADAPTER, value_name = "NAME|INDEX")]
     adapter: Option<String>,
     /// Device memory that chunks are cut to, such as 512MiB or 4GiB.
     #[arg(long, global = true, value_parser = args::size, value_name = "SIZE")]
     memory_budget: Option<u64>,
-    /// No progress, no results on standard output.
+    /// No progress, no results on standard output, and on standard error only errors and warnings of this program.
     #[arg(long, short, global = true)]
     quiet: bool,
 }
 
 impl Device {
+    /// Opens the device, once all input is known to be good.
     fn open(&self) -> Result<Gpu> {
+        stderr::release_warnings();
         Gpu::new(&GpuOptions {
             adapter: self.adapter.clone(),
             memory_budget: self.memory_budget,
@@ -96,10 +99,17 @@ pub fn main() -> ExitCode {
         let code = if matches!(error, Error::NotConverged { .. }) { 3 } else { 2 };
         (format!("{error}{}", advice(&error)), code)
     };
+    stderr::without_desktop();
+    stderr::hear_warnings();
     #[cfg(unix)]
     signals::handle();
     let done = match Cli::try_parse() {
-        Ok(cli) => cli.run().and_then(|text| print(&text)).map_err(told),
+        Ok(cli) => {
+            if cli.device.quiet {
+                stderr::silence_others();
+            }
+            cli.run().and_then(|text| print(&text)).map_err(told)
+        }
         // help and version
         Err(error) if !error.use_stderr() => print(&error.render().to_string()).map_err(told),
         Err(error) => Err((usage(&error), 2)),
@@ -107,7 +117,7 @@ pub fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err((problem, code)) => {
-            tell(&format!("curvkit: {problem}"));
+            stderr::tell(format_args!("curvkit: {problem}"));
             ExitCode::from(code)
         }
     }
@@ -121,11 +131,6 @@ fn advice(error: &Error) -> &'static str {
         Error::OtherRun { .. } => "; --resume-anyway goes on from it, --overwrite replaces it",
         _ => "",
     }
-}
-
-/// Says on standard error how far long work is, if there is anybody.
-fn tell(line: &str) {
-    let _ = writeln!(io::stderr(), "{line}");
 }
 
 /// What is wrong with the arguments, in one line.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::Device;
 use super::args::{DataPlace, bar, open_network};
-use super::tell;
+use super::stderr::tell;
 use crate::data::{Dataset, Selection, Split, cifar10, mnist, synthetic_digits};
 use crate::jets::samples::check;
 use crate::net::Loss;
@@ -52,6 +52,9 @@ pub struct Superlinear {
     /// How many classes, such as 3,6,10; the preset's for the tables, 10 for figures, if not given.
     #[arg(long, value_delimiter = ',', value_name = "C,…")]
     classes: Option<Vec<usize>>,
+    /// The first M images of each class; the preset's number if not given.
+    #[arg(long, value_name = "M")]
+    per_class: Option<usize>,
     /// The preset's if not given, one for figures alone; the figures are of the first.
     #[arg(long, value_delimiter = ',', value_name = "SEED,…")]
     seeds: Option<Vec<u64>>,
@@ -98,22 +101,20 @@ struct Own {
 }
 
 impl Superlinear {
-    /// All samples of the data set, of `per_class` a class where they are drawn.
-    fn samples(&self, dataset: ImageSet, per_class: usize) -> Result<Dataset> {
+    /// Those samples of the data set that `wanted` takes, of `per_class` a class where they are drawn.
+    fn samples(&self, dataset: ImageSet, per_class: usize, wanted: &Selection) -> Result<Dataset> {
         match dataset {
-            ImageSet::Synthetic => synthetic_digits(per_class, 0),
-            ImageSet::Mnist => mnist(&self.place.data_dir, Split::Train),
-            ImageSet::Cifar10 => cifar10(&self.place.data_dir, Split::Train),
+            ImageSet::Synthetic => synthetic_digits(per_class, 0)?.selected(wanted),
+            ImageSet::Mnist => mnist(&self.place.data_dir, Split::Train)?.selected(wanted),
+            ImageSet::Cifar10 => cifar10(&self.place.data_dir, Split::Train, wanted),
         }
     }
 
-    /// The first `per_class` images of each of the first `classes` classes, or as many of each as there are.
+    /// The first images of each of the first `classes` classes: `per_class`, unless --per-class asks for others.
     fn images(&self, dataset: ImageSet, classes: usize, per_class: usize) -> Result<Dataset> {
-        let all = self.samples(dataset, per_class)?;
-        let counts = all.class_counts();
-        let at_hand = counts.range(..classes as u32).map(|(_, &count)| count).min().unwrap_or(0);
+        let per_class = self.per_class.unwrap_or(per_class);
         let classes = Some((0..classes as u32).collect());
-        all.selected(&Selection { classes, per_class: Some(per_class.min(at_hand)), limit: None })
+        self.samples(dataset, per_class, &Selection { classes, per_class: Some(per_class), limit: None })
     }
 
     fn target(&self) -> Target {
@@ -193,12 +194,15 @@ impl Superlinear {
             Some([loss]) => *loss,
             _ => return Err(missing("--loss", "one loss")),
         };
-        let (all, source) = match (&self.own.data, self.datasets().as_slice()) {
-            (Some(path), _) => (Dataset::read(path)?, path.display().to_string()),
-            (None, &[dataset]) => (self.samples(dataset, QUICK_PER_CLASS)?, dataset.to_string()),
+        let wanted = Selection { per_class: self.per_class, limit: self.own.limit, classes: None };
+        let (data, source) = match (&self.own.data, self.datasets().as_slice()) {
+            (Some(path), _) => (Dataset::read(path)?.selected(&wanted)?, path.display().to_string()),
+            (None, &[dataset]) => {
+                let drawn = self.per_class.unwrap_or(QUICK_PER_CLASS);
+                (self.samples(dataset, drawn, &wanted)?, dataset.to_string())
+            }
             _ => return Err(Error::argument("--dataset", "several", format!("one, for “{name}”"))),
         };
-        let data = all.selected(&Selection { limit: self.own.limit, ..Selection::default() })?;
         check(&network, &data, loss).map_err(|error| Error::file(source, error.to_string()))?;
         let stem = file.file_stem().unwrap_or(file.as_os_str()).to_string_lossy().into_owned();
         let (batch_size, top) = (self.own.batch_size.unwrap_or(50), self.own.top.unwrap_or(1000));
@@ -283,12 +287,13 @@ impl Superlinear {
             Progress::Drawing { run } => say(format!("{run}: drawing")),
         })?;
         bar.finish_and_clear();
-        let report = summary.report.display();
-        Ok(match (device.quiet, summary.table.as_str()) {
-            (true, _) => String::new(),
-            (false, "") => format!("report: {report}"),
-            (false, table) => format!("{table}\nreport: {report}"),
-        })
+        if device.quiet {
+            return Ok(String::new());
+        }
+        let table = Some(summary.table.trim_end()).filter(|table| !table.is_empty());
+        let lines = summary.cases.iter().map(String::as_str).chain(table).map(String::from);
+        let report = format!("report: {}", summary.report.display());
+        Ok(lines.chain([report]).collect::<Vec<_>>().join("\n"))
     }
 }
 

@@ -23,7 +23,7 @@ pub fn handle() {
     {
         thread::spawn(move || {
             if word.read(&mut [0]).is_ok_and(|bytes| bytes > 0) {
-                super::tell(NO_ROOM);
+                super::stderr::tell(NO_ROOM);
                 low_level::exit(2);
             }
         });

@@ -9,8 +9,9 @@ use serde_json::json;
 use super::Device;
 use super::args::{DataArgs, ModelArgs, RunArgs, bar};
 use super::record;
-use crate::data::{TensorFile, read_parameters, write_parameters, write_tensors};
+use crate::data::{Elements, TensorFile, read_parameters, write_parameters, write_state};
 use crate::net::Network;
+use crate::operators::Problem;
 use crate::report::plots::{Axis, Mark, Scale, Series, chart};
 use crate::report::{write_csv, write_text};
 use crate::runs::{self, Outputs, Record, Run, digest_of_data, digest_of_values};
@@ -134,13 +135,16 @@ impl Train {
             Some(path) => read_parameters(path, &network.signature())?,
             None => network.initial_parameters(self.seed),
         };
+        let first = parameters.clone();
         let gpu = device.open()?;
         let determined = json!({
             "options": { "model": network.model(), "train": options, "checkpoint_every": self.checkpoint_every },
             "contents": { "weights": digest_of_values(&parameters), "data": digest_of_data(&data) },
         });
         let weights = self.weights.as_ref().map(runs::path);
-        let told = json!({ "inputs": { "weights": weights, "data": self.data.describe() } });
+        let told = json!({
+            "inputs": { "weights": weights, "data": self.data.describe() }, "samples": data.len(),
+        });
         let record = Record::new("train", Some(&gpu), determined, told).free(FREE);
         let run = Run::claim(outputs, record, self.run.mode())?;
         let files = Files { run: &run, network: &network };
@@ -161,7 +165,13 @@ impl Train {
         bar.set_position(trainer.epoch());
         let mut saved = Instant::now();
         while trainer.epoch() < epochs {
-            let record = trainer.run_epoch()?;
+            let record = trainer.run_epoch().map_err(|error| match error {
+                // where the loss was not finite before the first update, it is not the learning rate's fault
+                Error::Diverged { .. } => {
+                    Problem::with_loss(&gpu, &network, &first, &data, self.model.loss).err().unwrap_or(error)
+                }
+                error => error,
+            })?;
             history.push(record);
             bar.set_message(format!("loss {:.6}, accuracy {:.4}", record.loss, record.accuracy));
             bar.inc(1);
@@ -175,9 +185,15 @@ impl Train {
         files.finish(&trainer.parameters()?, &history)?;
         let last = history.last();
         Ok(match last {
-            _ if self.json => record::json(&json!({ "last": last, "run": run.record() })),
+            _ if self.json => {
+                record::json(&json!({ "last": last, "samples": data.len(), "run": run.record() }))
+            }
             Some(EpochRecord { epoch, loss, accuracy, .. }) if !device.quiet => {
-                format!("epoch {epoch}: loss {loss:.6}, accuracy {accuracy:.4}\nwrote {}", self.out.display())
+                let samples = data.len();
+                let wrote = self.out.display();
+                format!(
+                    "epoch {epoch}: loss {loss:.6}, accuracy {accuracy:.4}, {samples} samples\nwrote {wrote}"
+                )
             }
             _ => String::new(),
         })
@@ -203,10 +219,13 @@ impl Files<'_> {
                 write_parameters(path, &self.network.signature(), &state.parameters, &[(key, &how)])?;
             }
             let p = [self.network.dim()];
-            let tensors: [(&str, &[usize], &[f32]); 2] =
-                [("parameters", &p, &state.parameters), ("momentum", &p, &state.momentum)];
-            let metadata = [("epoch", &*state.epoch.to_string()), (key, &how)];
-            write_tensors(folder.join(STATE), &tensors, &metadata)
+            let tensors: [(&str, &[usize], Elements); 2] = [
+                ("parameters", &p, Elements::F32(&state.parameters)),
+                ("momentum", &p, Elements::F32(&state.momentum)),
+            ];
+            let (layout_key, layout) = self.network.layout(&self.network.all()).metadata();
+            let metadata = [("epoch", &*state.epoch.to_string()), (key, &how), (layout_key, &layout)];
+            write_state(folder.join(STATE), &tensors, &metadata)
         })
     }
 
@@ -231,11 +250,10 @@ impl Files<'_> {
             return Ok(None);
         }
         let file = TensorFile::read(&path)?;
+        file.check_undamaged()?;
         self.run.check_state(&path, &file)?;
-        let epoch = file
-            .metadata("epoch")
-            .and_then(|epoch| epoch.parse().ok())
-            .ok_or_else(|| Error::file(&path, "found no epoch, expected a number"))?;
+        let epoch = file.metadata("epoch").and_then(|epoch| epoch.parse().ok());
+        let epoch = epoch.ok_or_else(|| Error::file(&path, "found no epoch, expected a number"))?;
         let p = [self.network.dim()];
         let state = TrainState {
             epoch,

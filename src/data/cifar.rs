@@ -1,61 +1,68 @@
 //! CIFAR-10's binary batches: records of a label and 3 × 32 × 32 bytes.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::files::find;
-use super::{Dataset, Split, Targets};
+use super::{Dataset, Selection, Split, Targets};
 use crate::{Error, Result};
 
 /// Channels, height and width.
 const SHAPE: [usize; 3] = [3, 32, 32];
-const PIXELS: usize = 3 * 32 * 32;
-const RECORD: usize = 1 + PIXELS;
+const RECORD: usize = 1 + 3 * 32 * 32;
+/// Records of every published batch.
+const RECORDS: usize = 10_000;
+const CLASSES: u8 = 10;
 
-/// Reads CIFAR-10 from `dir` or `dir/cifar-10-batches-bin`: those of `data_batch_1.bin` to
-/// `data_batch_5.bin` that are there, in this order, or `test_batch.bin`.
+/// Reads those samples of CIFAR-10 that `wanted` takes from `dir` or `dir/cifar-10-batches-bin`: of
+/// `data_batch_1.bin` to `data_batch_5.bin`, in this order and as far as it needs them, or of `test_batch.bin`.
 ///
 /// A sample is `[3, 32, 32]` (red, green and blue) with values in [0, 1] (byte / 255), its target a class
 /// below 10.
 ///
 /// # Errors
-/// [`Error::File`] where there is no batch, or one is truncated or holds a label above 9; [`Error::Io`]
-/// where it cannot be read.
-pub fn cifar10(dir: impl AsRef<Path>, split: Split) -> Result<Dataset> {
+/// [`Error::File`] where a batch is missing or has other than its 10,000 records before `wanted` has all samples that
+/// it asks for, or where one holds a label above 9; [`Error::Io`] where it cannot be read; those of
+/// [`Dataset::selected`].
+pub fn cifar10(dir: impl AsRef<Path>, split: Split, wanted: &Selection) -> Result<Dataset> {
     const FOLDER: &str = "cifar-10-batches-bin";
     let dir = dir.as_ref();
-    let (names, wanted): (Vec<String>, _) = match split {
-        Split::Train => (
-            (1..=5).map(|i| format!("data_batch_{i}.bin")).collect(),
-            "any of data_batch_1.bin to data_batch_5.bin",
-        ),
-        Split::Test => (vec!["test_batch.bin".into()], "test_batch.bin"),
+    let names: Vec<String> = match split {
+        Split::Train => (1..=5).map(|i| format!("data_batch_{i}.bin")).collect(),
+        Split::Test => vec!["test_batch.bin".into()],
     };
-    let paths: Vec<PathBuf> = names.iter().filter_map(|name| find(dir, FOLDER, &[name.as_str()])).collect();
-    if paths.is_empty() {
-        return Err(Error::file(
-            dir,
-            format!("found no file, expected {wanted}, here or in the folder {FOLDER}"),
-        ));
-    }
     let (mut inputs, mut classes) = (Vec::new(), Vec::new());
-    for path in paths {
+    for name in &names {
+        let Some(path) = find(dir, FOLDER, &[name]) else {
+            let mut problem = format!("found no {name}, here or in the folder {FOLDER}");
+            if !classes.is_empty() {
+                problem += &format!("; {}", super::fewer(classes.len()));
+            }
+            return Err(Error::file(dir, problem));
+        };
         let bytes = std::fs::read(&path).map_err(Error::io(&path, "read"))?;
         if bytes.is_empty() || !bytes.len().is_multiple_of(RECORD) {
             let found = bytes.len();
-            return Err(Error::file(
-                path,
-                format!("truncated: found {found} bytes, expected records of {RECORD}"),
-            ));
+            let problem = format!("truncated: found {found} bytes, expected records of {RECORD}");
+            return Err(Error::file(path, problem));
         }
         inputs.reserve(bytes.len());
         for (at, record) in bytes.chunks_exact(RECORD).enumerate() {
-            if record[0] > 9 {
+            if record[0] >= CLASSES {
                 let problem = format!("found label {} for record {at}, expected 0 to 9", record[0]);
                 return Err(Error::file(path, problem));
             }
             classes.push(u32::from(record[0]));
             inputs.extend(record[1..].iter().map(|&x| f32::from(x) / 255.0));
         }
+        if wanted.is_complete(&classes, CLASSES.into()) {
+            break;
+        }
+        let found = bytes.len() / RECORD;
+        if found != RECORDS {
+            let problem =
+                format!("found {found} records, expected {RECORDS}; {}", super::fewer(classes.len()));
+            return Err(Error::file(path, problem));
+        }
     }
-    Dataset::new(inputs, SHAPE.to_vec(), Targets::Classes(classes))
+    Dataset::new(inputs, SHAPE.to_vec(), Targets::Classes(classes))?.selected(wanted)
 }

@@ -3,6 +3,7 @@
 mod cifar;
 mod files;
 mod idx;
+mod layout;
 mod sst2;
 mod standardization;
 mod synthetic;
@@ -16,10 +17,11 @@ pub use files::write_atomically;
 #[cfg(feature = "cli")]
 pub(crate) use files::{clear_parts, parent};
 pub use idx::{Split, mnist};
+pub use layout::{Layout, Span};
 pub use sst2::{PADDING, Sentences, UNKNOWN, Vocabulary, sst2};
 pub use standardization::Standardization;
 pub use synthetic::synthetic_digits;
-pub(crate) use tensors::{Elements, write_elements};
+pub(crate) use tensors::{Elements, write_state};
 pub use tensors::{TensorFile, read_directions, read_parameters, write_parameters, write_tensors};
 
 use std::collections::BTreeMap;
@@ -36,6 +38,8 @@ pub struct Dataset {
     /// The shape of one sample.
     pub shape: Vec<usize>,
     pub targets: Targets,
+    /// Whether the samples are token ids and mask, which only a model of tokens takes.
+    pub tokens: bool,
 }
 
 /// What a loss compares the network's outputs with.
@@ -57,41 +61,41 @@ pub struct Selection {
 }
 
 impl Dataset {
-    /// Checks that inputs and targets agree in number and that every input is finite.
+    /// A data set of numbers that has passed [`Dataset::check`].
+    ///
+    /// # Errors
+    /// Those of [`Dataset::check`].
+    pub fn new(inputs: Vec<f32>, shape: Vec<usize>, targets: Targets) -> Result<Self> {
+        let data = Dataset { inputs, shape, targets, tokens: false };
+        data.check()?;
+        Ok(data)
+    }
+
+    /// Sees to it that inputs and targets agree in number and that all of them are finite.
     ///
     /// # Errors
     /// [`Error::Shape`] where they do not agree, [`Error::NotFinite`] naming the first sample with a
     /// NaN or an infinity, [`Error::Argument`] where there is no sample at all.
-    pub fn new(inputs: Vec<f32>, shape: Vec<usize>, targets: Targets) -> Result<Self> {
-        let width: usize = shape.iter().product();
-        let samples = match &targets {
+    pub fn check(&self) -> Result<()> {
+        let width = self.sample_len();
+        let samples = match &self.targets {
             Targets::Classes(classes) => classes.len(),
             Targets::Values { values, width } => values.len() / (*width).max(1),
         };
         if samples == 0 || width == 0 {
             return Err(Error::argument("data set", "no samples", "at least one sample"));
         }
-        if inputs.len() != samples * width {
-            return Err(Error::shape("inputs", [inputs.len() / width, width], [samples, width]));
+        if self.inputs.len() != samples * width {
+            return Err(Error::shape("inputs", [self.inputs.len() / width, width], [samples, width]));
         }
-        if let Some(at) = inputs.iter().position(|x| !x.is_finite()) {
-            return Err(Error::NotFinite {
-                quantity: "inputs".into(),
-                detail: format!("sample {} holds {}", at / width, inputs[at]),
-            });
-        }
-        if let Targets::Values { values, width } = &targets {
+        finite("inputs", &self.inputs, width)?;
+        if let Targets::Values { values, width } = &self.targets {
             if values.len() != samples * width {
                 return Err(Error::shape("targets", [values.len()], [samples, *width]));
             }
-            if let Some(at) = values.iter().position(|x| !x.is_finite()) {
-                return Err(Error::NotFinite {
-                    quantity: "targets".into(),
-                    detail: format!("sample {} holds {}", at / width, values[at]),
-                });
-            }
+            finite("targets", values, *width)?;
         }
-        Ok(Dataset { inputs, shape, targets })
+        Ok(())
     }
 
     /// N.
@@ -123,7 +127,13 @@ impl Dataset {
                 width: *width,
             },
         };
-        Dataset { inputs, shape: self.shape.clone(), targets }
+        Dataset { inputs, shape: self.shape.clone(), targets, tokens: self.tokens }
+    }
+
+    /// The same values as samples of another shape that [`same_axes`] finds to be the same.
+    pub fn in_shape(self, shape: &[usize]) -> Dataset {
+        assert!(same_axes(&self.shape, shape), "{:?} as {shape:?}", self.shape);
+        Dataset { shape: shape.to_vec(), ..self }
     }
 
     /// The number of samples of each class that occurs; nothing where the targets are no classes.
@@ -174,7 +184,50 @@ impl Dataset {
     }
 }
 
+/// Whether samples of shape `found` are samples of shape `expected`: the same axes in the same order, but for axes of
+/// length 1, which hold nothing apart; or all values along one axis, on either side.
+pub fn same_axes(found: &[usize], expected: &[usize]) -> bool {
+    let (found, expected) = (long_axes(found), long_axes(expected));
+    let flat = found.len() <= 1 || expected.len() <= 1;
+    found == expected || flat && found.iter().product::<usize>() == expected.iter().product::<usize>()
+}
+
+/// The axes but those of length 1.
+fn long_axes(shape: &[usize]) -> Vec<usize> {
+    shape.iter().copied().filter(|&axis| axis != 1).collect()
+}
+
+/// What is said of a published data set's files that hold no more than `found` samples.
+fn fewer(found: usize) -> String {
+    format!("--limit or --per-class, within the first {found} samples, asks for fewer than all")
+}
+
+/// Refuses what is not finite in rows of `width` values, one a sample.
+fn finite(quantity: &str, values: &[f32], width: usize) -> Result<()> {
+    match values.iter().position(|x| !x.is_finite()) {
+        None => Ok(()),
+        Some(at) => {
+            let detail = format!("sample {} holds {}", at / width, values[at]);
+            Err(Error::NotFinite { quantity: quantity.into(), detail })
+        }
+    }
+}
+
 impl Selection {
+    /// Whether samples of these classes hold, up to here, all that is asked for, of a data set with the classes 0 to
+    /// `all` − 1: what follows need not be read. Never true where neither `limit` nor `per_class` says how many.
+    pub(super) fn is_complete(&self, classes: &[u32], all: u32) -> bool {
+        let wanted = |class: &u32| self.classes.as_ref().is_none_or(|wanted| wanted.contains(class));
+        let taken = classes.iter().filter(|class| wanted(class));
+        match (self.per_class, self.limit) {
+            (Some(count), _) => {
+                (0..all).filter(wanted).all(|class| taken.clone().filter(|&&of| of == class).count() >= count)
+            }
+            (None, Some(limit)) => taken.count() >= limit,
+            (None, None) => false,
+        }
+    }
+
     /// The positions of the samples that are taken, of `len` with these targets.
     ///
     /// # Errors

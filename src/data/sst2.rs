@@ -19,23 +19,31 @@ pub struct Sentences {
     pub classes: Vec<u32>,
 }
 
-/// Reads SST-2 in GLUE's files from `dir` or `dir/sst2`: `train.tsv`, or `dev.tsv` for the test half (the
-/// published test file has no labels).
+/// Reads those sentences of SST-2 in GLUE's files that `wanted` takes from `dir` or `dir/sst2`: of `train.tsv`, or of
+/// `dev.tsv` for the test half (the published test file has no labels).
 ///
 /// # Errors
-/// [`Error::File`] where the file is missing, or naming the first line that is not what it should be: the
-/// header `sentence<TAB>label`, then a sentence of at least one word and 0 or 1; [`Error::Io`] where it
-/// cannot be read.
-pub fn sst2(dir: impl AsRef<Path>, split: Split) -> Result<Sentences> {
+/// [`Error::File`] where the file is missing, where it has other than the 67,349 or 872 published sentences and not all
+/// that `wanted` asks for, or naming the first line that is not what it should be: the header `sentence<TAB>label`,
+/// then a sentence of at least one word and 0 or 1; [`Error::Io`] where it cannot be read; those of
+/// [`Selection::indices`].
+pub fn sst2(dir: impl AsRef<Path>, split: Split, wanted: &Selection) -> Result<Sentences> {
     let dir = dir.as_ref();
-    let name = match split {
-        Split::Train => "train.tsv",
-        Split::Test => "dev.tsv",
+    let (name, published) = match split {
+        Split::Train => ("train.tsv", 67_349),
+        Split::Test => ("dev.tsv", 872),
     };
     let path = find(dir, "sst2", &[name])
         .ok_or_else(|| Error::file(dir, format!("found no {name}, here or in the folder sst2")))?;
     let bytes = std::fs::read(&path).map_err(Error::io(&path, "read"))?;
-    parse(&bytes).map_err(|(line, problem)| Error::file(&path, format!("line {line}: {problem}")))
+    let all =
+        parse(&bytes).map_err(|(line, problem)| Error::file(&path, format!("line {line}: {problem}")))?;
+    let found = all.classes.len();
+    if found != published && !wanted.is_complete(&all.classes, 2) {
+        let problem = format!("found {found} sentences, expected {published}; {}", super::fewer(found));
+        return Err(Error::file(&path, problem));
+    }
+    all.selected(wanted)
 }
 
 /// The error is a line's number, from 1, and what is wrong with it.
@@ -96,10 +104,13 @@ impl Sentences {
     /// Samples `[2, max_length]` of token ids and mask; of longer sentences, the first `max_length` words.
     ///
     /// # Errors
-    /// [`Error::Argument`] where `max_length` is 0.
+    /// [`Error::Argument`] where `max_length` is 0, or so large that the tokens could not be counted in 32 bits.
     pub fn encode(&self, vocabulary: &Vocabulary, max_length: usize) -> Result<Dataset> {
-        if max_length == 0 {
-            return Err(Error::argument("--max-length", 0, "at least 1"));
+        // so many that their number fits a shader's index
+        let most = u32::MAX as usize / (2 * self.sentences.len().max(1));
+        if !(1..=most).contains(&max_length) {
+            let expected = format!("1 to {most}, for {} sentences", self.sentences.len());
+            return Err(Error::argument("--max-length", max_length, expected));
         }
         let mut inputs = Vec::with_capacity(self.sentences.len() * 2 * max_length);
         for sentence in &self.sentences {
@@ -110,7 +121,8 @@ impl Sentences {
             inputs.extend(ids);
             inputs.extend((0..max_length).map(|t| f32::from(t < kept)));
         }
-        Dataset::new(inputs, vec![2, max_length], Targets::Classes(self.classes.clone()))
+        let data = Dataset::new(inputs, vec![2, max_length], Targets::Classes(self.classes.clone()))?;
+        Ok(Dataset { tokens: true, ..data })
     }
 }
 

@@ -11,7 +11,7 @@ pub struct Standardization {
 }
 
 impl Standardization {
-    /// Of images `[channels, height, width]`, or of flat samples `[values]` as one channel. The variance is
+    /// Of images `[channels, height, width]`, or of samples `[height, width]` or `[values]` as one channel. The variance is
     /// the mean square of the differences from the mean; a channel that is constant has deviation 1 here.
     ///
     /// # Errors
@@ -55,11 +55,11 @@ impl Standardization {
 fn pixels(data: &Dataset) -> Result<usize> {
     match data.shape[..] {
         [_, height, width] => Ok(height * width),
-        [values] => Ok(values),
+        [_] | [_, _] => Ok(data.sample_len()),
         ref found => Err(Error::Shape {
             tensor: "--standardize: one sample".into(),
             found: format!("{found:?}"),
-            expected: "[channels, height, width] or [values]".into(),
+            expected: "[channels, height, width], [height, width] or [values]".into(),
         }),
     }
 }

@@ -1,17 +1,19 @@
 //! Safetensors files: data sets, parameters, directions and results.
 
 use std::{
-    collections::HashSet,
+    collections::{BTreeMap, HashSet},
     path::{Path, PathBuf},
 };
 
+use flate2::Crc;
+use half::{bf16, f16};
 use safetensors::{
     Dtype,
     tensor::{Metadata, TensorInfo},
 };
 use serde_json::json;
 
-use super::{Dataset, Targets, write_atomically};
+use super::{Dataset, Layout, PADDING, Targets, layout, long_axes, same_axes, write_atomically};
 use crate::{Error, Result};
 
 /// A safetensors file in host memory. Every error names the file and the tensor.
@@ -56,6 +58,21 @@ impl TensorFile {
         Ok(TensorFile { path: path.to_path_buf(), header, data })
     }
 
+    /// Sees to it that the file is to the bit what [`write_state`] wrote.
+    ///
+    /// # Errors
+    /// [`Error::File`] where it is not.
+    pub(crate) fn check_undamaged(&self) -> Result<()> {
+        let metadata = self.header.metadata().iter().flatten();
+        let others = metadata.filter(|(key, _)| *key != CHECKSUM).map(|(key, text)| (&**key, &**text));
+        match self.metadata(CHECKSUM) {
+            Some(found) if found == checksum(others, [&self.data[..]]) => Ok(()),
+            _ => {
+                Err(Error::file(&self.path, format!("damaged: the content is not what its {CHECKSUM} says")))
+            }
+        }
+    }
+
     /// The tensors' names, in the order of their data.
     pub fn names(&self) -> Vec<String> {
         self.header.offset_keys()
@@ -74,25 +91,29 @@ impl TensorFile {
         Ok(&self.info(name)?.shape)
     }
 
-    /// The tensor `name` of shape `expected`, from F32 or (rounded) F64.
+    /// The tensor `name` of shape `expected`, from F32, F16 or BF16 (exactly), or from F64 (rounded).
     ///
     /// # Errors
     /// [`Error::File`] where it is missing, has another shape or type, or holds a value that is not a
-    /// finite f32.
+    /// finite f32, be it one of F64 beyond the range of f32.
     pub fn f32(&self, name: &str, expected: &[usize]) -> Result<Vec<f32>> {
         let info = self.shaped(name, expected)?;
         let bytes = self.bytes(info);
         let values: Vec<f32> = match info.dtype {
             Dtype::F32 => bytemuck::pod_collect_to_vec(bytes),
-            Dtype::F64 => {
-                bytemuck::pod_collect_to_vec::<_, f64>(bytes).into_iter().map(|x| x as f32).collect()
-            }
-            found => return Err(self.problem(name, format!("found {found}, expected F32 or F64"))),
+            Dtype::F64 => pods::<f64>(bytes).map(|x| x as f32).collect(),
+            Dtype::F16 => pods::<u16>(bytes).map(|bits| f16::from_bits(bits).to_f32()).collect(),
+            Dtype::BF16 => pods::<u16>(bytes).map(|bits| bf16::from_bits(bits).to_f32()).collect(),
+            found => return Err(self.problem(name, format!("found {found}, expected {FLOATS}"))),
         };
         match values.iter().position(|x| !x.is_finite()) {
             Some(at) => {
-                let (found, place) = (values[at], place(at, expected));
-                Err(self.problem(name, format!("found {found} at {place:?}, expected a finite f32")))
+                let place = place(at, expected);
+                let found = match info.dtype {
+                    Dtype::F64 => pods::<f64>(bytes).nth(at).unwrap_or(f64::NAN),
+                    _ => values[at].into(),
+                };
+                Err(self.problem(name, format!("found {found:?} at {place:?}, expected a finite f32")))
             }
             None => Ok(values),
         }
@@ -126,7 +147,7 @@ impl TensorFile {
         let info = self.shaped(name, expected)?;
         let bytes = self.bytes(info);
         let values: Vec<i64> = match info.dtype {
-            Dtype::I32 => bytemuck::pod_collect_to_vec::<_, i32>(bytes).into_iter().map(i64::from).collect(),
+            Dtype::I32 => pods::<i32>(bytes).map(i64::from).collect(),
             Dtype::I64 => bytemuck::pod_collect_to_vec(bytes),
             found => return Err(self.problem(name, format!("found {found}, expected I32 or I64"))),
         };
@@ -139,28 +160,89 @@ impl TensorFile {
         values.into_iter().enumerate().map(index).collect()
     }
 
-    /// `inputs` `[N, T]` and `mask` `[N, T]` as samples `[2, T]`.
+    /// Token ids `inputs` and what `mask` keeps of them, `[N, T]` each, as samples `[2, T]`.
     fn tokens(&self, n: usize, shape: &[usize]) -> Result<(Vec<f32>, Vec<usize>)> {
-        let &[length] = shape else {
-            let problem = format!("found shape {:?}, expected [N, T] for token ids", self.shape("inputs")?);
-            return Err(self.problem("inputs", problem));
-        };
-        let ids = self.indices("inputs", &[n, length])?;
-        let mask = match self.header.info("mask").map(|info| info.dtype) {
-            None => vec![1.0; n * length],
-            Some(Dtype::I32 | Dtype::I64) => {
-                self.indices("mask", &[n, length])?.into_iter().map(|keep| keep as f32).collect()
+        let whole = [&[n], shape].concat();
+        let long = long_axes(shape);
+        let length = long.first().copied().unwrap_or(1);
+        if long.len() > 1 {
+            return Err(
+                self.problem("inputs", format!("found shape {whole:?}, expected [N, T] for token ids"))
+            );
+        }
+        let ids = self.indices("inputs", &whole)?;
+        let mask = match self.header.info("mask") {
+            None => {
+                let padded = ids.chunks_exact(length).filter(|ids| ids.ends_with(&[PADDING; 2])).count();
+                if padded > 0 {
+                    let (path, end) =
+                        (self.path.display(), format!("{padded} of {n} samples end in ids {PADDING}"));
+                    log::warn!("{path}: no tensor mask: every token is kept, although {end}");
+                }
+                vec![1.0; n * length]
             }
-            Some(Dtype::BOOL | Dtype::U8) => {
-                let bytes = self.bytes(self.shaped("mask", &[n, length])?);
-                bytes.iter().map(|&keep| f32::from(keep)).collect()
-            }
-            Some(_) => self.f32("mask", &[n, length])?,
+            Some(info) => self.mask(info, &[n, length])?,
         };
         let samples = ids.chunks_exact(length).zip(mask.chunks_exact(length));
         let values =
             samples.flat_map(|(ids, mask)| ids.iter().map(|&id| id as f32).chain(mask.iter().copied()));
         Ok((values.collect(), vec![2, length]))
+    }
+
+    /// The tensor `mask`, of integers, floats or truth values.
+    fn mask(&self, info: &TensorInfo, expected: &[usize]) -> Result<Vec<f32>> {
+        if !same_axes(&info.shape, expected) || info.shape.first() != expected.first() {
+            let problem = format!("found shape {:?}, expected {expected:?}", info.shape);
+            return Err(self.problem("mask", problem));
+        }
+        match info.dtype {
+            Dtype::I32 | Dtype::I64 => {
+                Ok(self.indices("mask", &info.shape)?.into_iter().map(|keep| keep as f32).collect())
+            }
+            Dtype::BOOL | Dtype::U8 => Ok(self.bytes(info).iter().map(|&keep| f32::from(keep)).collect()),
+            dtype if is_float(dtype) => self.f32("mask", &info.shape),
+            found => {
+                let expected = format!("BOOL, U8, I32 or I64, or {FLOATS}");
+                Err(self.problem("mask", format!("found {found}, expected {expected}")))
+            }
+        }
+    }
+
+    /// The tensor `targets` of N samples.
+    fn targets(&self, n: usize) -> Result<Targets> {
+        let TensorInfo { dtype, shape, .. } = self.info("targets")?;
+        let long = long_axes(shape.get(1..).unwrap_or_default());
+        let of_all = shape.first() == Some(&n);
+        match dtype {
+            Dtype::I32 | Dtype::I64 if of_all && long.is_empty() => {
+                Ok(Targets::Classes(self.indices("targets", shape)?))
+            }
+            Dtype::I32 | Dtype::I64 => {
+                Err(self.problem("targets", format!("found shape {shape:?}, expected [{n}]")))
+            }
+            &dtype if is_float(dtype) => {
+                let width = long.iter().product();
+                if !of_all || long.len() > 1 || width == 0 {
+                    let problem = format!("found shape {shape:?}, expected [{n}, L]");
+                    return Err(self.problem("targets", problem));
+                }
+                Ok(Targets::Values { values: self.f32("targets", shape)?, width })
+            }
+            found => {
+                let expected = format!("I32 or I64 [{n}], or {FLOATS} [{n}, L]");
+                Err(self.problem("targets", format!("found {found} {shape:?}, expected {expected}")))
+            }
+        }
+    }
+
+    /// Warns of the tensors that are not among those that were looked for.
+    fn warn_of_others(&self, read: &[&str]) {
+        let others: Vec<String> =
+            self.names().into_iter().filter(|name| !read.contains(&name.as_str())).collect();
+        if !others.is_empty() {
+            let (path, others, read) = (self.path.display(), list(&others, ", "), read.join(", "));
+            log::warn!("{path}: not read: {others}; what is read here is {read}");
+        }
     }
 
     fn info(&self, name: &str) -> Result<&TensorInfo> {
@@ -189,6 +271,18 @@ impl TensorFile {
     fn problem(&self, name: &str, problem: impl std::fmt::Display) -> Error {
         Error::file(&self.path, format!("tensor {name}: {problem}"))
     }
+}
+
+/// What [`TensorFile::f32`] reads, in words.
+const FLOATS: &str = "F32, F64, F16 or BF16";
+
+fn is_float(dtype: Dtype) -> bool {
+    matches!(dtype, Dtype::F32 | Dtype::F64 | Dtype::F16 | Dtype::BF16)
+}
+
+/// The elements that `bytes` hold, in the byte order of the file and of every host that wgpu runs on.
+fn pods<T: bytemuck::AnyBitPattern>(bytes: &[u8]) -> impl Iterator<Item = T> + '_ {
+    bytes.chunks_exact(size_of::<T>()).map(bytemuck::pod_read_unaligned)
 }
 
 /// The index along each axis of element `at`.
@@ -265,11 +359,39 @@ impl<'a> Elements<'a> {
     }
 }
 
+/// The metadata's key under which a state has its checksum.
+const CHECKSUM: &str = "checksum";
+
+/// CRC-32 of a file's other metadata and of its elements.
+fn checksum<'a>(
+    metadata: impl Iterator<Item = (&'a str, &'a str)>,
+    data: impl IntoIterator<Item = &'a [u8]>,
+) -> String {
+    let mut sum = Crc::new();
+    let sorted: BTreeMap<&str, &str> = metadata.collect();
+    sorted.iter().for_each(|entry| sum.update(format!("{entry:?}").as_bytes()));
+    data.into_iter().for_each(|bytes| sum.update(bytes));
+    format!("{:08x}", sum.sum())
+}
+
+/// [`write_elements`], such that [`TensorFile::check_undamaged`] knows the file again: a state that work goes on from.
+///
+/// # Errors
+/// Those of [`write_tensors`].
+pub(crate) fn write_state(
+    path: impl AsRef<Path>,
+    tensors: &[(&str, &[usize], Elements)],
+    metadata: &[(&str, &str)],
+) -> Result<()> {
+    let sum = checksum(metadata.iter().copied(), tensors.iter().map(|(_, _, values)| values.bytes()));
+    write_elements(path, tensors, &[metadata, &[(CHECKSUM, &sum)]].concat())
+}
+
 /// [`write_tensors`], each tensor in its own precision.
 ///
 /// # Errors
 /// Those of [`write_tensors`].
-pub(crate) fn write_elements(
+fn write_elements(
     path: impl AsRef<Path>,
     tensors: &[(&str, &[usize], Elements)],
     metadata: &[(&str, &str)],
@@ -304,7 +426,35 @@ pub(crate) fn write_elements(
     })
 }
 
-/// Reads the parameters named and shaped by `layout` into one flat vector, in that order.
+/// The first few of many problems of one kind, and of how many others the same is true.
+fn few(mut problems: Vec<String>, same: &str) -> Vec<String> {
+    const SHOWN: usize = 4;
+    let others = problems.len().saturating_sub(SHOWN);
+    if others > 0 {
+        problems.truncate(SHOWN);
+        problems.push(format!("and {others} more {same}"));
+    }
+    problems
+}
+
+/// What [`torch.nn.DataParallel`](https://docs.pytorch.org/docs/stable/generated/torch.nn.DataParallel.html) and
+/// `torch.compile` put before the names of a model's parameters.
+const PREFIXES: [&str; 2] = ["module.", "_orig_mod."];
+
+/// The prefix that wrapped models share: as many of [`PREFIXES`] as stand before every name.
+fn common_prefix(names: &[String]) -> String {
+    let mut prefix = String::new();
+    while let Some(next) = PREFIXES.iter().find(|next| {
+        let rest = |name: &String| name.strip_prefix(&prefix).is_some_and(|rest| rest.starts_with(**next));
+        !names.is_empty() && names.iter().all(rest)
+    }) {
+        prefix += next;
+    }
+    prefix
+}
+
+/// Reads the parameters named and shaped by `layout` into one flat vector, in that order. Where `module.` or
+/// `_orig_mod.` stands before every name, or several of these, the names are read without.
 ///
 /// # Errors
 /// Those of [`TensorFile::read`] and [`TensorFile::f32`]; [`Error::File`] listing the tensors that are
@@ -314,28 +464,34 @@ pub fn read_parameters<Name: AsRef<str>, Shape: AsRef<[usize]>>(
     layout: &[(Name, Shape)],
 ) -> Result<Vec<f32>> {
     let file = TensorFile::read(path)?;
-    let mut problems = Vec::new();
+    let names = file.names();
+    let prefix = common_prefix(&names);
+    let (mut missing, mut reshaped) = (Vec::new(), Vec::new());
     let mut wanted = HashSet::new();
     for (name, shape) in layout {
-        let (name, shape) = (name.as_ref(), shape.as_ref());
-        wanted.insert(name);
-        match file.header.info(name) {
-            None => problems.push(format!("{name} {shape:?} is missing")),
+        let (name, shape) = (format!("{prefix}{}", name.as_ref()), shape.as_ref());
+        match file.header.info(&name) {
+            None => missing.push(format!("{name} {shape:?} is missing")),
             Some(info) if info.shape != shape => {
-                problems.push(format!("{name}: found shape {:?}, expected {shape:?}", info.shape));
+                reshaped.push(format!("{name}: found shape {:?}, expected {shape:?}", info.shape));
             }
             Some(_) => {}
         }
+        wanted.insert(name);
     }
-    for name in file.names().iter().filter(|name| !wanted.contains(name.as_str())) {
-        problems.push(format!("{name} {:?} is not among the model's parameters", file.shape(name)?));
+    let mut others = Vec::new();
+    for name in names.iter().filter(|name| !wanted.contains(*name)) {
+        others.push(format!("{name} {:?} is not among the model's parameters", file.shape(name)?));
     }
+    let problems =
+        [few(reshaped, "have other shapes"), few(missing, "are missing"), few(others, "are not among them")];
+    let problems = problems.concat();
     if !problems.is_empty() {
-        return Err(Error::file(&file.path, list(&problems, "; ")));
+        return Err(Error::file(&file.path, problems.join("; ")));
     }
     let mut parameters = Vec::new();
     for (name, shape) in layout {
-        parameters.extend(file.f32(name.as_ref(), shape.as_ref())?);
+        parameters.extend(file.f32(&format!("{prefix}{}", name.as_ref()), shape.as_ref())?);
     }
     Ok(parameters)
 }
@@ -366,14 +522,27 @@ pub fn write_parameters<Name: AsRef<str>, Shape: AsRef<[usize]>>(
     write_tensors(path, &tensors, metadata)
 }
 
-/// Reads K directions of length `p`, the tensor `v` `[K, P]`: K, and the directions one after another.
+/// Reads K directions in the coordinates of `layout`, the tensor `v` `[K, P]`: K, and the directions one after another.
 ///
 /// # Errors
-/// Those of [`TensorFile::read`] and [`TensorFile::f32`]; [`Error::File`] where K is 0 or P is not `p`.
-pub fn read_directions(path: impl AsRef<Path>, p: usize) -> Result<(usize, Vec<f32>)> {
+/// Those of [`TensorFile::read`] and [`TensorFile::f32`]; [`Error::File`] where K is 0, P is not the layout's, or the
+/// file says in its metadata that its vectors have another layout.
+pub fn read_directions(path: impl AsRef<Path>, layout: &Layout) -> Result<(usize, Vec<f32>)> {
     let file = TensorFile::read(path)?;
+    let p = layout.dim();
+    if let Some(text) = file.metadata(layout::KEY) {
+        let found: Layout = serde_json::from_str(text).map_err(|error| {
+            Error::file(&file.path, format!("no layout of vectors in the metadata: {error}"))
+        })?;
+        if let Some(difference) = layout.difference(&found) {
+            return Err(Error::file(&file.path, format!("layout of the vectors: {difference}")));
+        }
+    }
     match *file.shape("v")? {
-        [k, found] if k > 0 && found == p => Ok((k, file.f32("v", &[k, p])?)),
+        [k, found] if k > 0 && found == p => {
+            file.warn_of_others(&["v"]);
+            Ok((k, file.f32("v", &[k, p])?))
+        }
         ref found => {
             Err(file.problem("v", format!("found shape {found:?}, expected [K, {p}] with K at least 1")))
         }
@@ -381,9 +550,11 @@ pub fn read_directions(path: impl AsRef<Path>, p: usize) -> Result<(usize, Vec<f
 }
 
 impl Dataset {
-    /// Reads a data set: `inputs` `[N, …]` F32 or F64, or token ids `[N, T]` I32 or I64 with `mask` `[N, T]`
+    /// Reads a data set: `inputs` `[N, …]` F32, F64, F16 or BF16, or token ids `[N, T]` I32 or I64 with `mask` `[N, T]`
     /// (numbers 0 and 1, or BOOL; all 1 where there is none); `targets` `[N]` I32 or I64 (classes), or
-    /// `[N, L]` F32 or F64.
+    /// `[N, L]` of the types that inputs have (`[N]` for L = 1). Axes of length 1 behind N may be there or not.
+    ///
+    /// A tensor of another name is not read, of which a warning is logged.
     ///
     /// # Errors
     /// Those of [`TensorFile::read`], [`TensorFile::f32`] and [`TensorFile::indices`]; [`Error::File`]
@@ -400,27 +571,19 @@ impl Dataset {
                 return Err(file.problem("inputs", problem));
             }
         };
+        let tokens = matches!(inputs.dtype, Dtype::I32 | Dtype::I64);
         let (values, shape) = match inputs.dtype {
-            Dtype::I32 | Dtype::I64 => file.tokens(n, &shape)?,
-            Dtype::F32 | Dtype::F64 => (file.f32("inputs", &inputs.shape)?, shape),
+            _ if tokens => file.tokens(n, &shape)?,
+            dtype if is_float(dtype) => (file.f32("inputs", &inputs.shape)?, shape),
             found => {
-                let problem = format!("found {found}, expected F32 or F64, or I32 or I64 for token ids");
+                let problem = format!("found {found}, expected {FLOATS}, or I32 or I64 for token ids");
                 return Err(file.problem("inputs", problem));
             }
         };
-        let targets = file.info("targets")?;
-        let targets = match (targets.dtype, &targets.shape[..]) {
-            (Dtype::I32 | Dtype::I64, _) => Targets::Classes(file.indices("targets", &[n])?),
-            (Dtype::F32 | Dtype::F64, &[_, width]) if width > 0 => {
-                Targets::Values { values: file.f32("targets", &[n, width])?, width }
-            }
-            (dtype, shape) => {
-                let expected = format!("I32 or I64 [{n}], or F32 or F64 [{n}, L]");
-                return Err(file.problem("targets", format!("found {dtype} {shape:?}, expected {expected}")));
-            }
-        };
-        let data = Dataset::new(values, shape, targets)?;
-        if matches!(inputs.dtype, Dtype::I32 | Dtype::I64) {
+        let targets = file.targets(n)?;
+        file.warn_of_others(if tokens { &["inputs", "mask", "targets"] } else { &["inputs", "targets"] });
+        let data = Dataset { tokens, ..Dataset::new(values, shape, targets)? };
+        if tokens {
             // every integer up to here is an f32
             data.check_tokens((1 << f32::MANTISSA_DIGITS) + 1)
                 .map_err(|error| Error::file(path, error.to_string()))?;

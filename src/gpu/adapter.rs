@@ -131,12 +131,64 @@ pub(super) fn choose(options: &GpuOptions) -> Result<wgpu::Adapter> {
     let Some(wanted) = &options.adapter else {
         return adapters.into_iter().min_by_key(rank).ok_or(Error::NoAdapter);
     };
-    let at = wanted.parse().ok().or_else(|| {
-        let wanted = wanted.to_lowercase();
-        names.iter().position(|name| name.to_lowercase().contains(&wanted))
-    });
+    let listed: Vec<String> = names.iter().enumerate().map(|(i, name)| format!("{i} {name}")).collect();
+    let at = position(wanted, &names).map_err(|several| {
+        let found = format!("“{wanted}”, of {} adapters", several.len());
+        let several: Vec<&str> = several.iter().map(|&at| listed[at].as_str()).collect();
+        Error::argument("--adapter", found, format!("the index of one of {}", several.join(", ")))
+    })?;
     at.and_then(|at| adapters.into_iter().nth(at)).ok_or_else(|| {
-        let listed: Vec<String> = names.iter().enumerate().map(|(i, name)| format!("{i} {name}")).collect();
         Error::argument("--adapter", format!("“{wanted}”"), format!("one of {}", listed.join(", ")))
     })
+}
+
+/// The adapter that `wanted` means, if there is one: that of this index, else that of this name, else the one whose
+/// name has it as a part (upper and lower case alike).
+///
+/// # Errors
+/// Where several have, their indices.
+pub fn position(wanted: &str, names: &[String]) -> Result<Option<usize>, Vec<usize>> {
+    if let Some(index) = wanted.parse().ok().filter(|&index: &usize| index < names.len()) {
+        return Ok(Some(index));
+    }
+    let wanted = wanted.to_lowercase();
+    let those = |fits: &dyn Fn(&str) -> bool| -> Vec<usize> {
+        (0..names.len()).filter(|&at| fits(&names[at].to_lowercase())).collect()
+    };
+    let mut found = those(&|name| name == wanted);
+    if found.is_empty() {
+        found = those(&|name| name.contains(&wanted));
+    }
+    match found[..] {
+        [] => Ok(None),
+        [at] => Ok(Some(at)),
+        _ => Err(found),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::position;
+
+    #[test]
+    fn adapters_by_index_name_and_part() {
+        let names =
+            ["llvmpipe (LLVM 15.0.6, 256 bits)", "NVIDIA GeForce RTX 4090", "NVIDIA GeForce RTX 4090 D"];
+        let names = names.map(String::from);
+        for (wanted, expected) in [
+            ("0", Ok(Some(0))),
+            ("2", Ok(Some(2))),
+            ("3", Ok(None)),
+            ("256", Ok(Some(0))),
+            ("4090", Err(vec![1, 2])),
+            ("4090 d", Ok(Some(2))),
+            ("nvidia geforce rtx 4090", Ok(Some(1))),
+            ("LLVMPIPE", Ok(Some(0))),
+            ("radeon", Ok(None)),
+            ("-1", Ok(None)),
+        ] {
+            assert_eq!(position(wanted, &names), expected, "{wanted}");
+        }
+        assert_eq!(position("4090", &names[..2]), Ok(Some(1)));
+    }
 }

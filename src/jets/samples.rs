@@ -1,6 +1,6 @@
 //! A data set on the device.
 
-use crate::data::{Dataset, Targets};
+use crate::data::{Dataset, Targets, same_axes};
 use crate::gpu::{Buffer, Gpu, View};
 use crate::net::{Layer, Loss, Network};
 use crate::{Error, Result};
@@ -19,11 +19,24 @@ pub struct Samples {
 /// Whether `network` takes the samples of `data`, and `loss` their targets.
 ///
 /// # Errors
-/// [`Error::Shape`] where samples or targets do not fit the network, [`Error::Argument`] where a class is
-/// not below the number of outputs or the loss cannot take the targets.
+/// Those of [`Dataset::check`]; [`Error::Shape`] where samples or targets do not fit the network,
+/// [`Error::Argument`] where a class is not below the number of outputs, where the loss cannot take the targets, or
+/// where one of the network and the samples has token ids and the other has not.
 pub fn check(network: &Network, data: &Dataset, loss: Loss) -> Result<()> {
-    if data.sample_len() != network.input_len() {
-        return Err(Error::shape("inputs: one sample", &data.shape, network.model().sample_shape()));
+    data.check()?;
+    let (found, expected) = (&data.shape, network.model().sample_shape());
+    let of_tokens = network.model().tokens.is_some();
+    if data.tokens && !of_tokens {
+        let expected = format!("numbers {expected:?} a sample: the model has no tokens");
+        return Err(Error::argument("inputs", "token ids (I32 or I64)", expected));
+    }
+    if of_tokens && !data.tokens && *found != expected {
+        let expected = format!("token ids (I32 or I64) [N, {}]: the model has tokens", expected[1]);
+        return Err(Error::argument("inputs", format!("numbers {found:?} a sample"), expected));
+    }
+    let fits = if of_tokens { *found == expected } else { same_axes(found, &expected) };
+    if !fits {
+        return Err(Error::shape("inputs: one sample", found, expected));
     }
     if let Some(Layer::Embedding { num_embeddings, .. }) = network.model().layers.first() {
         data.check_tokens(*num_embeddings)?;

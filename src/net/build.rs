@@ -52,18 +52,34 @@ impl Builder {
         }
         let takes_ids = matches!(layer, Layer::Embedding { .. });
         let has_ids = self.tokens.is_some() && self.at == self.graph.input;
+        let from = self.graph.nodes.len();
         let built = match (takes_ids, has_ids) {
             (true, false) => Err("takes token ids: it comes first, in a model with tokens".into()),
             (false, true) => Err("found token ids, expected an embedding layer first".into()),
             _ => self.plain_layer(name, layer),
         };
+        let built = built.and_then(|()| self.check_sizes(from));
         built.map_err(|problem| Error::Model(format!("layer {name} ({}): {problem}", layer.name())))
+    }
+
+    /// Sees to it that 32-bit indices reach everything in the tensors that were defined since there were `from`, and all
+    /// parameters.
+    fn check_sizes(&self, from: usize) -> Built {
+        let tensors = self.graph.nodes[from..].iter().map(|node| self.graph.tensors[node.output].len);
+        match tensors
+            .chain(self.graph.parameters.last().map(|last| last.offset.saturating_add(last.len)))
+            .max()
+        {
+            Some(len) if len > MOST => Err(format!("found {len} values, expected at most {MOST}")),
+            _ => Ok(()),
+        }
     }
 
     fn plain_layer(&mut self, name: &str, layer: &Layer) -> Built {
         match *layer {
             Layer::Linear { out_features, bias } => {
                 let (rows, ins) = self.last_axis()?;
+                positive("out_features", out_features)?;
                 size(&[rows, out_features]).map_err(|problem| format!("output: {problem}"))?;
                 size(&[out_features, ins]).map_err(|problem| format!("weight: {problem}"))?;
                 let names = [format!("{name}.weight"), format!("{name}.bias")];
@@ -82,7 +98,8 @@ impl Builder {
             Layer::AdaptiveAvgPool2d { output_size } => self.pool(None, output_size, false)?,
             Layer::PadChannels { channels } => {
                 let (ins, [h, w]) = self.image()?;
-                if channels == 0 || !channels.is_multiple_of(ins) {
+                positive("channels", channels)?;
+                if !channels.is_multiple_of(ins) {
                     return Err(format!(
                         "channels: found {channels}, expected a multiple of the image's {ins}"
                     ));
@@ -96,6 +113,9 @@ impl Builder {
             Layer::Flatten => self.shape = vec![self.len()],
             Layer::Relu => self.pointwise(Pointwise::Relu),
             Layer::LeakyRelu { negative_slope } => {
+                if !negative_slope.is_finite() {
+                    return Err(format!("negative_slope: found {negative_slope}, expected a finite number"));
+                }
                 self.pointwise(Pointwise::LeakyRelu { slope: negative_slope });
             }
             Layer::Tanh => self.pointwise(Pointwise::Tanh),
@@ -113,6 +133,8 @@ impl Builder {
             }
             Layer::Embedding { num_embeddings, embedding_dim } => {
                 let tokens = self.tokens.expect("an embedding layer is met in token models only");
+                positive("num_embeddings", num_embeddings)?;
+                positive("embedding_dim", embedding_dim)?;
                 size(&[tokens, embedding_dim]).map_err(|problem| format!("output: {problem}"))?;
                 size(&[num_embeddings, embedding_dim]).map_err(|problem| format!("weight: {problem}"))?;
                 let initial = Initialisation::Normal(1.0);
@@ -190,8 +212,12 @@ impl Builder {
         bias: bool,
     ) -> Built {
         let (channels, [h, w]) = self.image()?;
+        positive("out_channels", out)?;
         positive("kernel_size", kernel)?;
         positive("stride", stride)?;
+        if padding > MOST {
+            return Err(format!("padding: found {padding}, expected 0 to {MOST}"));
+        }
         if h + 2 * padding < kernel || w + 2 * padding < kernel {
             return Err(format!(
                 "kernel_size: found {kernel}, expected at most the padded image's {h} × {w} + 2 · {padding}"
@@ -281,7 +307,8 @@ impl Builder {
     ) -> Built {
         let (tokens, width) = self.sequence()?;
         positive("dim_feedforward", hidden)?;
-        if heads == 0 || !width.is_multiple_of(heads) {
+        positive("num_heads", heads)?;
+        if !width.is_multiple_of(heads) {
             return Err(format!("num_heads: found {heads}, expected a divisor of the {width} features"));
         }
         // parameters in the order of PyTorch's state_dict, though not all are used in that order
@@ -408,8 +435,8 @@ impl Builder {
 
     fn parameter(&mut self, name: String, shape: &[usize], initial: Initialisation) -> TensorId {
         let graph = &mut self.graph;
-        let (tensor, len) = (graph.tensors.len(), shape.iter().product());
-        let offset = graph.parameters.last().map_or(0, |last| last.offset + last.len);
+        let (tensor, len) = (graph.tensors.len(), product(shape));
+        let offset = graph.parameters.last().map_or(0, |last| last.offset.saturating_add(last.len));
         let kind = Kind::Parameter(graph.parameters.len());
         graph.tensors.push(Tensor { kind, len });
         graph.parameters.push(Parameter { name, shape: shape.to_vec(), offset, len, initial, tensor });
@@ -417,13 +444,13 @@ impl Builder {
     }
 
     fn len(&self) -> usize {
-        self.shape.iter().product()
+        product(&self.shape)
     }
 
     /// The product of all axes but the last, and the last.
     fn last_axis(&self) -> Built<(usize, usize)> {
         match self.shape.split_last() {
-            Some((&last, rows)) => Ok((rows.iter().product(), last)),
+            Some((&last, rows)) => Ok((product(rows), last)),
             None => Err("takes a tensor with at least one axis".into()),
         }
     }
@@ -443,15 +470,25 @@ impl Builder {
     }
 }
 
-/// The number of values in a tensor of that shape, which the shaders' 32-bit indices have to reach.
+/// The most values of a tensor: what the shaders' 32-bit indices reach.
+const MOST: usize = u32::MAX as usize;
+
+/// The number of values in a tensor of that shape; of one that is too large to count, the largest number there is.
+fn product(shape: &[usize]) -> usize {
+    shape.iter().fold(1, |product: usize, &axis| product.saturating_mul(axis))
+}
+
+/// [`product`], of a tensor that is neither empty nor too large.
 fn size(shape: &[usize]) -> Built<usize> {
-    let size = shape.iter().try_fold(1u32, |size, &axis| size.checked_mul(u32::try_from(axis).ok()?));
-    match size {
-        Some(size) if size > 0 && !shape.is_empty() => Ok(size as usize),
-        _ => Err(format!("found shape {shape:?}, expected positive sizes and at most {} values", u32::MAX)),
+    match product(shape) {
+        size @ 1..=MOST if !shape.is_empty() => Ok(size),
+        _ => Err(format!("found shape {shape:?}, expected positive sizes and at most {MOST} values")),
     }
 }
 
 fn positive(option: &str, value: usize) -> Built {
-    if value == 0 { Err(format!("{option}: found 0, expected at least 1")) } else { Ok(()) }
+    match value {
+        1..=MOST => Ok(()),
+        found => Err(format!("{option}: found {found}, expected 1 to {MOST}")),
+    }
 }

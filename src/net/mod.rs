@@ -5,6 +5,7 @@ mod graph;
 mod initialisation;
 mod model;
 mod network;
+mod parse;
 mod zoo;
 
 pub use graph::{Bilinear, Constant, Graph, Kind, Linear, Node, Parameter, Tensor, TensorId, Term};

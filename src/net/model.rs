@@ -207,15 +207,9 @@ impl Model {
         Model::parse(&text).map_err(|problem| Error::file(path, problem))
     }
 
-    /// Parses a model file's text; the error is one line that names the line it found the problem in.
+    /// Parses a model file's text; the error is one line that names the line, the layer and the key.
     pub fn parse(text: &str) -> std::result::Result<Model, String> {
-        toml::from_str(text).map_err(|error| {
-            let at = match error.span() {
-                Some(span) => format!("line {}: ", text[..span.start].matches('\n').count() + 1),
-                None => String::new(),
-            };
-            format!("{at}{}", error.message().replace('\n', " "))
-        })
+        super::parse::parse(text)
     }
 
     /// A multi-layer perceptron `widths[0] → … → widths[last]` with `activation` between its layers.

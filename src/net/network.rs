@@ -5,6 +5,7 @@ use rand_chacha::ChaCha8Rng;
 
 use super::graph::{Graph, Parameter};
 use super::model::Model;
+use crate::data::Layout;
 use crate::gpu::Gpu;
 use crate::{Error, Result};
 
@@ -70,7 +71,7 @@ impl Network {
         self.subspace((0..self.parameters().len()).collect())
     }
 
-    /// The parameters called `names`, as coordinates of vectors, in the order of the `state_dict`.
+    /// The parameters called `names`, as coordinates of vectors, in this order.
     ///
     /// # Errors
     /// [`Error::Argument`] naming the first that the network has not, or that stands twice.
@@ -96,8 +97,13 @@ impl Network {
         if chosen.is_empty() {
             return Err(Error::argument("--parameters", "no name", "at least one"));
         }
-        chosen.sort_unstable();
         Ok(self.subspace(chosen))
+    }
+
+    /// Names, shapes and places of the parameters whose coordinates vectors of `space` hold.
+    pub fn layout(&self, space: &Subspace) -> Layout {
+        let signature = self.signature();
+        Layout::of(space.parts.iter().map(|part| signature[part.parameter].clone()))
     }
 
     fn subspace(&self, chosen: Vec<usize>) -> Subspace {
@@ -127,7 +133,7 @@ pub struct Part {
 
 /// The coordinates of some of a network's parameters.
 ///
-/// A *flat* vector has `dim` values, in the order of the `state_dict`; on the device each parameter starts
+/// A *flat* vector has `dim` values, parameter after parameter in the order of `parts`; on the device each parameter starts
 /// at a multiple of 64 words, with zeros between, and a vector takes `stride` words.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Subspace {

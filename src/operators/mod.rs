@@ -24,6 +24,7 @@ mod dense;
 mod family;
 mod kronecker;
 mod layer;
+mod overflow;
 mod pass;
 mod per_sample;
 mod problem;

@@ -247,6 +247,10 @@ pub(super) fn check_directions(space: &Subspace, directions: &[f32]) -> Result<u
         let found = [directions.len() / space.dim.max(1), directions.len()];
         return Err(Error::shape("directions", found, ["K ≥ 1".to_string(), space.dim.to_string()]));
     }
+    if let Some(at) = directions.iter().position(|x| !x.is_finite()) {
+        let detail = format!("direction {} holds {}", at / space.dim, directions[at]);
+        return Err(Error::NotFinite { quantity: "directions".into(), detail });
+    }
     Ok(directions.len() / space.dim)
 }
 

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::algebra::gram;
 use super::projection::Projection;
 use super::{Lanczos, LanczosOptions, Which};
-use crate::data::{Elements, TensorFile, write_elements};
+use crate::data::{Elements, TensorFile, write_state};
 use crate::operators::{Block, SymmetricOperator};
 use crate::{Error, Result};
 
@@ -64,7 +64,7 @@ impl<'a> Lanczos<'a> {
         let scalars = serde_json::to_string(&scalars).expect("numbers and words are JSON");
         let (n, pending) = (self.projection.len(), self.projection.pending());
         let rows = |x: &Mat<f64>| -> Vec<f64> { x.row_iter().flat_map(|row| row.iter().copied()).collect() };
-        write_elements(
+        write_state(
             path,
             &[
                 ("basis", &[n + pending, self.operator.stride()], Elements::F32(&self.basis.download()?)),
@@ -96,6 +96,7 @@ impl<'a> Lanczos<'a> {
             .metadata(KEY)
             .and_then(|text| serde_json::from_str(text).ok())
             .ok_or_else(|| Error::file(path, "not the state of a Lanczos iteration"))?;
+        file.check_undamaged()?;
         let same = |name: &str, found: String, expected: String| {
             let problem =
                 || Error::file(path, format!("{name}: found a state of {found}, expected {expected}"));

@@ -61,8 +61,8 @@ impl Place {
         let mut command = Command::new(env!("CARGO_BIN_EXE_curvkit"));
         command.args(args.split_whitespace()).current_dir(self.path());
         command.env("CURVKIT_CACHE", self.cache.path()).env_remove("CURVKIT_DATA");
-        // without one, some drivers complain on standard error
-        command.env("XDG_RUNTIME_DIR", self.cache.path());
+        // as on a machine without a desktop
+        command.env_remove("XDG_RUNTIME_DIR");
         command
     }
 

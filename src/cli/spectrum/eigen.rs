@@ -8,9 +8,9 @@ use serde_json::{Value, json};
 
 use super::Operator;
 use crate::cli::args::bar;
-use crate::cli::tell;
+use crate::cli::stderr::tell;
 use crate::cli::timed::Timed;
-use crate::data::{TensorFile, write_tensors};
+use crate::data::{Layout, TensorFile, write_tensors};
 use crate::net::Subspace;
 use crate::operators::SymmetricOperator;
 use crate::report::plots::{Axis, Mark, Scale, Series, chart};
@@ -64,7 +64,12 @@ impl Wanted<'_> {
     ///
     /// From time to time and at the end, the state that `--resume` takes up is put into the run's folder; it is for the
     /// caller to remove it once all results are in their places.
-    pub fn find(&self, operator: &dyn SymmetricOperator, space: &Subspace, name: Operator) -> Result<Found> {
+    pub fn find(
+        &self,
+        operator: &dyn SymmetricOperator,
+        (space, layout): (&Subspace, &Layout),
+        name: Operator,
+    ) -> Result<Found> {
         let named = |name: &str| format!("{}{name}", self.files);
         let (key, how) = self.run.metadata();
         let start = Instant::now();
@@ -107,7 +112,9 @@ impl Wanted<'_> {
         write_csv(values, found.rows())?;
         let elements = space.unpad(&found.pairs.vectors.download()?);
         let shape = [found.pairs.values.len(), space.dim];
-        write_tensors(vectors, &[("eigenvectors", &shape[..], &elements[..])], &[(key, &how)])?;
+        let (layout_key, layout) = layout.metadata();
+        let metadata = [(key, &*how), (layout_key, &layout)];
+        write_tensors(vectors, &[("eigenvectors", &shape[..], &elements[..])], &metadata)?;
         write_text(plot, &found.plot(name)?)?;
         Ok(found)
     }

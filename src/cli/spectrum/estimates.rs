@@ -91,14 +91,14 @@ pub fn density(
     Ok((text, json!({ "range": [low, high], "moments": moments, "products": products })))
 }
 
-/// Writes `diagonal.safetensors` (`diagonal` and `standard_error`, `[P]` each); returns what is printed and what goes
+/// Writes `diagonal.safetensors` (`diagonal` and `standard_error`, `[P]` each) with this metadata; returns what is printed and what goes
 /// into the record.
 pub fn trace(
     out: &Path,
     operator: &dyn SymmetricOperator,
     probes: usize,
     seed: u64,
-    how_made: &str,
+    metadata: &[(&str, String)],
 ) -> Result<(Vec<String>, Value)> {
     let Hutchinson { trace, frobenius_norm, diagonal } = hutchinson(operator, probes, seed)?;
     let estimates = [
@@ -111,7 +111,8 @@ pub fn trace(
     let (values, errors) = (of(&|e| e.value), of(&|e| e.standard_error));
     let shape = [values.len()];
     let tensors = [("diagonal", &shape[..], &values[..]), ("standard_error", &shape[..], &errors[..])];
-    write_tensors(out.join(DIAGONAL), &tensors, &[("run", how_made)])?;
+    let metadata: Vec<(&str, &str)> = metadata.iter().map(|(key, text)| (*key, text.as_str())).collect();
+    write_tensors(out.join(DIAGONAL), &tensors, &metadata)?;
     let line = |&(name, _, Estimate { value, standard_error, products }): &(&str, &str, Estimate)| {
         format!("{name:<22} {value:.6e} ± {standard_error:.1e}, {products} products")
     };

@@ -13,6 +13,7 @@ use self::eigen::Wanted;
 use super::Device;
 use super::args::{CheckpointArgs, RunArgs, subspace};
 use super::record;
+use crate::data::Layout;
 use crate::net::{Network, Subspace};
 use crate::operators::{Curvature, Problem, layer_shape};
 use crate::runs::{Outputs, Record, Run};
@@ -70,7 +71,8 @@ pub struct Spectrum {
     checkpoint: CheckpointArgs,
     #[arg(long, value_enum)]
     operator: Operator,
-    /// Only these parameters' coordinates, such as 2.weight,2.bias; all if not given.
+    /// Only these parameters' coordinates, such as 2.weight,2.bias, in the order in which they are named here; all if
+    /// not given.
     #[arg(long, value_delimiter = ',', value_name = "NAME,…", conflicts_with = "layer")]
     parameters: Option<Vec<String>>,
     /// Only the weights of this fully connected layer, such as 2.weight.
@@ -229,14 +231,17 @@ impl Spectrum {
             "which": self.which(), "tolerance": self.tolerance, "block": self.block,
             "max_products": self.max_products, "seed": self.seed, "compare": self.compare.map(Operator::name),
             "density": self.density, "trace": self.trace, "probes": self.probes, "steps": self.steps,
+            "samples": data.len(),
         });
         let determined = self.checkpoint.determined(&network, &parameters, &data, options);
         let record = Record::new("spectrum", Some(&gpu), determined, self.checkpoint.describe());
         // more products are no other run
         let run = Run::claim(outputs, record.free(&["options.max_products"]), self.run.mode())?;
-        let problem = Problem::new(&gpu, &network, &parameters, &data, self.checkpoint.model.loss)?;
+        let loss = self.checkpoint.model.loss;
+        let (problem, _) = Problem::with_loss(&gpu, &network, &parameters, &data, loss)?;
+        let layout = network.layout(&space);
         let measured = run.finish(|folder| {
-            let measured = self.measure(device, &problem, (&space, count), &run, folder)?;
+            let measured = self.measure(device, &problem, (&space, &layout, count), &run, folder)?;
             run.tell("results", Value::Object(measured.results.clone()));
             Ok(measured)
         })?;
@@ -266,14 +271,17 @@ impl Spectrum {
         &self,
         device: &Device,
         problem: &Problem,
-        (space, count): (&Subspace, Option<usize>),
+        (space, layout, count): (&Subspace, &Layout, Option<usize>),
         run: &Run,
         folder: &Path,
     ) -> Result<Measured> {
         let operator = problem.operator(self.operator.curvature(), space)?;
         let mut results = Map::new();
+        let samples = problem.samples().len();
         results.insert("dim".into(), json!(space.dim));
-        let mut lines = vec![format!("{} of {} parameters", self.operator.words(), space.dim)];
+        results.insert("samples".into(), json!(samples));
+        let words = self.operator.words();
+        let mut lines = vec![format!("{words} of {} parameters over {samples} samples", space.dim)];
         let mut unconverged = None;
         if let Some(count) = count {
             let wanted = Wanted {
@@ -290,15 +298,18 @@ impl Spectrum {
                 },
                 quiet: device.quiet,
             };
-            let found = wanted.find(&operator, space, self.operator)?;
+            let found = wanted.find(&operator, (space, layout), self.operator)?;
             found.tell(&mut lines);
             results.insert("eigenpairs".into(), found.json());
             unconverged = found.unconverged(self.operator);
             if let Some(other) = self.compare {
                 let of_other = problem.operator(other.curvature(), space)?;
                 let files = format!("{}-", other.name());
-                let second = Wanted { files: &files, options: wanted.options.clone(), ..wanted }
-                    .find(&of_other, space, other)?;
+                let second = Wanted { files: &files, options: wanted.options.clone(), ..wanted }.find(
+                    &of_other,
+                    (space, layout),
+                    other,
+                )?;
                 second.tell(&mut lines);
                 unconverged = unconverged.or(second.unconverged(other));
                 let compared = comparison::Report {
@@ -321,8 +332,8 @@ impl Spectrum {
             results.insert("density".into(), value);
         }
         if self.trace {
-            let how_made = run.record().to_string();
-            let (told, value) = estimates::trace(folder, &operator, self.probes, self.seed, &how_made)?;
+            let metadata = [("run", run.record().to_string()), layout.metadata()];
+            let (told, value) = estimates::trace(folder, &operator, self.probes, self.seed, &metadata)?;
             lines.extend(told);
             results.insert("trace".into(), value);
         }

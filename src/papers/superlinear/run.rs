@@ -1,5 +1,6 @@
 //! From a request to files: train or load, measure, write, report.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
@@ -19,7 +20,8 @@ use crate::runs::{self, Mode, Outputs, Record, Run as Folder, digest_of_data, di
 use crate::stats::logarithmically_spaced;
 use crate::{Error, Result};
 
-/// Gives, in [0, 1], the first `per_class` images of each of the first `classes` classes of a set, or as many as there are.
+/// Gives, in [0, 1], the first `per_class` images of each of the first `classes` classes of a set, or as many of each as
+/// the caller was asked for.
 pub type Images<'a> = dyn Fn(ImageSet, usize, usize) -> Result<Dataset> + 'a;
 
 /// What is measured.
@@ -67,6 +69,8 @@ pub struct Request<'a> {
 pub struct Summary {
     /// The cells of the tables; empty where they were not asked for.
     pub cells: Vec<Cell>,
+    /// A line on the sizes of each case, the number of samples among them.
+    pub cases: Vec<String>,
     /// The printed table; empty where there are no cells.
     pub table: String,
     /// The HTML page.
@@ -114,7 +118,7 @@ pub fn run(gpu: Option<&Gpu>, request: &Request<'_>, progress: &dyn Fn(Progress<
     }
     folder.finish(|out| request.report(&made, &folder, out))?;
     let table = if made.cells.is_empty() { String::new() } else { tables::table(&made.cells).to_text() };
-    Ok(Summary { cells: made.cells, table, report: folder.path(REPORT) })
+    Ok(Summary { cells: made.cells, cases: made.sizes, table, report: folder.path(REPORT) })
 }
 
 /// The page.
@@ -173,11 +177,15 @@ impl Request<'_> {
             }
         };
         self.check(&cases)?;
-        if let Subject::Paper { networks, data, .. } = &self.subject {
+        if let (Subject::Paper { data, .. }, true) = (&self.subject, cases.len() > 1) {
             // where files are missing, it is told before the first network is trained
-            let mut sets: Vec<ImageSet> = networks.iter().map(|&(dataset, ..)| dataset).collect();
-            sets.dedup();
-            sets[1..].iter().try_for_each(|&dataset| data(dataset, 1, 1).map(drop))?;
+            let mut most = BTreeMap::new();
+            for Setting { dataset, classes, per_class, .. } in cases.iter().filter_map(|case| case.setting) {
+                let asked: &mut (usize, usize) = most.entry(dataset).or_default();
+                *asked = (asked.0.max(classes), asked.1.max(per_class));
+            }
+            most.iter()
+                .try_for_each(|(&set, &(classes, per_class))| data(set, classes, per_class).map(drop))?;
         }
         Ok(cases)
     }
@@ -282,7 +290,7 @@ impl Request<'_> {
                 let (model, focus) = setting.model.network(setting.dataset);
                 let mut data = data(setting.dataset, setting.classes, setting.per_class)?;
                 setting.dataset.scale(&mut data);
-                // there may be fewer than are asked for
+                // the caller may have been asked for another number
                 setting.per_class = data.class_counts().into_values().max().unwrap_or(0);
                 if self.weights.is_some() {
                     // how a checkpoint was trained is not known
@@ -316,8 +324,12 @@ impl Request<'_> {
             format!("{} images a class, {} epochs, ", setting.per_class, setting.epochs)
         });
         made.sizes.push(format!(
-            "{} ({training}batches of {}, top {}, {} pairs of batches)",
-            study.name, study.batch_size, study.top, study.pairs,
+            "{} ({} samples, {training}batches of {}, top {}, {} pairs of batches)",
+            study.name,
+            study.data.len(),
+            study.batch_size,
+            study.top,
+            study.pairs,
         ));
         if let Some(weights) = &self.weights {
             let parameters = read_parameters(weights, &study.network.signature())?;
