@@ -36,7 +36,7 @@ pub mod papers;
 #[cfg(feature = "cli")]
 pub mod report;
 
-pub use error::{Error, Result};
+pub use error::{Error, Result, Undefined};
 
 /// The README's example is a test.
 #[cfg(doctest)]

@@ -127,10 +127,15 @@ impl Eval {
         write_tensors(&self.out, &tensors, &[("run", &how.to_string())])?;
         let (loss, accuracy) = (report.loss, report.accuracy);
         Ok(match (self.json, device.quiet) {
-            (true, _) => record::json(&json!({ "loss": loss, "accuracy": accuracy, "run": how })),
+            (true, _) => {
+                let undefined = record::undefined_accuracy(accuracy);
+                let told = json!({ "loss": loss, "accuracy": accuracy, "undefined": undefined, "run": how });
+                record::json(&told)
+            }
             (false, true) => String::new(),
             (false, false) => {
-                format!("loss      {loss:.9}\naccuracy  {accuracy:.4}\nwrote     {}", self.out.display())
+                let accuracy = record::accuracy(accuracy);
+                format!("loss      {loss:.9}\naccuracy  {accuracy}\nwrote     {}", self.out.display())
             }
         })
     }

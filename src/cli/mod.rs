@@ -83,11 +83,11 @@ enum Command {
     },
 }
 
-/// Runs the command line; errors go to standard error in one line, with exit code 2, or 3 where there are results
-/// that have not converged.
+/// Runs the command line; errors go to standard error in one line, with exit code 2, or 3 where there are results, but
+/// some have not converged, or something that was asked for is missing among them.
 pub fn main() -> ExitCode {
     let told = |error: Error| match error {
-        Error::NotConverged { .. } => (error.to_string(), 3),
+        Error::NotConverged { .. } | Error::Incomplete(_) => (error.to_string(), 3),
         _ => (error.to_string(), 2),
     };
     let done = match Cli::try_parse() {

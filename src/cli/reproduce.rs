@@ -264,11 +264,16 @@ impl Superlinear {
         })?;
         bar.finish_and_clear();
         let report = summary.report.display();
-        Ok(match (device.quiet, summary.table.as_str()) {
+        let text = match (device.quiet, summary.table.as_str()) {
             (true, _) => String::new(),
             (false, "") => format!("report: {report}"),
             (false, table) => format!("{table}\nreport: {report}"),
-        })
+        };
+        if summary.missing.is_empty() {
+            return Ok(text);
+        }
+        super::print(&text)?;
+        Err(Error::Incomplete(summary.missing))
     }
 }
 

@@ -149,7 +149,7 @@ impl Train {
         while trainer.epoch() < epochs {
             let record = trainer.run_epoch()?;
             history.push(record);
-            bar.set_message(format!("loss {:.6}, accuracy {:.4}", record.loss, record.accuracy));
+            bar.set_message(format!("loss {:.6}, accuracy {}", record.loss, record::accuracy(record.accuracy)));
             bar.inc(1);
             let kept = self.checkpoint_every.is_some_and(|every| record.epoch.is_multiple_of(every));
             if kept {
@@ -176,9 +176,13 @@ impl Train {
         run.write(&self.out)?;
         let last = history.last();
         Ok(match last {
-            _ if self.json => record::json(&json!({ "last": last, "run": run.value() })),
-            Some(EpochRecord { epoch, loss, accuracy, .. }) if !device.quiet => {
-                format!("epoch {epoch}: loss {loss:.6}, accuracy {accuracy:.4}\nwrote {}", self.out.display())
+            _ if self.json => {
+                let undefined = last.map(|last| record::undefined_accuracy(last.accuracy));
+                record::json(&json!({ "last": last, "undefined": undefined, "run": run.value() }))
+            }
+            Some(&EpochRecord { epoch, loss, accuracy, .. }) if !device.quiet => {
+                let accuracy = record::accuracy(accuracy);
+                format!("epoch {epoch}: loss {loss:.6}, accuracy {accuracy}\nwrote {}", self.out.display())
             }
             _ => String::new(),
         })

@@ -114,8 +114,10 @@ pub(super) fn check_start(start: Option<&[f32]>, most: usize, dim: usize) -> Res
 pub struct Eigenpairs {
     /// λ, the vectors' Rayleigh quotients: `[K]`, or as many as the budget of products sufficed for.
     pub values: Vec<f64>,
-    /// `‖A v − λ v‖ / |λ₁|` by fresh products, `[K]`.
+    /// `‖A v − λ v‖ / |λ₁|` by fresh products, `[K]`; 0 for the zero matrix, which has no λ₁ to measure by.
     pub residuals: Vec<f64>,
+    /// |λ₁|, the largest magnitude of an eigenvalue that was seen.
+    pub scale: f64,
     /// Whether the residual is within the tolerance, `[K]`.
     pub converged: Vec<bool>,
     /// Whether something has shown that none was missed: a fresh random vector's Krylov sequence, which only

@@ -17,7 +17,7 @@ use crate::data::prepare_folder;
 use crate::net::{Network, Subspace};
 use crate::operators::{Curvature, Problem, layer_shape};
 use crate::spectral::{LanczosOptions, QuadratureOptions, Which};
-use crate::{Error, Result};
+use crate::{Error, Result, Undefined};
 
 /// An operator's name on the command line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -189,7 +189,9 @@ impl Spectrum {
         let mut results = Map::new();
         results.insert("dim".into(), json!(space.dim));
         let mut lines = vec![format!("{} of {} parameters", self.operator.words(), space.dim)];
-        let mut unconverged = None;
+        // what is wrong although there are results: the first of what there is to say
+        let mut amiss = None;
+        let mut undefined = Undefined::default();
         if let Some(count) = count {
             let wanted = Wanted {
                 out: &self.out,
@@ -208,14 +210,14 @@ impl Spectrum {
             let found = wanted.find(&operator, &space, self.operator, &run)?;
             found.tell(&mut lines);
             results.insert("eigenpairs".into(), found.json());
-            unconverged = found.unconverged(self.operator);
+            amiss = found.unconverged(self.operator);
             if let Some(other) = self.compare {
                 let of_other = problem.operator(other.curvature(), &space)?;
                 let files = format!("{}-", other.name());
                 let second = Wanted { files: &files, options: wanted.options.clone(), ..wanted }
                     .find(&of_other, &space, other, &run)?;
                 second.tell(&mut lines);
-                unconverged = unconverged.or(second.unconverged(other));
+                amiss = amiss.or(second.unconverged(other));
                 let compared = comparison::Report {
                     out: &self.out,
                     operators: [(&operator, self.operator, &found), (&of_other, other, &second)],
@@ -225,6 +227,7 @@ impl Spectrum {
                 }
                 .write()?;
                 compared.tell(&mut lines);
+                amiss = amiss.or(compared.missing());
                 results.insert("comparison".into(), compared.json());
             }
         }
@@ -232,7 +235,16 @@ impl Spectrum {
             let options = QuadratureOptions { probes: self.probes, steps: self.steps, seed: self.seed };
             // the eigenvalues' plot bears that name where there are any
             let svg = if count.is_some() { "density.svg" } else { "spectrum.svg" };
-            let (line, value) = estimates::density(&self.out, svg, &operator, self.operator, &options)?;
+            let made = estimates::density(&self.out, svg, &operator, self.operator, &options);
+            let (line, value) = match undefined.or_value("density", made)? {
+                Some((line, value)) => (line, value),
+                None => {
+                    let reason = undefined.reason("density").unwrap_or_default();
+                    let line = format!("density of the {}: undefined: {reason}", self.operator.words());
+                    amiss = amiss.or(Some(Error::Incomplete(vec![line.clone()])));
+                    (line, Value::Null)
+                }
+            };
             lines.push(line);
             results.insert("density".into(), value);
         }
@@ -242,6 +254,7 @@ impl Spectrum {
             lines.extend(told);
             results.insert("trace".into(), value);
         }
+        results.insert("undefined".into(), json!(undefined));
         let mut record = run.value();
         record["results"] = Value::Object(results.clone());
         crate::report::write_json(self.out.join("run.json"), &record)?;
@@ -251,11 +264,11 @@ impl Spectrum {
             (false, true) => String::new(),
             (false, false) => lines.join("\n"),
         };
-        match unconverged {
+        match amiss {
             None => Ok(text),
-            Some(problem) => {
+            Some(error) => {
                 super::print(&text)?;
-                Err(problem)
+                Err(error)
             }
         }
     }

@@ -69,6 +69,8 @@ pub struct Summary {
     pub table: String,
     /// The HTML page.
     pub report: PathBuf,
+    /// What was asked for and could not be made, and why; it stands in the report and in `run.json` too.
+    pub missing: Vec<String>,
 }
 
 /// Makes what `request` asks for.
@@ -77,16 +79,18 @@ pub struct Summary {
 /// The figures of a single case are written to `out` itself, those of several each to a folder of their own.
 /// A target that needs no network needs no `gpu` either.
 ///
+/// Where one network of several cannot be trained or measured, or a figure or an exponent is undefined, all else is made,
+/// and the summary says what is missing.
+///
 /// # Errors
-/// Where one network of several cannot be trained or measured, its error, once all others are made and the report says
-/// which it is. [`Error::NoAdapter`] without a `gpu` that is needed, [`Error::Argument`] where the request asks for what the paper does not have, or for `weights` together
+/// Where the only network cannot be trained or measured, its error. [`Error::NoAdapter`] without a `gpu` that is needed,
+/// [`Error::Argument`] where the request asks for what the paper does not have, or for `weights` together
 /// with more than the figures of one case; [`Error::Io`] where a file cannot be written; whatever training
 /// and measuring report.
 pub fn run(gpu: Option<&Gpu>, request: &Request<'_>, progress: &dyn Fn(Progress<'_>)) -> Result<Summary> {
     let started = Instant::now();
     let cases = request.cases()?;
     let mut made = Made::default();
-    let mut failed = None;
     for case in &cases {
         let study = request.study(gpu.ok_or(Error::NoAdapter)?, case, progress)?;
         let folder = match cases.len() {
@@ -98,8 +102,7 @@ pub fn run(gpu: Option<&Gpu>, request: &Request<'_>, progress: &dyn Fn(Progress<
             Err(error @ (Error::Argument { .. } | Error::NotFinite { .. } | Error::Diverged { .. }))
                 if cases.len() > 1 =>
             {
-                made.failures.push(format!("{} could not be made: {error}.", study.name));
-                failed.get_or_insert(error);
+                made.missing.push(format!("{} could not be made: {error}", study.name));
             }
             result => result?,
         }
@@ -112,11 +115,8 @@ pub fn run(gpu: Option<&Gpu>, request: &Request<'_>, progress: &dyn Fn(Progress<
         made.studies = Some(studies.blocks());
     }
     let report = request.report(&made, started)?;
-    if let Some(error) = failed {
-        return Err(error);
-    }
     let table = if made.cells.is_empty() { String::new() } else { tables::table(&made.cells).to_text() };
-    Ok(Summary { cells: made.cells, table, report })
+    Ok(Summary { cells: made.cells, table, report, missing: made.missing })
 }
 
 /// What has been made so far.
@@ -127,10 +127,18 @@ struct Made {
     figures: Vec<Figures>,
     /// A line on the sizes of each case.
     sizes: Vec<String>,
-    /// Why a network could not be made.
-    failures: Vec<String>,
+    /// What could not be made, and why.
+    missing: Vec<String>,
     /// The synthetic ones.
     studies: Option<Vec<Block>>,
+}
+
+impl Made {
+    /// Adds the figures of a network.
+    fn draw(&mut self, figures: Figures) {
+        self.missing.extend(figures.missing.iter().cloned());
+        self.figures.push(figures);
+    }
 }
 
 /// A network of the paper, or somebody's own, and whether its figures are asked for.
@@ -253,14 +261,8 @@ impl Request<'_> {
             let parameters = read_parameters(weights, &study.network.signature())?;
             let source = format!("Of the weights in {}", weights.display());
             prepare_folder(&self.out)?;
-            made.figures.push(study.figures(
-                &self.target,
-                &parameters,
-                None,
-                source,
-                folder,
-                self.seeds[0],
-            )?);
+            let figures = study.figures(&self.target, &parameters, None, source, folder, self.seeds[0])?;
+            made.draw(figures);
             return Ok(());
         }
         let setting = study.setting.as_ref().expect("what has no weights is a case of the paper");
@@ -283,7 +285,7 @@ impl Request<'_> {
             if draws {
                 let source = format!("Trained from seed {seed}");
                 let from = Some((&records, &trained));
-                made.figures.push(study.figures(&self.target, &parameters, from, source, folder, seed)?);
+                made.draw(study.figures(&self.target, &parameters, from, source, folder, seed)?);
             }
             if self.target.has(Part::Tables) {
                 let end = study.end(&records, &run, &parameters)?;
@@ -291,7 +293,13 @@ impl Request<'_> {
             }
         }
         if self.target.has(Part::Tables) {
-            made.cells.push(Cell::of(setting, &runs.iter().collect::<Vec<_>>()));
+            let cell = Cell::of(setting, &runs.iter().collect::<Vec<_>>())?;
+            for (symbol, exponent) in cell.exponents() {
+                let missing = exponent.undefined.as_ref();
+                let missing = missing.map(|reason| format!("{symbol} of {} is undefined: {reason}", study.name));
+                made.missing.extend(missing);
+            }
+            made.cells.push(cell);
             made.runs.extend(runs);
         }
         Ok(())
@@ -299,14 +307,14 @@ impl Request<'_> {
 
     /// Writes the tables, `run.json` and the page, whose path it gives.
     fn report(&self, made: &Made, started: Instant) -> Result<PathBuf> {
-        let Made { runs, cells, figures, failures, studies, .. } = made;
+        let Made { runs, cells, figures, missing, studies, .. } = made;
         if !cells.is_empty() {
             tables::write_runs(&self.out, runs)?;
             tables::write_summary(&self.out, cells)?;
         }
         let how_made = self.how_made(made, started.elapsed().as_secs_f64());
         write_json(self.out.join("run.json"), &how_made)?;
-        let page = page(self.networks(), (cells, runs), figures, studies.as_deref(), failures, &how_made)?;
+        let page = page(self.networks(), (cells, runs), figures, studies.as_deref(), missing, &how_made)?;
         let report = self.out.join("report.html");
         write_text(&report, &page.render()?)?;
         Ok(report)
@@ -338,6 +346,7 @@ impl Request<'_> {
             "learning_rate": LEARNING_RATE,
             "weights": self.weights,
             "layer": layer,
+            "missing": made.missing,
             "crate_version": env!("CARGO_PKG_VERSION"),
             "wall_seconds": (seconds * 10.0).round() / 10.0,
         });
