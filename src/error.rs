@@ -70,9 +70,9 @@ pub enum Error {
     #[error("{}", .0.join("; "))]
     Incomplete(Vec<String>),
 
-    /// An eigensolver's budget of products is spent; what it has found is there nevertheless.
-    #[error("{of}: {converged} of {wanted} eigenpairs {problem} within {products} products")]
-    NotConverged { of: String, converged: usize, wanted: usize, problem: &'static str, products: usize },
+    /// An eigensolver has not found all that it was to find; what it has found is there nevertheless.
+    #[error("{of}: {converged} of {wanted} eigenpairs {problem}")]
+    NotConverged { of: String, converged: usize, wanted: usize, problem: String },
 
     /// A download failed.
     #[error("{url}: {problem}")]

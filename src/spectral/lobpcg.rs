@@ -20,7 +20,7 @@
 use faer::{Mat, MatRef};
 
 use super::algebra::{Distribution, RandomVectors, combine, combine_each, dots};
-use super::options::{check_start, check_wanted};
+use super::options::{chased, check_start, check_wanted};
 use super::orthonormalise::whiten;
 use super::products::Products;
 use super::projection::{Projection, Ritz};
@@ -35,6 +35,11 @@ const ESTIMATE: f64 = 0.7;
 /// last: where the operator itself is no more symmetric than that, fresh ones would not help.
 const CARRIED: f64 = 0.3;
 const LASTING: usize = 10;
+
+/// Residuals count as standing still where the longest, less than this share of |λ₁|, is still more than so much of what
+/// it was at the fresh products before, some ten iterations ago: then rounding is what is left of it.
+const NEAR_ROUNDING: f64 = 4e-6;
+const STANDS: f64 = 0.9;
 
 /// Vectors of X beyond those that are wanted. Without them, ten pairs in front of a dense spectrum took 1,157
 /// products, with four 697, with twenty 572; easier spectra take as many with as without.
@@ -51,7 +56,8 @@ pub struct LobpcgOptions {
     /// The largest or the smallest.
     pub which: Which,
     /// A pair has converged when `‖A v − λ v‖ ≤ tolerance · |λ₁|`, λ₁ being the eigenvalue of largest
-    /// magnitude seen.
+    /// magnitude seen. Where single precision does not reach it, the iteration ends nevertheless, and
+    /// [`Eigenpairs::floor`] says what it reaches.
     pub tolerance: f64,
     /// The most products that are spent, those that measure the residuals at the end included; `None` stands
     /// for `20 K + 2,000`.
@@ -100,19 +106,26 @@ pub fn lobpcg(
     options.check(operator.dim())?;
     let mut lobpcg = Lobpcg::new(operator, options)?;
     let most = options.max_products.unwrap_or(20 * options.count + 2000);
+    // the longest residual by the fresh products before
+    let mut before = f64::INFINITY;
     loop {
         let (residuals, lengths) = lobpcg.residuals()?;
-        let enough = options.tolerance * lobpcg.products.largest;
+        let enough = chased(options.tolerance) * lobpcg.products.largest;
         let active: Vec<usize> = (0..options.count).filter(|&i| lengths[i] > ESTIMATE * enough).collect();
+        let fresh = lobpcg.age == 0;
+        let longest = lengths.iter().copied().fold(0.0, f64::max);
+        let stands = fresh
+            && longest < NEAR_ROUNDING * lobpcg.products.largest
+            && longest > STANDS * std::mem::replace(&mut before, longest);
         // a basis of the whole space holds the pairs but for what the carried products are off
         let spans = lobpcg.s.len() == operator.dim();
-        let next = lobpcg.products.made + active.len() + options.count;
-        let over = next > most || (spans && lobpcg.age == 0);
-        if active.is_empty() || spans || over {
+        let exhausted = fresh && (active.is_empty() || spans || stands);
+        let over = lobpcg.products.made + active.len() + options.count > most;
+        if active.is_empty() || spans || stands || over {
             let pairs = lobpcg.measured()?;
             let done = pairs.converged.iter().all(|&converged| converged);
-            if done || over || pairs.products + lobpcg.s.len() + options.count > most {
-                return Ok(pairs);
+            if done || exhausted || over || pairs.products + lobpcg.s.len() + options.count > most {
+                return Ok(pairs.with_floor(exhausted));
             }
             lobpcg.refresh()?;
         } else {

@@ -23,6 +23,9 @@ const SAVE_EVERY: Duration = Duration::from_secs(60);
 /// How often a run tells where it is when it is not watched.
 const TELL_EVERY: Duration = Duration::from_secs(30);
 
+/// Tolerances from which on the residuals of fresh products may be larger than those of the recurrence.
+const NEAR_ROUNDING: f64 = 1e-5;
+
 /// What is to be found, and where it goes.
 pub struct Wanted<'a> {
     pub out: &'a Path,
@@ -91,12 +94,12 @@ impl Wanted<'_> {
             }
         }
         bar.finish_and_clear();
-        if lanczos.progress().converged < count {
+        let (count, tolerance) = (self.options.count, self.options.tolerance);
+        // what the recurrence holds for converged may turn out not to be, where rounding is as large as the tolerance
+        if lanczos.progress().converged < count || tolerance < NEAR_ROUNDING {
             lanczos.save(&state)?;
-        } else if state.exists() {
-            std::fs::remove_file(&state).map_err(Error::io(&state, "remove"))?;
         }
-        let (pairs, tolerance) = (lanczos.finish()?, self.options.tolerance);
+        let pairs = lanczos.finish()?;
         let seconds = [start.elapsed().as_secs_f64(), timed.seconds()];
         let found = Found { pairs, count, tolerance, seconds };
         write_csv(file("eigenvalues.csv"), found.rows())?;
@@ -105,6 +108,9 @@ impl Wanted<'_> {
         let tensors = [("eigenvectors", &shape[..], &vectors[..])];
         write_tensors(file("eigenvectors.safetensors"), &tensors, &[("run", &run.value().to_string())])?;
         write_text(file("spectrum.svg"), &found.plot(name)?)?;
+        if found.converged() == count && state.exists() {
+            std::fs::remove_file(&state).map_err(Error::io(&state, "remove"))?;
+        }
         Ok(found)
     }
 }
@@ -158,6 +164,9 @@ impl Found {
         if rows.len() > SHOWN {
             lines.push(format!("{:>6}  in eigenvalues.csv", "…"));
         }
+        if self.pairs.scale == 0.0 {
+            lines.push("all vectors that were multiplied gave 0: each of them is an eigenvector".into());
+        }
         lines.push(format!(
             "{} of {} converged to {:e}, {} products, {:.1} s of which {:.1} s are not products",
             self.converged(),
@@ -171,6 +180,7 @@ impl Found {
 
     pub fn json(&self) -> Value {
         json!({
+            "floor": self.pairs.floor,
             "eigenvalues": self.pairs.values, "residuals": self.pairs.residuals,
             "converged": self.pairs.converged, "complete": self.pairs.complete, "products": self.pairs.products,
             "seconds": self.seconds[0], "seconds_in_products": self.seconds[1],
@@ -180,12 +190,16 @@ impl Found {
     /// What is wrong, where something has not converged or may be missing.
     pub fn unconverged(&self, name: Operator) -> Option<Error> {
         let (converged, wanted) = (self.converged(), self.count);
-        let problem = match (converged < wanted, self.pairs.complete) {
-            (true, _) => "converged",
-            (false, false) => "converged but were not shown to be the first",
-            (false, true) => return None,
+        let within = format!("within {} products", self.pairs.products);
+        let problem = match (converged < wanted, self.pairs.complete, self.pairs.floor) {
+            (true, _, Some(floor)) => format!(
+                "converged to {:e}: single precision reaches residuals of {floor:.1e} here, and more products would not lower them",
+                self.tolerance,
+            ),
+            (true, _, None) => format!("converged {within}"),
+            (false, false, _) => format!("converged but were not shown to be the first {within}"),
+            (false, true, _) => return None,
         };
-        let of = name.words().to_string();
-        Some(Error::NotConverged { of, converged, wanted, problem, products: self.pairs.products })
+        Some(Error::NotConverged { of: name.words().to_string(), converged, wanted, problem })
     }
 }
