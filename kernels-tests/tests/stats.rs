@@ -13,7 +13,10 @@ fn moments_of_a_short_series() {
     assert_eq!(mean(&x).unwrap(), 5.0);
     assert_eq!(variance(&x).unwrap(), 4.0);
     assert_relative_eq!(standard_deviation(&x).unwrap(), (32.0f64 / 7.0).sqrt(), max_relative = 1e-15);
-    assert_eq!(undefined(standard_deviation(&[3.0])), "the standard deviation is undefined: of 1 values, 2 are needed");
+    assert_eq!(
+        undefined(standard_deviation(&[3.0])),
+        "the standard deviation is undefined: of 1 values, 2 are needed"
+    );
     assert_eq!(undefined(mean(&[])), "the mean is undefined: there are no values");
     assert_eq!(undefined(variance(&[])), "the mean is undefined: there are no values");
 }
@@ -94,7 +97,10 @@ fn a_bootstrap_interval_of_few_points_and_of_a_line() {
 #[test]
 fn fits_and_correlations_refuse_what_they_cannot_use() {
     assert_eq!(undefined(fit_line(&[], &[])), "the line is undefined: of 0 points, 3 are needed");
-    assert_eq!(undefined(fit_line(&[1.0, 2.0], &[1.0, 2.0])), "the line is undefined: of 2 points, 3 are needed");
+    assert_eq!(
+        undefined(fit_line(&[1.0, 2.0], &[1.0, 2.0])),
+        "the line is undefined: of 2 points, 3 are needed"
+    );
     // the mean of three times 0.1 is not 0.1
     for same in [vec![1.0; 4], vec![0.1; 3], vec![0.1; 1000]] {
         let other: Vec<f64> = (0..same.len()).map(|i| i as f64).collect();
@@ -108,7 +114,10 @@ fn fits_and_correlations_refuse_what_they_cannot_use() {
     }
     assert!(matches!(fit_line(&[1.0; 4], &[1.0; 3]), Err(Error::Shape { .. })));
     assert!(matches!(fit_line(&[1.0, 2.0, f64::NAN], &[1.0; 3]), Err(Error::NotFinite { .. })));
-    assert_eq!(undefined(spearman(&[1.0], &[3.0])), "the rank correlation is undefined: of 1 points, 2 are needed");
+    assert_eq!(
+        undefined(spearman(&[1.0], &[3.0])),
+        "the rank correlation is undefined: of 1 points, 2 are needed"
+    );
 }
 
 #[test]

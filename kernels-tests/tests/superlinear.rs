@@ -1,7 +1,6 @@
 //! The measures of `papers::superlinear` against closed forms.
 
 use approx::assert_relative_eq;
-use curvkit::{Error, Undefined};
 use curvkit::data::{Dataset, Targets, write_parameters};
 use curvkit::net::{Layer, Loss, Model, Network};
 use curvkit::papers::superlinear::claims::{Claims, PublishedSuppression};
@@ -14,6 +13,7 @@ use curvkit::papers::superlinear::target::{Part, Target};
 use curvkit::papers::superlinear::{alignment, page, scaling, tables};
 use curvkit::report::{Block, Verdict};
 use curvkit::stats::{Interval, LineFit, haar_orthogonal};
+use curvkit::{Error, Undefined};
 use faer::Mat;
 
 /// Q diag(spectrum) Qᵀ
@@ -467,7 +467,12 @@ fn targets_by_the_papers_numbers() {
     assert_eq!(parse("table3").parts, [Part::Tables]);
     assert_eq!(parse("all").parts.len(), 7);
     assert!(!parse("synthetic").needs_network() && parse("bounds").has_figures());
-    for name in ["figure0", "figure16", "table2", "Figure1", "figure"] {
+    // several at once, in the order in which they are made; of networks of their own where all name some
+    let several = parse("alignment,table1,scaling,alignment");
+    assert_eq!(several.parts, [Part::Tables, Part::Scaling, Part::Alignment]);
+    assert_eq!((several.networks, parse("figure8,figure11").networks.len()), (vec![], 1));
+    assert_eq!(parse("figure8,figure9").networks.len(), 2);
+    for name in ["figure0", "figure16", "table2", "Figure1", "figure", "", "scaling,", "all,table2"] {
         assert!(matches!(name.parse::<Target>(), Err(Error::Argument { .. })), "{name}");
     }
 }
@@ -539,7 +544,8 @@ fn a_cell_is_compared_with_the_published_values() {
 
 #[test]
 fn an_exponent_that_is_undefined_is_so_in_its_row() {
-    let setting = Setting::find(ImageSet::Mnist, Architecture::Mlp, Loss::CrossEntropy, 10, Preset::Paper).unwrap();
+    let setting =
+        Setting::find(ImageSet::Mnist, Architecture::Mlp, Loss::CrossEntropy, 10, Preset::Paper).unwrap();
     let mut runs = [0, 1].map(|seed| run_with(&setting, seed, 1.1, 1.1, 1.1));
     runs[1].end.exponents.emp = Exponent::of(&[1.0; 9], &[0.0; 9], 9, 0).unwrap();
     let cell = tables::Cell::of(&setting, &[&runs[0], &runs[1]]).unwrap();
@@ -620,7 +626,10 @@ fn a_comparison_says_how_the_network_departs_whatever_it_comes_to() {
     let why = "(the network is not the paper’s: 3 classes in place of 10)";
     let agrees = claims.compare("μ of C", 0.07216, 0.066, 0.25);
     assert_eq!(agrees.verdict, Verdict::Agrees);
-    assert_eq!(agrees.sentence, format!("μ of C is 0.0722, 0.066 published: +9 %, 25 % being allowed for {why}."));
+    assert_eq!(
+        agrees.sentence,
+        format!("μ of C is 0.0722, 0.066 published: +9 %, 25 % being allowed for {why}.")
+    );
     let apart = claims.compare("The number", 13.0, 20.0, 0.1);
     assert_eq!(apart.verdict, Verdict::Differs);
     assert_eq!(
@@ -643,7 +652,14 @@ fn a_comparison_says_how_the_network_departs_whatever_it_comes_to() {
         ];
         assert_eq!(cells[0].findings()[0].verdict, verdict);
         let why = "(the network is not the paper’s: 500 images a class in place of 2000)";
-        let page = page::page(None, (&cells, &[run_with(&cells[0].setting, 0, 1.0, 1.0, 1.0)]), &[], None, &[], &().into());
+        let page = page::page(
+            None,
+            (&cells, &[run_with(&cells[0].setting, 0, 1.0, 1.0, 1.0)]),
+            &[],
+            None,
+            &[],
+            &().into(),
+        );
         let html = page.unwrap().render().unwrap();
         // three exponents and two of them published for cross-entropy, one of each claim
         assert_eq!(html.matches(why).count(), 2 + 3 + 2, "{html}");

@@ -329,7 +329,8 @@ fn the_bounds_of_a_layer() {
         assert_eq!((found.second_moment.all.lower, found.second_moment.leading.directions), (0, top));
         assert_eq!(found.second_moment.all.upper == 0, semi_definite, "{loss}: {found:?}");
         assert_eq!(found.covariance, Some((found.second_moment, sigma_w2)));
-        let agree: Vec<bool> = found.findings().iter().map(|finding| finding.verdict == Verdict::Agrees).collect();
+        let agree: Vec<bool> =
+            found.findings().iter().map(|finding| finding.verdict == Verdict::Agrees).collect();
         assert_eq!(agree.len(), 5);
         assert_eq!(agree[4], semi_definite);
         let csv = std::fs::read_to_string(folder.path().join("bounds.csv")).unwrap();
@@ -354,13 +355,17 @@ fn the_bounds_of_nothing_are_undefined() {
     let error = bounds::write(&out, "case", &diagonals(zero(), zero()), none, None, 20).err().unwrap();
     assert_eq!(error.to_string(), "E[h²]_ii between its bounds is undefined: no direction has curvature");
     assert!(!out.exists());
-    assert_eq!(Violations::count(&zero(), &zero(), 0.0, 20), Violations { directions: 0, lower: 0, upper: 0 });
+    assert_eq!(
+        Violations::count(&zero(), &zero(), 0.0, 20),
+        Violations { directions: 0, lower: 0, upper: 0 }
+    );
 
     // one direction of forty has curvature, and it is not a leading one
     let mut hessian = zero();
     hessian[39] = 1.0;
     let curvatures = Curvatures { largest: 1.0, smallest: 0.0, negative_share: Some(0.0) };
-    let found = bounds::write(&out, "case", &diagonals(hessian.clone(), hessian), curvatures, None, 20).unwrap();
+    let found =
+        bounds::write(&out, "case", &diagonals(hessian.clone(), hessian), curvatures, None, 20).unwrap();
     assert_eq!((found.second_moment.leading.directions, found.second_moment.all.directions), (0, 1));
     let verdicts: Vec<Verdict> = found.findings().iter().map(|finding| finding.verdict).collect();
     use Verdict::{Agrees, Undefined};

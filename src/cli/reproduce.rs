@@ -35,7 +35,9 @@ impl Paper {
 
 #[derive(Args)]
 pub struct Superlinear {
-    /// all, table1, table3, figure1 to figure15, scaling, alignment, evolution, suppression, bounds or synthetic.
+    /// all, table1, table3, figure1 to figure15, scaling, alignment, evolution, suppression, bounds or synthetic; or
+    /// several, such as table1,scaling.
+    #[arg(value_name = "TARGET,…")]
     target: Target,
     /// The images: mnist, cifar10 (scaled to [-1, 1] for the paper's networks), or synthetic (drawn digits, no files
     /// needed); the figure's, or mnist, if not given.

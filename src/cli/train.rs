@@ -149,7 +149,11 @@ impl Train {
         while trainer.epoch() < epochs {
             let record = trainer.run_epoch()?;
             history.push(record);
-            bar.set_message(format!("loss {:.6}, accuracy {}", record.loss, record::accuracy(record.accuracy)));
+            bar.set_message(format!(
+                "loss {:.6}, accuracy {}",
+                record.loss,
+                record::accuracy(record.accuracy)
+            ));
             bar.inc(1);
             let kept = self.checkpoint_every.is_some_and(|every| record.epoch.is_multiple_of(every));
             if kept {

@@ -62,7 +62,8 @@ impl Comparison {
         let mut overlap: Vec<Option<f64>> =
             overlaps(&of_a.vectors, &of_b.vectors)?.into_iter().map(Some).collect();
         for k in (0..overlap.len()).rev() {
-            let vanishing = [("first", of_a), ("second", of_b)].into_iter().find(|(_, of)| !told_from_zero(of, k));
+            let vanishing =
+                [("first", of_a), ("second", of_b)].into_iter().find(|(_, of)| !told_from_zero(of, k));
             if let Some((which, _)) = vanishing {
                 overlap[k] = None;
                 let reason = format!("eigenvalue {} of the {which} operator is not told from 0", k + 1);

@@ -85,9 +85,15 @@ mod tests {
     #[test]
     fn few_samples_are_widened_as_students_distribution_has_it() {
         // 97.5 % quantiles from tables
-        for (samples, quantile) in
-            [(2, 12.7062), (3, 4.30265), (4, 3.18245), (5, 2.77645), (10, 2.26216), (31, 2.04227), (121, 1.97993)]
-        {
+        for (samples, quantile) in [
+            (2, 12.7062),
+            (3, 4.30265),
+            (4, 3.18245),
+            (5, 2.77645),
+            (10, 2.26216),
+            (31, 2.04227),
+            (121, 1.97993),
+        ] {
             assert!((of_few(samples) * 1.959964 - quantile).abs() < 1e-5 * quantile, "{samples} samples");
         }
         assert!((of_few(1_000_000) - 1.0).abs() < 1e-5);

@@ -3,8 +3,8 @@
 use faer::Mat;
 
 use super::algebra::{Distribution, RandomVectors, copy, dots};
-use super::products::Products;
 use super::estimate::of_few;
+use super::products::Products;
 use super::{Basis, Estimate, Orthonormal, orthonormalise};
 use crate::operators::{Block, SymmetricOperator};
 use crate::{Error, Result};

@@ -48,7 +48,9 @@ pub fn variance(x: &[f64]) -> Result<f64> {
 /// [`Error::Undefined`] for fewer than two values.
 pub fn standard_deviation(x: &[f64]) -> Result<f64> {
     match x.len() as f64 {
-        n if n < 2.0 => Err(Error::undefined("the standard deviation", format!("of {n} values, 2 are needed"))),
+        n if n < 2.0 => {
+            Err(Error::undefined("the standard deviation", format!("of {n} values, 2 are needed")))
+        }
         n => Ok((variance(x)? * n / (n - 1.0)).sqrt()),
     }
 }

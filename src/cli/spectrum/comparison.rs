@@ -146,7 +146,10 @@ impl Compared {
         let because = |measure: &Measure| format!("{} ({})", measure.name, measure.note);
         measures.iter().all(|measure| measure.value.is_none()).then(|| {
             let reasons: Vec<String> = measures.iter().map(because).collect();
-            Error::Incomplete(vec![format!("{a} and {b}: all measures are undefined: {}", reasons.join(", "))])
+            Error::Incomplete(vec![format!(
+                "{a} and {b}: all measures are undefined: {}",
+                reasons.join(", ")
+            )])
         })
     }
 

@@ -102,7 +102,8 @@ impl Alignment {
     /// [`Error::Undefined`] where either is.
     fn both<T>(&self, name: &str, of: fn(&Structure) -> Option<T>) -> Result<(T, T)> {
         let reason = || [&self.observed, &self.random].iter().find_map(|of| of.undefined.reason(name));
-        let undefined = || Error::undefined(format!("that of {}", self.member.symbol()), reason().unwrap_or_default());
+        let undefined =
+            || Error::undefined(format!("that of {}", self.member.symbol()), reason().unwrap_or_default());
         of(&self.observed).zip(of(&self.random)).ok_or_else(undefined)
     }
 
@@ -302,7 +303,9 @@ fn chain_finding(alignments: &[Alignment]) -> Result<Finding> {
     let list = list.join(", ");
     Ok(Finding::new(
         agrees,
-        format!("Every member of the chain should be aligned with H as C is; μ of each, beside random eigenvectors’: {list}."),
+        format!(
+            "Every member of the chain should be aligned with H as C is; μ of each, beside random eigenvectors’: {list}."
+        ),
     ))
 }
 

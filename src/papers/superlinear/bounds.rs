@@ -235,7 +235,9 @@ impl Bounds {
                     leading.directions, all.directions,
                 );
                 findings.push(match leading.directions {
-                    0 => Finding::undefined(format!("{bound}{given}: none of the leading directions has curvature.")),
+                    0 => Finding::undefined(format!(
+                        "{bound}{given}: none of the leading directions has curvature."
+                    )),
                     _ => Finding::new(leading_count == 0, violated),
                 });
             }
@@ -247,7 +249,8 @@ impl Bounds {
             }
             None => findings.push(Finding::undefined("The bounds of 2C_ii/σ_w²: σ_w² is undefined.")),
         }
-        let semi_definite = "The upper bound is proved for positive semi-definite h_p: negative eigenvalues make up";
+        let semi_definite =
+            "The upper bound is proved for positive semi-definite h_p: negative eigenvalues make up";
         findings.push(match negative_share {
             Some(share) => Finding::new(
                 share <= INDEFINITE,

@@ -373,7 +373,11 @@ fn gradient_terms(snapshots: &[Snapshot]) -> Result<Finding> {
             first.epoch,
             last.epoch,
             100.0 * last.accuracy,
-            if last.accuracy < CONVERGED { ": gradients do not vanish where some samples are wrong" } else { "" },
+            if last.accuracy < CONVERGED {
+                ": gradients do not vanish where some samples are wrong"
+            } else {
+                ""
+            },
         ),
     ))
 }

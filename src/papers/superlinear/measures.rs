@@ -356,8 +356,7 @@ impl Structure {
             commutativity_error: undefined.or_value("commutativity_error", error)?,
             eigen_alignment: undefined.or_value("eigen_alignment", eigen_alignment(covariance))?,
             spearman: undefined.or_value("spearman", spearman(hessian, &diagonal))?,
-            spearman_top: undefined
-                .or_value("spearman_top", spearman(&hessian[..top], &diagonal[..top]))?,
+            spearman_top: undefined.or_value("spearman_top", spearman(&hessian[..top], &diagonal[..top]))?,
             undefined,
         })
     }

@@ -126,7 +126,9 @@ fn gradient_terms_help(cell: &Cell) -> Option<Finding> {
     if loss != Loss::SoftmaxMse {
         return None;
     }
-    let what = format!("With the gradient terms the duality should come closer to γ_emp: on {dataset}, {model}, {classes} classes");
+    let what = format!(
+        "With the gradient terms the duality should come closer to γ_emp: on {dataset}, {model}, {classes} classes"
+    );
     let (Some(emp), Some(awd), Some(raw)) = (cell.emp.mean, cell.awd.mean, cell.awd_raw.mean) else {
         return Some(Finding::undefined(format!("{what}, an exponent is undefined.")));
     };

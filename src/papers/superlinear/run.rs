@@ -296,7 +296,8 @@ impl Request<'_> {
             let cell = Cell::of(setting, &runs.iter().collect::<Vec<_>>())?;
             for (symbol, exponent) in cell.exponents() {
                 let missing = exponent.undefined.as_ref();
-                let missing = missing.map(|reason| format!("{symbol} of {} is undefined: {reason}", study.name));
+                let missing =
+                    missing.map(|reason| format!("{symbol} of {} is undefined: {reason}", study.name));
                 made.missing.extend(missing);
             }
             made.cells.push(cell);

@@ -137,7 +137,8 @@ fn exponents<'a>(scalings: impl Iterator<Item = &'a Scaling>) -> Table {
     Table {
         columns: ["estimate", "γ", "95 % interval", "standard error", "directions"].map(String::from).into(),
         rows: scalings.map(row).collect(),
-        caption: "γ is the slope; its interval is a bootstrap over directions, of which it takes five.".into(),
+        caption: "γ is the slope; its interval is a bootstrap over directions, of which it takes five."
+            .into(),
     }
 }
 
