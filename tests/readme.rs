@@ -8,12 +8,9 @@ const README: &str = include_str!("../README.md");
 
 /// What stands in the block of `language` that holds `part`.
 fn block(language: &str, part: &str) -> &'static str {
-    let blocks =
-        README.split(&format!("```{language}\n")).skip(1).map(|rest| rest.split("```").next().unwrap());
-    blocks
-        .into_iter()
-        .find(|block| block.contains(part))
-        .unwrap_or_else(|| panic!("no {language} block has {part}"))
+    let start = format!("```{language}\n");
+    let mut blocks = README.split(&start).skip(1).map(|rest| rest.split("```").next().unwrap());
+    blocks.find(|block| block.contains(part)).unwrap_or_else(|| panic!("no {language} block has {part}"))
 }
 
 #[test]
