@@ -5,7 +5,7 @@ TESTS := $(shell cargo nextest --version >/dev/null 2>&1 && echo nextest run || 
 
 .PHONY: demo test lint bench bench-peers build
 
-# MNIST from DATA_DIR (else $CURVKIT_DATA, else data/, else downloaded): a table and out/demo/report.html
+# MNIST from DATA_DIR (else $CURVKIT_DATA, else data/, else downloaded): a table and out/demo/report.html, in minutes
 demo: build
 	./scripts/demo.sh $(CURVKIT) $(DATA_DIR)
 

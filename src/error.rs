@@ -1,6 +1,9 @@
-//! Every error of the crate: what was being done, where, what was found, what was expected.
+//! Every error of the crate: what was being done, where, what was found, what was expected; and what has no value.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
 
 /// The crate's result.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -85,9 +88,17 @@ pub enum Error {
     #[error("{quantity} is not finite: {detail}")]
     NotFinite { quantity: String, detail: String },
 
-    /// An eigensolver's budget of products is spent; what it has found is there nevertheless.
-    #[error("{of}: {converged} of {wanted} eigenpairs {problem} within {products} products")]
-    NotConverged { of: String, converged: usize, wanted: usize, problem: &'static str, products: usize },
+    /// A quantity has no value on what it is of: a fit through no points, the correlation of a constant, 0/0.
+    #[error("{quantity} is undefined: {reason}")]
+    Undefined { quantity: String, reason: String },
+
+    /// Something that was asked for could not be made; everything else is there.
+    #[error("{}", .0.join("; "))]
+    Incomplete(Vec<String>),
+
+    /// An eigensolver has not found all that it was to find; what it has found is there nevertheless.
+    #[error("{of}: {converged} of {wanted} eigenpairs {problem}")]
+    NotConverged { of: String, converged: usize, wanted: usize, problem: String },
 
     /// A download failed.
     #[error("{url}: {problem}")]
@@ -117,6 +128,11 @@ impl Error {
         }
     }
 
+    /// [`Error::Undefined`] from what is at hand.
+    pub fn undefined(quantity: impl Into<String>, reason: impl Into<String>) -> Self {
+        Error::Undefined { quantity: quantity.into(), reason: reason.into() }
+    }
+
     /// [`Error::File`] from what is at hand.
     pub fn file(path: impl AsRef<Path>, problem: impl Into<String>) -> Self {
         Error::File { path: path.as_ref().to_path_buf(), problem: printable(&problem.into()) }
@@ -133,4 +149,46 @@ impl Error {
 pub(crate) fn printable(text: &str) -> String {
     let shown = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
     text.chars().map(shown).collect()
+}
+
+/// Which quantities have no value, by their names, and why. It stands beside the `None` that each of them then is: JSON
+/// has the reasons under `undefined`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Undefined(BTreeMap<String, String>);
+
+impl Undefined {
+    /// The value of the quantity `name`, or nothing where it is undefined, of which the reason is kept.
+    ///
+    /// # Errors
+    /// Whatever else has gone wrong.
+    pub fn or_value<T>(&mut self, name: &str, value: Result<T>) -> Result<Option<T>> {
+        match value {
+            Err(Error::Undefined { reason, .. }) => {
+                self.note(name, reason);
+                Ok(None)
+            }
+            other => other.map(Some),
+        }
+    }
+
+    /// The quantity `name` has no value, for this reason.
+    pub fn note(&mut self, name: &str, reason: impl Into<String>) {
+        self.0.insert(name.into(), reason.into());
+    }
+
+    /// Why the quantity `name` has no value, if it has none.
+    pub fn reason(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(String::as_str)
+    }
+
+    /// Whether every quantity has a value.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Names and reasons, in the order of the names.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(name, reason)| (name.as_str(), reason.as_str()))
+    }
 }

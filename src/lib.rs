@@ -39,7 +39,7 @@ pub mod report;
 #[cfg(feature = "cli")]
 pub mod runs;
 
-pub use error::{Error, Result};
+pub use error::{Error, Result, Undefined};
 
 /// The README's example is a test.
 #[cfg(doctest)]

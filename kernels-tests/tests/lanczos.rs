@@ -199,6 +199,34 @@ fn what_does_not_converge_within_the_budget_is_marked() {
     assert_eq!((pairs.values.len(), pairs.vectors.len(), pairs.products, pairs.complete), (4, 4, 8, false));
 }
 
+/// A tolerance that no product reaches ends the iteration where rounding does, and the pairs that reach it count.
+#[test]
+fn a_tolerance_below_rounding_ends_at_the_floor() {
+    let of = |eigenvalues| Prescribed::new(gpu(), eigenvalues, 2);
+    let decades = (0..300).map(|i| 10f64.powf(-8.0 * i as f64 / 300.0)).collect();
+    for (name, operator, which) in [
+        ("clusters", of(clusters_of_20(700)), Which::Smallest),
+        ("a wide bulk", of(wide_bulk(1000)), Which::Largest),
+        ("magnitude", of(wide_bulk(600)), Which::Magnitude),
+        ("decades", of(decades), Which::Largest),
+    ] {
+        let find = |tolerance| {
+            eigenpairs(&operator, LanczosOptions { which, tolerance, ..LanczosOptions::new(5) }).unwrap()
+        };
+        let (enough, pairs) = (find(1e-5), find(1e-12));
+        println!("{name}: {} products, {} for 1e-5; {:?}", pairs.products, enough.products, pairs.residuals);
+        assert!(pairs.complete && pairs.products <= 2 * enough.products + 60, "{name}: {}", pairs.products);
+        let floor = pairs.floor.unwrap();
+        assert_eq!(floor, pairs.residuals.iter().copied().fold(0.0, f64::max));
+        assert!((2e-8..1e-6).contains(&floor), "{name}: {floor}");
+        assert_eq!(enough.floor, None);
+    }
+    // of the zero matrix, whose products are exact
+    let zero = eigenpairs(&of(vec![0.0; 70]), LanczosOptions { tolerance: 1e-12, ..LanczosOptions::new(2) });
+    let zero = zero.unwrap();
+    assert_eq!((zero.converged, zero.floor, zero.scale), (vec![true; 2], None, 0.0));
+}
+
 #[test]
 fn a_resumed_run_is_an_uninterrupted_one() {
     let (gpu, dim) = (tight(), 900);

@@ -62,6 +62,28 @@ fn carried_products_are_refreshed() {
     find("a tight tolerance", &operator, &options);
 }
 
+/// A tolerance that no product reaches ends the iteration where rounding does.
+#[test]
+fn a_tolerance_below_rounding_ends_at_the_floor() {
+    for (name, eigenvalues, count) in
+        [("clusters", clusters_of_20(700), 25), ("a bulk", bulk(2, 400, 1.0), 3), ("all", bulk(4, 9, 1.0), 9)]
+    {
+        for which in ENDS {
+            let operator = Prescribed::new(gpu(), eigenvalues.clone(), 2);
+            let find = |tolerance| {
+                let options = LobpcgOptions { which, tolerance, ..LobpcgOptions::new(count) };
+                lobpcg(&operator, &options, None).unwrap()
+            };
+            let (enough, pairs) = (find(1e-5), find(1e-12));
+            let what = format!("{name}, {which:?}");
+            println!("{what}: {} products, {} for 1e-5; {:?}", pairs.products, enough.products, pairs.floor);
+            assert!(pairs.products <= 3 * enough.products + 300, "{what}: {} products", pairs.products);
+            assert!((2e-8..2e-6).contains(&pairs.floor.unwrap()), "{what}: {:?}", pairs.residuals);
+            assert_eq!(enough.floor, None, "{what}");
+        }
+    }
+}
+
 #[test]
 fn a_single_pair() {
     let operator = Prescribed::new(gpu(), wide_bulk(1000), 2);

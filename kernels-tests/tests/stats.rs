@@ -10,10 +10,22 @@ use rand_chacha::ChaCha8Rng;
 #[test]
 fn moments_of_a_short_series() {
     let x = [2.0, 4.0, 4.0, 4.0, 5.0, 5.0, 7.0, 9.0];
-    assert_eq!(mean(&x), 5.0);
-    assert_eq!(variance(&x), 4.0);
+    assert_eq!(mean(&x).unwrap(), 5.0);
+    assert_eq!(variance(&x).unwrap(), 4.0);
     assert_relative_eq!(standard_deviation(&x).unwrap(), (32.0f64 / 7.0).sqrt(), max_relative = 1e-15);
-    assert_eq!(standard_deviation(&[3.0]), None);
+    assert_eq!(
+        undefined(standard_deviation(&[3.0])),
+        "the standard deviation is undefined: of 1 values, 2 are needed"
+    );
+    assert_eq!(undefined(mean(&[])), "the mean is undefined: there are no values");
+    assert_eq!(undefined(variance(&[])), "the mean is undefined: there are no values");
+}
+
+/// The message of what has no value.
+fn undefined<T: std::fmt::Debug>(value: curvkit::Result<T>) -> String {
+    let error = value.unwrap_err();
+    assert!(matches!(error, Error::Undefined { .. }), "{error:?}");
+    error.to_string()
 }
 
 #[test]
@@ -69,26 +81,43 @@ fn a_bootstrap_interval_of_few_points_and_of_a_line() {
     assert_ne!(interval(100, 3).unwrap(), interval(100, 4).unwrap());
     assert!(matches!(interval(39, 3), Err(Error::Argument { .. })));
     // draws of one point only have no slope, and are drawn again
-    let line = fit_line_bootstrap(&[1.0, 2.0, 4.0], &[3.0, 1.0, -3.0], 500, 0).unwrap();
+    let x5 = [1.0, 1.0, 1.0, 1.0, 4.0];
+    let line = fit_line_bootstrap(&x5, &x5.map(|x| 5.0 - 2.0 * x), 500, 0).unwrap();
     assert_relative_eq!(line.low, -2.0, max_relative = 1e-12);
     assert_relative_eq!(line.high, -2.0, max_relative = 1e-12);
-    for (x, y) in [(vec![0.1; 3], vec![1.0, 2.0, 3.0]), (vec![1.0, 2.0], vec![1.0, 2.0])] {
-        assert!(matches!(fit_line_bootstrap(&x, &y, 100, 0), Err(Error::Argument { .. })));
-    }
+    // four points have 35 different draws, of which a tail of 2.5 % holds none
+    let few = fit_line_bootstrap(&x[..4], &y[..4], 100, 0);
+    assert_eq!(undefined(few), "the bootstrap interval is undefined: of 4 points, 5 are needed");
+    let same = fit_line_bootstrap(&[0.1; 5], &[1.0, 2.0, 3.0, 4.0, 5.0], 100, 0);
+    assert_eq!(undefined(same), "the line is undefined: all points have the same x");
     assert!(matches!(fit_line_bootstrap(&x, &y[1..], 100, 0), Err(Error::Shape { .. })));
     assert!(matches!(fit_line_bootstrap(&x, &[f64::NAN; 40], 100, 0), Err(Error::NotFinite { .. })));
 }
 
 #[test]
 fn fits_and_correlations_refuse_what_they_cannot_use() {
-    assert!(matches!(fit_line(&[1.0, 2.0], &[1.0, 2.0]), Err(Error::Argument { .. })));
-    assert!(matches!(fit_line(&[1.0; 4], &[1.0, 2.0, 3.0, 4.0]), Err(Error::Argument { .. })));
+    assert_eq!(undefined(fit_line(&[], &[])), "the line is undefined: of 0 points, 3 are needed");
+    assert_eq!(
+        undefined(fit_line(&[1.0, 2.0], &[1.0, 2.0])),
+        "the line is undefined: of 2 points, 3 are needed"
+    );
     // the mean of three times 0.1 is not 0.1
-    assert!(matches!(fit_line(&[0.1; 3], &[1.0, 2.0, 3.0]), Err(Error::Argument { .. })));
+    for same in [vec![1.0; 4], vec![0.1; 3], vec![0.1; 1000]] {
+        let other: Vec<f64> = (0..same.len()).map(|i| i as f64).collect();
+        let what = "all points have the same x";
+        assert_eq!(undefined(fit_line(&same, &other)), format!("the line is undefined: {what}"));
+        for (x, y) in [(&same, &other), (&other, &same), (&same, &same)] {
+            let constant = "the correlation is undefined: a series is constant";
+            assert_eq!(undefined(pearson(x, y)), constant);
+            assert_eq!(undefined(spearman(x, y)), constant);
+        }
+    }
     assert!(matches!(fit_line(&[1.0; 4], &[1.0; 3]), Err(Error::Shape { .. })));
     assert!(matches!(fit_line(&[1.0, 2.0, f64::NAN], &[1.0; 3]), Err(Error::NotFinite { .. })));
-    assert!(matches!(pearson(&[1.0, 2.0], &[3.0, 3.0]), Err(Error::Argument { .. })));
-    assert!(matches!(spearman(&[1.0], &[3.0]), Err(Error::Argument { .. })));
+    assert_eq!(
+        undefined(spearman(&[1.0], &[3.0])),
+        "the rank correlation is undefined: of 1 points, 2 are needed"
+    );
 }
 
 #[test]
@@ -156,8 +185,9 @@ fn random_rotations_are_orthogonal_uniform_and_seeded() {
             (0..4).map(|i| q[(i, i)]).sum()
         })
         .collect();
-    assert!(mean(&traces).abs() < 0.1, "mean trace {}", mean(&traces));
-    assert!((variance(&traces) - 1.0).abs() < 0.15, "variance of the trace {}", variance(&traces));
+    let (mean, variance) = (mean(&traces).unwrap(), variance(&traces).unwrap());
+    assert!(mean.abs() < 0.1, "mean trace {mean}");
+    assert!((variance - 1.0).abs() < 0.15, "variance of the trace {variance}");
 }
 
 #[test]

@@ -1,7 +1,6 @@
 //! The measures of `papers::superlinear` against closed forms.
 
 use approx::assert_relative_eq;
-use curvkit::Error;
 use curvkit::data::{Dataset, Targets, write_parameters};
 use curvkit::net::{Layer, Loss, Model, Network};
 use curvkit::papers::superlinear::claims::{Claims, PublishedSuppression};
@@ -12,8 +11,9 @@ use curvkit::papers::superlinear::records::{Epoch, Leave, MEASURES, Measuring, R
 use curvkit::papers::superlinear::settings::*;
 use curvkit::papers::superlinear::target::{Part, Target};
 use curvkit::papers::superlinear::{alignment, page, scaling, tables};
-use curvkit::report::Block;
+use curvkit::report::{Block, Verdict};
 use curvkit::stats::{Interval, LineFit, haar_orthogonal};
+use curvkit::{Error, Undefined};
 use faer::Mat;
 use kernels_tests::device::gpu;
 
@@ -61,10 +61,10 @@ fn exponents_of_powers_of_the_hessian() {
         hessian: basis.values,
     };
     let exponents = diagonals.exponents(40).unwrap();
-    assert_relative_eq!(exponents.emp.slope, 1.0, max_relative = 1e-9);
-    assert_relative_eq!(exponents.awd.slope, 2.0, max_relative = 1e-9);
-    assert_relative_eq!(exponents.awd_raw.slope, 1.5, max_relative = 1e-9);
-    assert_eq!(exponents.emp.points, 40);
+    assert_relative_eq!(exponents.emp.slope().unwrap(), 1.0, max_relative = 1e-9);
+    assert_relative_eq!(exponents.awd.slope().unwrap(), 2.0, max_relative = 1e-9);
+    assert_relative_eq!(exponents.awd_raw.slope().unwrap(), 1.5, max_relative = 1e-9);
+    assert_eq!(exponents.emp.fit.unwrap().points, 40);
 }
 
 #[test]
@@ -74,7 +74,12 @@ fn an_exponent_uses_positive_entries_of_the_leading_ones_only() {
     let fit = exponent(&hessian, &covariance, 4).unwrap();
     assert_relative_eq!(fit.slope, 2.0, max_relative = 1e-14);
     assert_eq!(fit.points, 3);
-    assert!(matches!(exponent(&hessian, &covariance, 2), Err(Error::Argument { .. })));
+    let none = exponent(&hessian, &covariance, 2).unwrap_err().to_string();
+    let why = "of 1 points, 3 are needed; a point is a direction with curvature and noise";
+    assert_eq!(none, format!("γ is undefined: {why}"));
+    let undefined = Exponent::of(&hessian, &covariance, 4, 0).unwrap();
+    assert_eq!((undefined.slope().is_some(), undefined.interval), (true, None));
+    assert!(undefined.undefined.reason("interval").unwrap().starts_with("of 3 points, 5 are needed"));
 }
 
 #[test]
@@ -84,11 +89,12 @@ fn commuting_matrices_are_aligned() {
     let basis = Eigenbasis::of(hessian.as_ref()).unwrap();
     let covariance = basis.express(with_spectrum(&q, &power_law(40, 1.3)).as_ref()).unwrap();
     let structure = Structure::of(covariance.as_ref(), &basis.values, 10).unwrap();
-    assert!(structure.commutativity_error < 1e-12);
-    assert_relative_eq!(structure.eigen_alignment, 1.0, max_relative = 1e-12);
-    assert_relative_eq!(structure.spearman, 1.0, max_relative = 1e-12);
-    assert_relative_eq!(structure.spearman_top, 1.0, max_relative = 1e-12);
-    assert!(structure.coupling.mean < 1e-10 && structure.coupling.directions == 40);
+    assert!(structure.commutativity_error.unwrap() < 1e-12);
+    assert_relative_eq!(structure.eigen_alignment.unwrap(), 1.0, max_relative = 1e-12);
+    assert_relative_eq!(structure.spearman.unwrap(), 1.0, max_relative = 1e-12);
+    assert_relative_eq!(structure.spearman_top.unwrap(), 1.0, max_relative = 1e-12);
+    let coupling = structure.coupling.unwrap();
+    assert!(coupling.mean < 1e-10 && coupling.directions == 40 && structure.undefined.is_empty());
 }
 
 #[test]
@@ -100,7 +106,7 @@ fn the_commutator_agrees_with_its_definition() {
     let basis = Eigenbasis::of(hessian.as_ref()).unwrap();
     let expressed = basis.express(covariance.as_ref()).unwrap();
     assert_relative_eq!(
-        commutativity_error(expressed.as_ref(), &basis.values),
+        commutativity_error(expressed.as_ref(), &basis.values).unwrap(),
         (&ch - &hc).norm_l2() / ch.norm_l2(),
         max_relative = 1e-12
     );
@@ -113,18 +119,19 @@ fn a_random_rotation_keeps_the_spectrum_and_loses_the_alignment() {
     let mut spectrum = vec![0.0; dimension];
     spectrum[..spikes].fill(3.0);
     let covariance = with_spectrum(&haar_orthogonal(dimension, 6), &spectrum);
-    assert_relative_eq!(effective_rank(covariance.as_ref()), spikes as f64, max_relative = 1e-10);
+    assert_relative_eq!(effective_rank(covariance.as_ref()).unwrap(), spikes as f64, max_relative = 1e-10);
 
     let rotated = rotated(covariance.as_ref(), haar_orthogonal(dimension, 7).as_ref());
     assert_relative_eq!(rotated.norm_l2(), covariance.norm_l2(), max_relative = 1e-12);
-    assert_relative_eq!(effective_rank(rotated.as_ref()), spikes as f64, max_relative = 1e-10);
+    assert_relative_eq!(effective_rank(rotated.as_ref()).unwrap(), spikes as f64, max_relative = 1e-10);
 
     let hessian = power_law(dimension, 1.0);
     let structure = Structure::of(rotated.as_ref(), &hessian, 100).unwrap();
-    let significance = Significance::of(&structure.coupling, spikes as f64);
-    assert_relative_eq!(structure.coupling.mean, significance.baseline, max_relative = 0.02);
+    let coupling = structure.coupling.unwrap();
+    let significance = Significance::of(&coupling, spikes as f64);
+    assert_relative_eq!(coupling.mean, significance.baseline, max_relative = 0.02);
     assert_relative_eq!(
-        structure.coupling.variance,
+        coupling.variance,
         (1.0 - 2.0 / std::f64::consts::PI) / spikes as f64,
         max_relative = 0.1
     );
@@ -132,8 +139,8 @@ fn a_random_rotation_keeps_the_spectrum_and_loses_the_alignment() {
     // with M_H = (tr H)² / tr H² the effective rank of H
     let hessian_rank = hessian.iter().sum::<f64>().powi(2) / hessian.iter().map(|h| h * h).sum::<f64>();
     let expected = (2.0 - 2.0 * (spikes as f64 + hessian_rank) / dimension as f64).sqrt();
-    assert_relative_eq!(structure.commutativity_error, expected, max_relative = 0.01);
-    assert!(structure.spearman.abs() < 0.2);
+    assert_relative_eq!(structure.commutativity_error.unwrap(), expected, max_relative = 0.01);
+    assert!(structure.spearman.unwrap().abs() < 0.2);
 }
 
 #[test]
@@ -165,8 +172,10 @@ fn the_correlation_matrix_is_scale_invariant_and_leaves_dead_directions_out() {
     for i in 0..12 {
         assert_relative_eq!(r[(i, i)], 1.0, max_relative = 1e-14);
         for j in 0..12 {
-            let expected = if stretch[i] * stretch[j] == 0.0 { 0.0 } else { r[(i, j)] };
-            assert_relative_eq!(r_stretched[(i, j)], expected, epsilon = 1e-14);
+            match stretch[i] * stretch[j] == 0.0 {
+                true => assert!(r_stretched[(i, j)].is_nan()),
+                false => assert_relative_eq!(r_stretched[(i, j)], r[(i, j)], epsilon = 1e-14),
+            }
         }
     }
     assert_eq!(resolved(stretched.as_ref()), [0, 1, 2, 4, 5, 6, 8, 9, 10, 11]);
@@ -177,8 +186,8 @@ fn the_correlation_matrix_is_scale_invariant_and_leaves_dead_directions_out() {
         .flat_map(|&i| resolved(stretched.as_ref()).into_iter().filter(move |&j| j != i).map(move |j| (i, j)))
         .map(|(i, j)| r[(i, j)].abs())
         .collect();
-    assert_relative_eq!(coupling.mean, curvkit::stats::mean(&off), max_relative = 1e-12);
-    assert_relative_eq!(coupling.variance, curvkit::stats::variance(&off), max_relative = 1e-10);
+    assert_relative_eq!(coupling.mean, curvkit::stats::mean(&off).unwrap(), max_relative = 1e-12);
+    assert_relative_eq!(coupling.variance, curvkit::stats::variance(&off).unwrap(), max_relative = 1e-10);
 }
 
 #[test]
@@ -189,7 +198,64 @@ fn matrices_that_do_not_fit_are_refused() {
     broken[(1, 2)] = f64::NAN;
     assert!(matches!(Eigenbasis::of(broken.as_ref()), Err(Error::NotFinite { .. })));
     assert!(matches!(basis.express(broken.as_ref()), Err(Error::NotFinite { .. })));
-    assert!(matches!(Coupling::of(Mat::zeros(4, 4).as_ref()), Err(Error::Argument { .. })));
+}
+
+#[test]
+fn of_zero_matrices_nothing_is_defined() {
+    let zero = Mat::<f64>::zeros(6, 6);
+    let hessian = power_law(6, 1.0);
+    let structure = Structure::of(zero.as_ref(), &hessian, 4).unwrap();
+    let measures = [structure.commutativity_error, structure.eigen_alignment, structure.spearman];
+    assert_eq!((measures, structure.spearman_top, structure.coupling), ([None; 3], None, None));
+    let reasons: Vec<&str> = structure.undefined.iter().map(|(_, reason)| reason).collect();
+    let constant = "a series is constant";
+    assert_eq!(
+        reasons,
+        ["the matrix is 0", "0 directions have noise, 2 are needed", "the matrix is 0", constant, constant]
+    );
+    assert!(matches!(effective_rank(zero.as_ref()), Err(Error::Undefined { .. })));
+    // what is written has null, and the reasons
+    let json = serde_json::to_value(&structure).unwrap();
+    assert!(json["eigen_alignment"].is_null());
+    assert_eq!(json["undefined"]["eigen_alignment"], "the matrix is 0");
+    assert_eq!(serde_json::from_value::<Structure>(json).unwrap(), structure);
+
+    // C is there, the chain is not
+    let mut members = power_law_members(48);
+    members.covariances[1..].iter_mut().for_each(|(_, c)| c.fill(0.0));
+    members.gradient_terms.iter_mut().for_each(|c| c.fill(0.0));
+    members.sigma_w2 = None;
+    let folder = tempfile::tempdir().unwrap();
+    let blocks = scaling::write(folder.path(), "t", &members, &Claims::default(), 30, 0).unwrap();
+    use Verdict::{Agrees, Undefined};
+    assert_eq!(verdicts(&blocks), [Agrees, Undefined, Undefined]);
+    let exponents = rows(&folder.path().join("exponents.csv"));
+    assert_eq!(exponents[2][1..], ["", "", "", "", ""]);
+    assert!(format!("{blocks:?}").contains("undefined"));
+    let blocks = alignment::write(folder.path(), &members, &Claims::default(), 1000, 30, 1).unwrap();
+    assert_eq!(verdicts(&blocks).last(), Some(&Undefined));
+    let measures = rows(&folder.path().join("alignment.csv"));
+    assert_eq!(measures.iter().find(|row| row[0] == "hh").unwrap()[2..], ["", ""]);
+    let snapshots = [1, 2].map(|epoch| Snapshot::of(epoch, (0.1, 1.0), &members, 30).unwrap());
+    let claims = Claims::default();
+    let blocks = evolution::write(folder.path(), &snapshots, &[], &members, &claims).unwrap();
+    assert_eq!(verdicts(&blocks), [Agrees, Agrees, Undefined, Undefined, Undefined]);
+
+    // and C is not
+    members.covariances[0].1.fill(0.0);
+    members.mean_gradient.fill(0.0);
+    let out = folder.path().join("none");
+    let scaling = scaling::write(&out, "t", &members, &claims, 30, 0).unwrap_err().to_string();
+    assert!(scaling.starts_with("γ of C is undefined: of 0 points, 3 are needed"), "{scaling}");
+    let alignment = alignment::write(&out, &members, &claims, 1000, 30, 1).unwrap_err().to_string();
+    assert_eq!(alignment, "R of C is undefined: the leading 48 directions have no noise");
+    assert!(!out.exists());
+    let snapshots = [1, 2].map(|epoch| Snapshot::of(epoch, (0.1, 1.0), &members, 30).unwrap());
+    let blocks = evolution::write(&out, &snapshots, &[], &members, &claims).unwrap();
+    assert_eq!(verdicts(&blocks), [Undefined; 5]);
+    assert!(!out.join("evolution_a.svg").exists());
+    let record = serde_json::to_string(&snapshots).unwrap();
+    assert_eq!(serde_json::from_str::<[Snapshot; 2]>(&record).unwrap(), snapshots);
 }
 
 /// Tables 1 and 3 as they are printed, a second time: data, model, C; MSE's γ_emp, γ_AWD and γ′_AWD, CE's γ_emp and γ_AWD.
@@ -274,17 +340,24 @@ fn power_law_members(dimension: usize) -> Members {
         gradient_terms: [diagonal(3.0), diagonal(4.0)],
         mean_gradient: (0..dimension).map(|i| if i == 3 { 0.5 } else { 0.0 }).collect(),
         curvature_second_moment: hessian.iter().map(|h| h.powf(1.5)).collect(),
-        sigma_w2: 2.0,
+        sigma_w2: Some(2.0),
         basis,
     }
 }
 
-fn agreements(blocks: &[Block]) -> Vec<bool> {
+fn verdicts(blocks: &[Block]) -> Vec<Verdict> {
     let of = |block: &Block| match block {
-        Block::Findings { findings } => findings.iter().map(|finding| finding.agrees).collect(),
+        Block::Findings { findings } => findings.iter().map(|finding| finding.verdict).collect(),
         _ => vec![],
     };
     blocks.iter().flat_map(of).collect()
+}
+
+/// Where every comparison has a value.
+fn agreements(blocks: &[Block]) -> Vec<bool> {
+    let verdicts = verdicts(blocks);
+    assert!(!verdicts.contains(&Verdict::Undefined));
+    verdicts.into_iter().map(|verdict| verdict == Verdict::Agrees).collect()
 }
 
 fn rows(path: &std::path::Path) -> Vec<Vec<String>> {
@@ -325,7 +398,8 @@ fn scaling_and_alignment_write_what_they_measure() {
         serde_json::from_slice(&std::fs::read(out.join("alignment.json")).unwrap()).unwrap();
     for (member, read) in Member::ALL.into_iter().zip(&read) {
         assert_eq!(read.member, member);
-        assert!(read.observed.commutativity_error < 1e-9 && read.random.commutativity_error > 0.5);
+        let [observed, random] = [&read.observed, &read.random].map(|of| of.commutativity_error.unwrap());
+        assert!(observed < 1e-9 && random > 0.5);
         for map in ["covariance", "correlation", "correlation_random", "correlation_all"] {
             assert!(out.join(format!("{map}_{}.svg", member.key())).exists(), "{map} of {member:?}");
         }
@@ -341,7 +415,7 @@ fn scaling_and_alignment_write_what_they_measure() {
 fn evolution_writes_what_was_measured() {
     let members = power_law_members(40);
     let snapshots: Vec<Snapshot> =
-        [1, 10].into_iter().map(|epoch| Snapshot::of(epoch, (0.1, 1.0), &members, 30)).collect();
+        [1, 10].into_iter().map(|epoch| Snapshot::of(epoch, (0.1, 1.0), &members, 30).unwrap()).collect();
     let [hg, gg] = snapshots[0].gradient_norms;
     assert_relative_eq!(hg, members.gradient_terms[0].norm_l2());
     assert_relative_eq!(gg, members.gradient_terms[1].norm_l2());
@@ -394,14 +468,23 @@ fn targets_by_the_papers_numbers() {
     assert_eq!(parse("table3").parts, [Part::Tables]);
     assert_eq!(parse("all").parts.len(), 7);
     assert!(!parse("synthetic").needs_network() && parse("bounds").has_figures());
-    for name in ["figure0", "figure16", "table2", "Figure1", "figure"] {
+    // several at once, in the order in which they are made; of networks of their own where all name some
+    let several = parse("alignment,table1,scaling,alignment");
+    assert_eq!(several.parts, [Part::Tables, Part::Scaling, Part::Alignment]);
+    assert_eq!((several.networks, parse("figure8,figure11").networks.len()), (vec![], 1));
+    assert_eq!(parse("figure8,figure9").networks.len(), 2);
+    for name in ["figure0", "figure16", "table2", "Figure1", "figure", "", "scaling,", "all,table2"] {
         assert!(matches!(name.parse::<Target>(), Err(Error::Argument { .. })), "{name}");
     }
 }
 
 /// A run of `setting` with the given exponents, measured nowhere.
 fn run_with(setting: &Setting, seed: u64, emp: f64, awd: f64, awd_raw: f64) -> tables::Run {
-    let fit = |slope| LineFit { slope, intercept: 0.0, slope_error: 0.01, points: 100 };
+    let fit = |slope| Exponent {
+        fit: Some(LineFit { slope, intercept: 0.0, slope_error: 0.01, points: 100 }),
+        interval: Some(Interval { low: slope - 0.5, high: slope + 0.5 }),
+        undefined: Undefined::default(),
+    };
     tables::Run {
         training: Training::of(setting, seed, "data".into()),
         history: vec![
@@ -412,7 +495,6 @@ fn run_with(setting: &Setting, seed: u64, emp: f64, awd: f64, awd_raw: f64) -> t
             loss: 0.1,
             accuracy: 1.0,
             exponents: Exponents { emp: fit(emp), awd: fit(awd), awd_raw: fit(awd_raw) },
-            intervals: [emp, awd, awd_raw].map(|gamma| Interval { low: gamma - 0.5, high: gamma + 0.5 }),
         },
     }
 }
@@ -422,21 +504,21 @@ fn a_cell_is_compared_with_the_published_values() {
     let find = |loss| Setting::find(ImageSet::Mnist, Architecture::Mlp, loss, 10, Preset::Paper).unwrap();
     let setting = find(Loss::CrossEntropy);
     let runs = [run_with(&setting, 0, 1.13, 1.3, 1.1), run_with(&setting, 1, 1.17, 1.3, 1.1)];
-    let cell = tables::Cell::of(&setting, &[&runs[0], &runs[1]]);
-    assert_relative_eq!(cell.emp.mean, 1.15, max_relative = 1e-12);
+    let cell = tables::Cell::of(&setting, &[&runs[0], &runs[1]]).unwrap();
+    assert_relative_eq!(cell.emp.mean.unwrap(), 1.15, max_relative = 1e-12);
     assert_relative_eq!(cell.emp.std.unwrap(), 0.04 / 2f64.sqrt(), max_relative = 1e-9);
     assert_relative_eq!(cell.emp.difference().unwrap(), 0.01, max_relative = 1e-9);
-    let agreement: Vec<bool> = cell.findings().iter().map(|finding| finding.agrees).collect();
+    let agreement: Vec<bool> = cell.findings().iter().map(|of| of.verdict == Verdict::Agrees).collect();
     assert_eq!(agreement, [true, false], "γ′_AWD was not published for cross-entropy");
 
-    let single = tables::Cell::of(&setting, &[&runs[0]]);
+    let single = tables::Cell::of(&setting, &[&runs[0]]).unwrap();
     assert_eq!(single.emp.std, None);
     let text = tables::table(&[single, cell.clone()]).to_text();
     assert!(text.lines().nth(1).unwrap().contains("1.130") && text.contains("1.150 ± 0.028"));
 
     let squared = find(Loss::SoftmaxMse);
-    let other = tables::Cell::of(&squared, &[&run_with(&squared, 0, 0.96, 1.03, 1.06)]);
-    let agreement: Vec<bool> = other.findings().iter().map(|finding| finding.agrees).collect();
+    let other = tables::Cell::of(&squared, &[&run_with(&squared, 0, 0.96, 1.03, 1.06)]).unwrap();
+    let agreement: Vec<bool> = other.findings().iter().map(|of| of.verdict == Verdict::Agrees).collect();
     assert_eq!(agreement, [true, true, false], "γ′_AWD is published as 1.00");
 
     let folder = tempfile::tempdir().unwrap();
@@ -453,12 +535,35 @@ fn a_cell_is_compared_with_the_published_values() {
     assert_eq!((line[8], &line[11..]), ("1.3", &["1.1", "0.6000000000000001", "1.6", "0.1", "1.0"][..]));
 
     let how = serde_json::json!({ "seeds": [0, 1] });
-    let failures = ["another could not be made: for a reason.".to_string()];
+    let failures = ["another could not be made: for a reason".to_string()];
     let page = page::page(Some("Small ones."), (&[cell, other], &runs), &[], None, &failures, &how);
     let html = page.unwrap().render().unwrap();
     assert!(html.contains("Small ones.") && html.contains("could not be made: for a reason."));
     assert!(html.contains("<td class=\"number\">1.150 ± 0.028</td>") && html.contains("0, 1"));
     assert!(html.contains("<svg") && !html.contains("src=") && !html.contains("href="));
+}
+
+#[test]
+fn an_exponent_that_is_undefined_is_so_in_its_row() {
+    let setting =
+        Setting::find(ImageSet::Mnist, Architecture::Mlp, Loss::CrossEntropy, 10, Preset::Paper).unwrap();
+    let mut runs = [0, 1].map(|seed| run_with(&setting, seed, 1.1, 1.1, 1.1));
+    runs[1].end.exponents.emp = Exponent::of(&[1.0; 9], &[0.0; 9], 9, 0).unwrap();
+    let cell = tables::Cell::of(&setting, &[&runs[0], &runs[1]]).unwrap();
+    let findings = cell.findings();
+    assert_eq!(findings[0].verdict, Verdict::Undefined);
+    assert_eq!(
+        findings[0].sentence,
+        "γ_emp of mnist, mlp, cross-entropy, 10 classes is undefined: of 0 points, 3 are needed; a point is a direction with curvature and noise."
+    );
+    assert_eq!(findings[1].verdict, Verdict::Differs);
+    let text = tables::table(std::slice::from_ref(&cell)).to_text();
+    assert!(text.lines().nth(1).unwrap().contains("  undefined  1.14 ± 0.01  1.100 ± 0.000  "), "{text}");
+    let folder = tempfile::tempdir().unwrap();
+    tables::write_runs(folder.path(), &runs).unwrap();
+    tables::write_summary(folder.path(), std::slice::from_ref(&cell)).unwrap();
+    assert_eq!(rows(&folder.path().join("table1.csv"))[2][4..9], ["1", "", "", "", "1.1"]);
+    assert_eq!(rows(&folder.path().join("table1_summary.csv"))[1][5..7], ["", ""]);
 }
 
 #[test]
@@ -516,18 +621,50 @@ fn claims_are_those_of_the_figures() {
 }
 
 #[test]
-fn a_comparison_says_why_it_may_fail() {
+fn a_comparison_says_how_the_network_departs_whatever_it_comes_to() {
     let departure = Some("3 classes in place of 10".to_string());
     let claims = Claims { departure, ..Claims::default() };
+    let why = "(the network is not the paper’s: 3 classes in place of 10)";
     let agrees = claims.compare("μ of C", 0.07216, 0.066, 0.25);
-    assert!(agrees.agrees);
-    assert_eq!(agrees.sentence, "μ of C is 0.0722, 0.066 published: +9 %, 25 % being allowed for.");
+    assert_eq!(agrees.verdict, Verdict::Agrees);
+    assert_eq!(
+        agrees.sentence,
+        format!("μ of C is 0.0722, 0.066 published: +9 %, 25 % being allowed for {why}.")
+    );
     let apart = claims.compare("The number", 13.0, 20.0, 0.1);
-    assert!(!apart.agrees);
+    assert_eq!(apart.verdict, Verdict::Differs);
     assert_eq!(
         apart.sentence,
-        "The number is 13, 20 published: -35 %, 10 % being allowed for (the network is not the paper’s: 3 classes in place of 10)."
+        format!("The number is 13, 20 published: -35 %, 10 % being allowed for {why}.")
     );
+    let papers = Claims::default().compare("The number", 20.0, 20.0, 0.1);
+    assert_eq!(papers.sentence, "The number is 20, 20 published: +0 %, 10 % being allowed for.");
+
+    // and so do those of the tables: exponents, and the claims on several cells
+    let quick = |loss| Setting::find(ImageSet::Mnist, Architecture::Mlp, loss, 10, Preset::Quick).unwrap();
+    let cell = |loss, emp, awd, awd_raw| {
+        let setting = quick(loss);
+        tables::Cell::of(&setting, &[&run_with(&setting, 0, emp, awd, awd_raw)]).unwrap()
+    };
+    for (awd, verdict) in [(1.14, Verdict::Agrees), (1.4, Verdict::Differs)] {
+        let cells = [
+            cell(Loss::CrossEntropy, awd, awd, awd),
+            cell(Loss::SoftmaxMse, 0.5 * awd, awd, if verdict == Verdict::Agrees { 0.6 } else { 2.0 }),
+        ];
+        assert_eq!(cells[0].findings()[0].verdict, verdict);
+        let why = "(the network is not the paper’s: 500 images a class in place of 2000)";
+        let page = page::page(
+            None,
+            (&cells, &[run_with(&cells[0].setting, 0, 1.0, 1.0, 1.0)]),
+            &[],
+            None,
+            &[],
+            &().into(),
+        );
+        let html = page.unwrap().render().unwrap();
+        // three exponents and two of them published for cross-entropy, one of each claim
+        assert_eq!(html.matches(why).count(), 2 + 3 + 2, "{html}");
+    }
 }
 
 #[test]

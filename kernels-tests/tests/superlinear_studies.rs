@@ -10,6 +10,7 @@ use curvkit::papers::superlinear::claims::{Claims, PublishedSuppression};
 use curvkit::papers::superlinear::measures::{Diagonals, Eigenbasis};
 use curvkit::papers::superlinear::suppression::{self, Suppression};
 use curvkit::papers::superlinear::synthetic;
+use curvkit::report::Verdict;
 use curvkit::stats::haar_orthogonal;
 use faer::{Mat, MatRef, Side};
 use kernels_tests::cases::random;
@@ -179,9 +180,9 @@ fn an_experiment_that_cannot_be_made_is_refused() {
     let loss = Loss::SoftmaxMse;
     let of = |spectra: &[SampleSpectra], basis| Suppression::of(spectra, basis, loss, THETA, 4);
     assert!(matches!(of(&[], &basis), Err(Error::Argument { .. })));
-    assert!(matches!(of(&[aligned(&[[-1.0, -2.0]])], &basis), Err(Error::Argument { .. })));
+    assert!(matches!(of(&[aligned(&[[-1.0, -2.0]])], &basis), Err(Error::Undefined { .. })));
     // two directions of four have curvature: too few for an exponent
-    assert!(matches!(of(&[aligned(&[[2.0, 1.0]])], &basis), Err(Error::Argument { .. })));
+    assert!(matches!(of(&[aligned(&[[2.0, 1.0]])], &basis), Err(Error::Undefined { .. })));
     let other = Eigenbasis::of(Mat::<f64>::identity(5, 5).as_ref()).unwrap();
     assert!(matches!(of(&[aligned(&[[2.0, 1.0]])], &other), Err(Error::Shape { .. })));
 }
@@ -234,10 +235,10 @@ fn the_experiment_writes_what_it_measured() {
     assert!(figures.panels.contains("a &lt; b") && figures.panels.matches("<svg").count() == 1);
     assert_eq!(read("suppression_equal.svg"), figures.covariances[1]);
     assert_eq!(measured.table(&Claims::default()).rows.len(), 4);
-    assert_eq!(measured.findings(&Claims::default()).len(), 6);
+    assert_eq!(measured.findings(&Claims::default()).unwrap().len(), 6);
     let published = PublishedSuppression { theta: THETA, stiff: 20, gamma: 1.1 };
     let claims = Claims { suppression: Some(published), ..Claims::default() };
-    assert_eq!(measured.findings(&claims).len(), 8);
+    assert_eq!(measured.findings(&claims).unwrap().len(), 8);
 }
 
 /// Diagonals of samples' Hessians `h_p` `[D, D]` in the eigenbasis of their mean.
@@ -305,8 +306,9 @@ fn the_bounds_of_a_layer() {
         assert_relative_eq!(curvatures.largest, extreme(1.0), max_relative = 1e-4);
         let negative: f64 = kappa.iter().map(|k| (-k).max(0.0)).sum();
         let share = negative / kappa.iter().map(|k| k.abs()).sum::<f64>();
-        assert!((curvatures.negative_share - share).abs() < 1e-5);
-        assert_eq!(curvatures.negative_share < 1e-4, semi_definite, "{loss}: {curvatures:?}");
+        let negative_share = curvatures.negative_share.unwrap();
+        assert!((negative_share - share).abs() < 1e-5);
+        assert_eq!(negative_share < 1e-4, semi_definite, "{loss}: {curvatures:?}");
         assert!((curvatures.smallest - extreme(-1.0)).abs() < 1e-4 * curvatures.largest);
 
         let moments = LayerMoments::measure(&problem, WEIGHT).unwrap();
@@ -327,13 +329,47 @@ fn the_bounds_of_a_layer() {
         assert_eq!((found.second_moment.all.lower, found.second_moment.leading.directions), (0, top));
         assert_eq!(found.second_moment.all.upper == 0, semi_definite, "{loss}: {found:?}");
         assert_eq!(found.covariance, Some((found.second_moment, sigma_w2)));
-        let agree: Vec<bool> = found.findings().iter().map(|finding| finding.agrees).collect();
+        let agree: Vec<bool> =
+            found.findings().iter().map(|finding| finding.verdict == Verdict::Agrees).collect();
         assert_eq!(agree.len(), 5);
         assert_eq!(agree[4], semi_definite);
         let csv = std::fs::read_to_string(folder.path().join("bounds.csv")).unwrap();
         assert_eq!(csv.lines().count(), 1 + basis.dimension());
         assert_eq!(std::fs::read_to_string(folder.path().join("bounds.svg")).unwrap(), found.svg);
     }
+}
+
+/// Directions without curvature keep to no bounds, and none agree where all are such.
+#[test]
+fn the_bounds_of_nothing_are_undefined() {
+    let none = Curvatures { largest: 0.0, smallest: 0.0, negative_share: None };
+    let zero = || vec![0.0; 40];
+    let diagonals = |hessian, second| Diagonals {
+        hessian,
+        covariance: zero(),
+        curvature_second_moment: second,
+        awd_raw: zero(),
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out");
+    let error = bounds::write(&out, "case", &diagonals(zero(), zero()), none, None, 20).err().unwrap();
+    assert_eq!(error.to_string(), "E[h²]_ii between its bounds is undefined: no direction has curvature");
+    assert!(!out.exists());
+    assert_eq!(
+        Violations::count(&zero(), &zero(), 0.0, 20),
+        Violations { directions: 0, lower: 0, upper: 0 }
+    );
+
+    // one direction of forty has curvature, and it is not a leading one
+    let mut hessian = zero();
+    hessian[39] = 1.0;
+    let curvatures = Curvatures { largest: 1.0, smallest: 0.0, negative_share: Some(0.0) };
+    let found =
+        bounds::write(&out, "case", &diagonals(hessian.clone(), hessian), curvatures, None, 20).unwrap();
+    assert_eq!((found.second_moment.leading.directions, found.second_moment.all.directions), (0, 1));
+    let verdicts: Vec<Verdict> = found.findings().iter().map(|finding| finding.verdict).collect();
+    use Verdict::{Agrees, Undefined};
+    assert_eq!(verdicts, [Undefined, Undefined, Undefined, Agrees]);
 }
 
 #[test]
@@ -348,7 +384,7 @@ fn synthetic_landscapes_have_the_exponents_of_theory() {
         let svg = folder.path().join(format!("synthetic_{}.svg", study.name));
         assert!(std::fs::read_to_string(svg).unwrap().contains("predicted"));
     }
-    assert!(made.findings().iter().all(|finding| finding.agrees));
+    assert!(made.findings().iter().all(|finding| finding.verdict == Verdict::Agrees));
     let again = synthetic::spectral_degeneracy(0).unwrap();
     assert_eq!(again.covariance, made.studies[2].covariance);
     assert_ne!(again.covariance, synthetic::spectral_degeneracy(1).unwrap().covariance);

@@ -79,6 +79,29 @@ fn what_decays_is_estimated_better() {
     }
 }
 
+/// Two standard errors hold the trace in 95 % of the cases or nearly so, however few the products.
+#[test]
+fn standard_errors_of_few_products_hold_what_they_claim() {
+    let (dim, seeds) = (120, 100);
+    let exponential = (0..dim).map(|i| 0.9f64.powi(i as i32)).collect();
+    for (name, eigenvalues) in [("1/i", decaying(dim, 1.0)), ("0.9^i", exponential)] {
+        let operator = Prescribed::new(gpu(), eigenvalues, 30);
+        let trace: f64 = operator.eigenvalues.iter().sum();
+        for ((estimator, estimate), products) in
+            [(TRACES[0], 3), (TRACES[1], 7), (TRACES[2], 6), (TRACES[2], 10), (TRACES[2], 20)]
+        {
+            let beyond = |seed: &u64| {
+                let found = estimate(&operator, products, *seed).unwrap();
+                (found.value - trace).abs() > 2.0 * found.standard_error
+            };
+            let beyond = (0..seeds).filter(beyond).count();
+            println!("{name}, {estimator}, {products} products: {beyond} of {seeds} beyond two errors");
+            // of nominally 5; without Student's factor, and XTrace's own, 15 to 30
+            assert!(beyond <= 11, "{name}, {estimator}, {products} products: {beyond} of {seeds}");
+        }
+    }
+}
+
 #[test]
 fn a_range_that_holds_all_leaves_nothing_to_chance() {
     for dim in [1usize, 2, 5, 64] {

@@ -62,7 +62,8 @@ impl Run {
             let (mu, lambda) = (options.momentum, options.weight_decay);
             twins::sgd_step(theta, momentum, &gradient, learning_rate, mu, lambda);
         }
-        let accuracy = right as f64 / seen as f64;
+        let classes = matches!(self.data.targets, Targets::Classes(_));
+        let accuracy = classes.then(|| right as f64 / seen as f64);
         EpochRecord { epoch: epoch + 1, loss: loss / seen as f64, accuracy, learning_rate }
     }
 

@@ -169,13 +169,16 @@ impl Eval {
         let (loss, accuracy, samples) = (report.loss, report.accuracy, data.len());
         Ok(match (self.json, device.quiet) {
             (true, _) => {
-                record::json(&json!({ "loss": loss, "accuracy": accuracy, "samples": samples, "run": how }))
+                let undefined = record::undefined_accuracy(accuracy);
+                record::json(&json!({
+                    "loss": loss, "accuracy": accuracy, "undefined": undefined, "samples": samples, "run": how,
+                }))
             }
             (false, true) => String::new(),
-            (false, false) => format!(
-                "loss      {loss:.9}\naccuracy  {accuracy:.4}\nsamples   {samples}\nwrote     {}",
-                self.out.display()
-            ),
+            (false, false) => {
+                let (accuracy, out) = (record::accuracy(accuracy), self.out.display());
+                format!("loss      {loss:.9}\naccuracy  {accuracy}\nsamples   {samples}\nwrote     {out}")
+            }
         })
     }
 }

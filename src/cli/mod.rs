@@ -92,11 +92,11 @@ enum Command {
     },
 }
 
-/// Runs the command line; errors go to standard error in one line, with exit code 2, or 3 where there are results
-/// that have not converged.
+/// Runs the command line; errors go to standard error in one line, with exit code 2, or 3 where there are results, but
+/// some have not converged, or something that was asked for is missing among them.
 pub fn main() -> ExitCode {
     let told = |error: Error| {
-        let code = if matches!(error, Error::NotConverged { .. }) { 3 } else { 2 };
+        let code = if matches!(error, Error::NotConverged { .. } | Error::Incomplete(_)) { 3 } else { 2 };
         (format!("{error}{}", advice(&error)), code)
     };
     stderr::without_desktop();

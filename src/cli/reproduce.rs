@@ -34,7 +34,9 @@ impl Paper {
 
 #[derive(Args)]
 pub struct Superlinear {
-    /// all, table1, table3, figure1 to figure15, scaling, alignment, evolution, suppression, bounds or synthetic.
+    /// all, table1, table3, figure1 to figure15, scaling, alignment, evolution, suppression, bounds or synthetic; or
+    /// several, such as table1,scaling.
+    #[arg(value_name = "TARGET,…")]
     target: Target,
     /// The images: mnist, cifar10 (scaled to [-1, 1] for the paper's networks), or synthetic (drawn digits, no files
     /// needed); the figure's, or mnist, if not given.
@@ -287,13 +289,18 @@ impl Superlinear {
             Progress::Drawing { run } => say(format!("{run}: drawing")),
         })?;
         bar.finish_and_clear();
-        if device.quiet {
-            return Ok(String::new());
-        }
         let table = Some(summary.table.trim_end()).filter(|table| !table.is_empty());
         let lines = summary.cases.iter().map(String::as_str).chain(table).map(String::from);
         let report = format!("report: {}", summary.report.display());
-        Ok(lines.chain([report]).collect::<Vec<_>>().join("\n"))
+        let text = match device.quiet {
+            true => String::new(),
+            false => lines.chain([report]).collect::<Vec<_>>().join("\n"),
+        };
+        if summary.missing.is_empty() {
+            return Ok(text);
+        }
+        super::print(&text)?;
+        Err(Error::Incomplete(summary.missing))
     }
 }
 

@@ -173,7 +173,11 @@ impl Train {
                 error => error,
             })?;
             history.push(record);
-            bar.set_message(format!("loss {:.6}, accuracy {:.4}", record.loss, record.accuracy));
+            bar.set_message(format!(
+                "loss {:.6}, accuracy {}",
+                record.loss,
+                record::accuracy(record.accuracy)
+            ));
             bar.inc(1);
             let kept = self.checkpoint_every.is_some_and(|every| record.epoch.is_multiple_of(every));
             if kept || saved.elapsed() >= SAVE_EVERY || record.epoch == epochs {
@@ -186,13 +190,16 @@ impl Train {
         let last = history.last();
         Ok(match last {
             _ if self.json => {
-                record::json(&json!({ "last": last, "samples": data.len(), "run": run.record() }))
+                let undefined = last.map(|last| record::undefined_accuracy(last.accuracy));
+                record::json(&json!({
+                    "last": last, "undefined": undefined, "samples": data.len(), "run": run.record(),
+                }))
             }
-            Some(EpochRecord { epoch, loss, accuracy, .. }) if !device.quiet => {
-                let samples = data.len();
+            Some(&EpochRecord { epoch, loss, accuracy, .. }) if !device.quiet => {
+                let (accuracy, samples) = (record::accuracy(accuracy), data.len());
                 let wrote = self.out.display();
                 format!(
-                    "epoch {epoch}: loss {loss:.6}, accuracy {accuracy:.4}, {samples} samples\nwrote {wrote}"
+                    "epoch {epoch}: loss {loss:.6}, accuracy {accuracy}, {samples} samples\nwrote {wrote}"
                 )
             }
             _ => String::new(),

@@ -27,8 +27,8 @@ pub struct Problem {
 pub struct LossReport {
     /// The mean over samples.
     pub loss: f64,
-    /// The share of samples whose largest output is their target's (its largest entry's, for values).
-    pub accuracy: f64,
+    /// The share of samples whose largest output is their class's; none where the targets are values.
+    pub accuracy: Option<f64>,
     /// ℓ of each sample, `[N]`.
     pub per_sample: Vec<f32>,
 }
@@ -129,7 +129,8 @@ impl Problem {
         per_sample.truncate(n);
         let correct: Vec<f32> = self.gpu.read(&pass.sweep.correct)?;
         let mean = |values: &[f32]| values[..n].iter().map(|&v| v as f64).sum::<f64>() / n as f64;
-        Ok(LossReport { loss: mean(&per_sample), accuracy: mean(&correct), per_sample })
+        let accuracy = self.samples.classes().then(|| mean(&correct));
+        Ok(LossReport { loss: mean(&per_sample), accuracy, per_sample })
     }
 
     /// The gradient of the mean loss, `[dim]`.

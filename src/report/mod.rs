@@ -106,11 +106,52 @@ pub struct Table {
     pub caption: String,
 }
 
+/// What a comparison comes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verdict {
+    Agrees,
+    Differs,
+    /// There is nothing to compare.
+    Undefined,
+}
+
 /// What was compared with what, in a sentence, and whether they agree.
 #[derive(Clone, Debug, Serialize)]
 pub struct Finding {
-    pub agrees: bool,
+    pub verdict: Verdict,
     pub sentence: String,
+}
+
+impl Finding {
+    /// Of what could be compared.
+    pub fn new(agrees: bool, sentence: impl Into<String>) -> Finding {
+        let verdict = if agrees { Verdict::Agrees } else { Verdict::Differs };
+        Finding { verdict, sentence: sentence.into() }
+    }
+
+    /// Of what could not.
+    pub fn undefined(sentence: impl Into<String>) -> Finding {
+        Finding { verdict: Verdict::Undefined, sentence: sentence.into() }
+    }
+
+    /// The one that `compared` makes, or that `what` is undefined, with the reason, where that is why it makes none.
+    ///
+    /// # Errors
+    /// Whatever else has gone wrong.
+    pub fn of(what: &str, compared: Result<Finding>) -> Result<Finding> {
+        match compared {
+            Err(Error::Undefined { quantity, reason }) => {
+                Ok(Finding::undefined(format!("{what}: {quantity} is undefined: {reason}.")))
+            }
+            other => other,
+        }
+    }
+}
+
+/// A number as a cell or a sentence has it: `undefined` where there is none.
+pub fn told<T>(value: Option<T>, set: impl Fn(T) -> String) -> String {
+    value.map_or_else(|| "undefined".into(), set)
 }
 
 impl Page {

@@ -77,7 +77,7 @@ const SHADES: usize = 64;
 /// Draws `series` over common axes that hold all their points (guides are cut off at the edges).
 ///
 /// # Errors
-/// [`Error::Argument`] where no series has a point that the axes can show.
+/// [`Error::Undefined`] where no series has a point that the axes can show.
 pub fn chart(title: &str, x: Axis<'_>, y: Axis<'_>, series: &[Series]) -> Result<String> {
     let place = |point: &(f64, f64)| {
         let placed = (x.scale.place(point.0), y.scale.place(point.1));
@@ -86,7 +86,7 @@ pub fn chart(title: &str, x: Axis<'_>, y: Axis<'_>, series: &[Series]) -> Result
     let shown =
         || series.iter().filter(|s| s.mark != Mark::Guide).flat_map(|s| s.points.iter().filter_map(place));
     let (Some(x_range), Some(y_range)) = (span(shown().map(|p| p.0)), span(shown().map(|p| p.1))) else {
-        return Err(Error::argument(format!("plot “{title}”"), "no points", "at least one"));
+        return Err(Error::undefined(format!("the plot “{title}”"), "it has no points"));
     };
 
     let mut svg = String::new();

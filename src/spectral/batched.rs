@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::Which;
 use super::algebra::{Distribution, combine_each, dots};
-use super::options::check_wanted;
+use super::options::{chased, check_wanted};
 use super::recurrence::{Recurrences, groups};
 use crate::operators::{Block, OperatorFamily};
 use crate::{Error, Result};
@@ -96,7 +96,7 @@ pub fn family_eigenpairs(
 fn converged(recurrences: &Recurrences, members: usize, options: &FamilyOptions) -> Result<bool> {
     for i in 0..members {
         let ritz = recurrences.ritz(i, options.which)?;
-        let enough = ESTIMATE * options.tolerance * recurrences.largest(i, &ritz.values);
+        let enough = ESTIMATE * chased(options.tolerance) * recurrences.largest(i, &ritz.values);
         if ritz.residuals[..options.count].iter().any(|&residual| residual > enough) {
             return Ok(false);
         }

@@ -4,10 +4,13 @@ use super::algebra::{Distribution, RandomVectors, combine_each, dots};
 use super::products::Products;
 use super::{Basis, Eigenpairs};
 use crate::operators::SymmetricOperator;
-use crate::{Error, Result};
+use crate::{Error, Result, Undefined};
 
 /// Vectors that are multiplied at a time.
 const AT_ONCE: usize = 16;
+
+/// Below this share of |λ₁|, what an operator makes of a unit vector is rounding.
+const ROUNDING: f64 = 1e-6;
 
 /// What is measured of A and B, with `u_i` and `v_i` their leading eigenvectors.
 #[derive(Clone, Debug, PartialEq)]
@@ -16,13 +19,19 @@ pub struct Comparison {
     pub eigenvalues: Vec<f64>,
     /// `u_iᵀ B u_i`, `[K]`.
     pub diagonal: Vec<f64>,
+    /// Whether `λ_i` and `u_iᵀ B u_i` are told from 0, `[K]`: they stand above their residual and rounding.
+    pub resolved: Vec<bool>,
     /// `‖U_kᵀ V_k‖_F² / k` for k = 1 … K: one where the first k eigenvectors of A span what those of B do, about
-    /// k / D where they have nothing to do with each other.
-    pub overlap: Vec<f64>,
-    /// `‖AB − BA‖_F / ‖AB‖_F`: zero where they commute, √2 for unrelated operators of high rank.
-    pub commutativity_error: f64,
+    /// k / D where they have nothing to do with each other. Undefined where the k-th eigenvalue of either is not told
+    /// from 0: all vectors that the operator maps to 0 are its eigenvectors alike.
+    pub overlap: Vec<Option<f64>>,
+    /// `‖AB − BA‖_F / ‖AB‖_F`: zero where they commute, √2 for unrelated operators of high rank. Undefined where AB
+    /// is 0 but for rounding.
+    pub commutativity_error: Option<f64>,
     /// Its standard error over the probes.
-    pub commutativity_standard_error: f64,
+    pub commutativity_standard_error: Option<f64>,
+    /// Why `overlap`, from the first k on that has none, and `commutativity_error` are undefined, where they are.
+    pub undefined: Undefined,
     /// Products with A and with B, together.
     pub products: usize,
 }
@@ -49,27 +58,50 @@ impl Comparison {
         }
         let [mut by_a, mut by_b] = [a, b].map(|operator| Products::new(operator, "the comparison"));
         let diagonal = diagonal_in(&of_a.vectors, &mut by_b)?;
-        let overlap = overlap(&of_a.vectors, &of_b.vectors)?;
-        let (mut commutators, mut products) = (Vec::new(), Vec::new());
+        let mut undefined = Undefined::default();
+        let mut overlap: Vec<Option<f64>> =
+            overlaps(&of_a.vectors, &of_b.vectors)?.into_iter().map(Some).collect();
+        for k in (0..overlap.len()).rev() {
+            let vanishing =
+                [("first", of_a), ("second", of_b)].into_iter().find(|(_, of)| !told_from_zero(of, k));
+            if let Some((which, _)) = vanishing {
+                overlap[k] = None;
+                let reason = format!("eigenvalue {} of the {which} operator is not told from 0", k + 1);
+                undefined.note("overlap", reason);
+            }
+        }
+        let resolved = |i: usize| told_from_zero(of_a, i) && diagonal[i].abs() > ROUNDING * of_b.scale;
+        let (mut commutators, mut products, mut seconds) = (Vec::new(), Vec::new(), 0.0);
         let mut random = RandomVectors::new(Distribution::Rademacher, seed);
         for first in (0..probes).step_by(AT_ONCE) {
             let z = random.draw(a, AT_ONCE.min(probes - first))?;
-            let ab = by_a.make(&by_b.make(&z)?)?;
+            let bz = by_b.make(&z)?;
+            seconds += dots(&bz, &bz)?.iter().sum::<f64>();
+            let ab = by_a.make(&bz)?;
             let ba = by_b.make(&by_a.make(&z)?)?;
             products.extend(dots(&ab, &ab)?);
             combine_each(&vec![-1.0; z.len()], &ba, &ab, true)?; // AB z − BA z
             commutators.extend(dots(&ab, &ab)?);
         }
-        let (error, standard_error) = root_ratio(&commutators, &products);
+        let rounding = (ROUNDING * of_a.scale).powi(2) * seconds;
+        let commutativity =
+            undefined.or_value("commutativity_error", root_ratio(&commutators, &products, rounding))?;
         Ok(Comparison {
             eigenvalues: of_a.values.clone(),
             products: by_a.made + by_b.made,
+            resolved: (0..diagonal.len()).map(resolved).collect(),
             diagonal,
             overlap,
-            commutativity_error: error,
-            commutativity_standard_error: standard_error,
+            commutativity_error: commutativity.map(|(error, _)| error),
+            commutativity_standard_error: commutativity.map(|(_, standard_error)| standard_error),
+            undefined,
         })
     }
+}
+
+/// Whether the i-th eigenvalue stands above its residual, within which an eigenvalue of A lies, and above rounding.
+fn told_from_zero(pairs: &Eigenpairs, i: usize) -> bool {
+    pairs.values[i].abs() > pairs.residuals[i].max(ROUNDING) * pairs.scale
 }
 
 /// `u_iᵀ B u_i` for the vectors of `basis`.
@@ -83,7 +115,7 @@ fn diagonal_in(basis: &Basis, b: &mut Products) -> Result<Vec<f64>> {
 }
 
 /// `‖U_kᵀ V_k‖_F² / k` for each k up to the shorter of the two.
-fn overlap(u: &Basis, v: &Basis) -> Result<Vec<f64>> {
+fn overlaps(u: &Basis, v: &Basis) -> Result<Vec<f64>> {
     let most = u.len().min(v.len());
     let products = u.project_all(v)?; // UᵀV
     // what the k-th row and column add to the square before them
@@ -99,13 +131,17 @@ fn overlap(u: &Basis, v: &Basis) -> Result<Vec<f64>> {
     Ok(sums.collect())
 }
 
-/// `√(Σ x / Σ y)` with its standard error by the jackknife; zero where all y are.
-fn root_ratio(x: &[f64], y: &[f64]) -> (f64, f64) {
+/// `√(Σ x / Σ y)` with its standard error by the jackknife; undefined where Σ y, of all terms or of all but one, is no
+/// more than `rounding`.
+fn root_ratio(x: &[f64], y: &[f64], rounding: f64) -> Result<(f64, f64)> {
     let (sum_x, sum_y): (f64, f64) = (x.iter().sum(), y.iter().sum());
-    let ratio = |x: f64, y: f64| if y > 0.0 { (x.max(0.0) / y).sqrt() } else { 0.0 };
-    let without: Vec<f64> = x.iter().zip(y).map(|(x, y)| ratio(sum_x - x, sum_y - y)).collect();
+    let ratio = |x: f64, y: f64| match y > rounding {
+        true => Ok((x.max(0.0) / y).sqrt()),
+        false => Err(Error::undefined("the commutativity error", "the operators' product is 0")),
+    };
+    let without = x.iter().zip(y).map(|(x, y)| ratio(sum_x - x, sum_y - y)).collect::<Result<Vec<f64>>>()?;
     let n = without.len() as f64;
     let mean = without.iter().sum::<f64>() / n;
     let spread: f64 = without.iter().map(|r| (r - mean).powi(2)).sum();
-    (ratio(sum_x, sum_y), (spread * (n - 1.0) / n).sqrt())
+    Ok((ratio(sum_x, sum_y)?, (spread * (n - 1.0) / n).sqrt()))
 }

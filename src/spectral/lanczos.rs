@@ -16,6 +16,7 @@
 use faer::Mat;
 
 use super::algebra::{Distribution, RandomVectors};
+use super::options::chased;
 use super::products::Products;
 use super::projection::{Projection, Ritz, Verdict, judge};
 use super::{Basis, Eigenpairs, LanczosOptions, Progress, orthonormalise, width};
@@ -161,7 +162,8 @@ impl<'a> Lanczos<'a> {
         self.basis.truncate(count);
         let LanczosOptions { which, tolerance, .. } = self.options;
         let pairs = self.products.measure(self.basis, self.width, which, tolerance)?;
-        Ok(Eigenpairs { complete: self.ended == Some(true), ..pairs })
+        let complete = self.ended == Some(true);
+        Ok(Eigenpairs { complete, ..pairs }.with_floor(complete))
     }
 
     /// Multiplies the pending block; what the products leave outside of the basis is the next one.
@@ -199,7 +201,7 @@ impl<'a> Lanczos<'a> {
         let ritz = self.projection.ritz(0, self.options.which)?;
         self.products.largest =
             ritz.values.iter().fold(self.products.largest, |largest, value| largest.max(value.abs()));
-        let enough = ESTIMATE * self.options.tolerance * self.products.largest;
+        let enough = ESTIMATE * chased(self.options.tolerance) * self.products.largest;
         let wanted = ritz.residuals.iter().take(self.options.count);
         self.converged = wanted.filter(|&&residual| residual <= enough).count();
         self.examined = self.projection.len();
@@ -243,7 +245,7 @@ impl<'a> Lanczos<'a> {
         let which = self.options.which;
         let last = self.options.count - 1;
         let limit = self.projection.t[(last, last)]; // the restart left Ritz values on T's diagonal
-        let slack = self.options.tolerance * self.products.largest;
+        let slack = chased(self.options.tolerance) * self.products.largest;
         let sequence = self.projection.ritz(first, which)?;
         let verdict = judge(&sequence, self.operator.dim(), which, limit, slack);
         // without room, the sequence has had as many steps as the pairs themselves

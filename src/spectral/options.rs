@@ -5,6 +5,15 @@ use serde::{Deserialize, Serialize};
 use super::Basis;
 use crate::{Error, Result};
 
+/// Half a unit in the last place of single precision: rounding v and A v alone leaves residuals of some such share of
+/// |λ₁|, and sums more.
+const FINEST: f64 = 1.0 / (1 << 24) as f64;
+
+/// The tolerance that an iteration goes by: it chases nothing that the rounding of products hides.
+pub(super) fn chased(tolerance: f64) -> f64 {
+    tolerance.max(FINEST)
+}
+
 /// Which end of the spectrum is wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -35,7 +44,8 @@ pub struct LanczosOptions {
     pub count: usize,
     pub which: Which,
     /// A pair has converged when `‖A v − λ v‖ ≤ tolerance · |λ₁|`, λ₁ being the eigenvalue of largest
-    /// magnitude seen.
+    /// magnitude seen. Where single precision does not reach it, the iteration ends nevertheless, and
+    /// [`Eigenpairs::floor`] says what it reaches.
     pub tolerance: f64,
     /// b, the vectors that A is applied to at a time; `None` takes the width that was measured to be
     /// cheapest.
@@ -114,10 +124,15 @@ pub(super) fn check_start(start: Option<&[f32]>, most: usize, dim: usize) -> Res
 pub struct Eigenpairs {
     /// λ, the vectors' Rayleigh quotients: `[K]`, or as many as the budget of products sufficed for.
     pub values: Vec<f64>,
-    /// `‖A v − λ v‖ / |λ₁|` by fresh products, `[K]`.
+    /// `‖A v − λ v‖ / |λ₁|` by fresh products, `[K]`; 0 for the zero matrix, which has no λ₁ to measure by.
     pub residuals: Vec<f64>,
+    /// |λ₁|, the largest magnitude of an eigenvalue that was seen.
+    pub scale: f64,
     /// Whether the residual is within the tolerance, `[K]`.
     pub converged: Vec<bool>,
+    /// Where pairs have not converged because the rounding of products hides what is left of their residuals, so that
+    /// no more of them would help: the largest residual.
+    pub floor: Option<f64>,
     /// Whether something has shown that none was missed: a fresh random vector's Krylov sequence, which only
     /// Lanczos makes, or a basis that spans the space.
     pub complete: bool,
@@ -125,6 +140,15 @@ pub struct Eigenpairs {
     pub vectors: Basis,
     /// Products spent, those for the residuals included.
     pub products: usize,
+}
+
+impl Eigenpairs {
+    /// The same, of an iteration that has done all it could where it is `exhausted`.
+    pub(super) fn with_floor(self, exhausted: bool) -> Eigenpairs {
+        let short = exhausted && self.converged.contains(&false);
+        let floor = short.then(|| self.residuals.iter().copied().fold(0.0, f64::max));
+        Eigenpairs { floor, ..self }
+    }
 }
 
 /// How far an eigensolver has come.

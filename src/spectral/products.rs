@@ -83,6 +83,8 @@ impl<'a> Products<'a> {
             values: order.iter().map(|&i| values[i]).collect(),
             residuals: order.iter().map(|&i| residual(i)).collect(),
             converged: order.iter().map(|&i| residual(i) <= tolerance).collect(),
+            floor: None,
+            scale: self.largest,
             complete: false,
             vectors,
             products: self.made,

@@ -1,25 +1,20 @@
-use super::{check_pair, mean};
+use super::{check_pair, mean, scatter};
 use crate::{Error, Result};
 
 /// Pearson's correlation coefficient of two series, in [−1, 1].
 ///
 /// # Errors
-/// [`Error::Shape`] where the lengths differ, [`Error::Argument`] for fewer than two points or where
+/// [`Error::Shape`] where the lengths differ, [`Error::Undefined`] for fewer than two points or where
 /// a series is constant, [`Error::NotFinite`] where a value is NaN or infinite.
 pub fn pearson(x: &[f64], y: &[f64]) -> Result<f64> {
-    check_pair("correlation", x, y, 2)?;
-    let (x_mean, y_mean) = (mean(x), mean(y));
-    let (mut sxx, mut syy, mut sxy) = (0.0, 0.0, 0.0);
-    for (x, y) in x.iter().zip(y) {
-        let (dx, dy) = (x - x_mean, y - y_mean);
-        sxx += dx * dx;
-        syy += dy * dy;
-        sxy += dx * dy;
-    }
-    if sxx == 0.0 || syy == 0.0 {
-        return Err(Error::argument("correlation", "a constant series", "values that differ"));
-    }
-    Ok((sxy / (sxx * syy).sqrt()).clamp(-1.0, 1.0))
+    const WHAT: &str = "the correlation";
+    check_pair(WHAT, x, y, 2)?;
+    let (Some(sxx), Some(syy)) = (scatter(x)?, scatter(y)?) else {
+        return Err(Error::undefined(WHAT, "a series is constant"));
+    };
+    let (x_mean, y_mean) = (mean(x)?, mean(y)?);
+    let sxy: f64 = x.iter().zip(y).map(|(x, y)| (x - x_mean) * (y - y_mean)).sum();
+    Ok((sxy / (sxx.sqrt() * syy.sqrt())).clamp(-1.0, 1.0))
 }
 
 /// Spearman's ρ: Pearson's correlation of the ranks, where equal values share their average rank.
@@ -27,7 +22,7 @@ pub fn pearson(x: &[f64], y: &[f64]) -> Result<f64> {
 /// # Errors
 /// As [`pearson`].
 pub fn spearman(x: &[f64], y: &[f64]) -> Result<f64> {
-    check_pair("rank correlation", x, y, 2)?;
+    check_pair("the rank correlation", x, y, 2)?;
     pearson(&average_ranks(x), &average_ranks(y))
 }
 

@@ -22,21 +22,44 @@ pub fn logarithmically_spaced(last: u64, count: usize) -> Vec<u64> {
     at
 }
 
-/// The arithmetic mean; NaN for an empty series.
-pub fn mean(x: &[f64]) -> f64 {
-    x.iter().sum::<f64>() / x.len() as f64
+/// The arithmetic mean.
+///
+/// # Errors
+/// [`Error::Undefined`] for an empty series.
+pub fn mean(x: &[f64]) -> Result<f64> {
+    match x.len() {
+        0 => Err(Error::undefined("the mean", "there are no values")),
+        n => Ok(x.iter().sum::<f64>() / n as f64),
+    }
 }
 
-/// The variance over N, about the mean; NaN for an empty series.
-pub fn variance(x: &[f64]) -> f64 {
-    let centre = mean(x);
-    x.iter().map(|x| (x - centre).powi(2)).sum::<f64>() / x.len() as f64
+/// The variance over N, about the mean.
+///
+/// # Errors
+/// As [`mean`].
+pub fn variance(x: &[f64]) -> Result<f64> {
+    let centre = mean(x)?;
+    mean(&x.iter().map(|x| (x - centre).powi(2)).collect::<Vec<_>>())
 }
 
-/// The sample standard deviation (over N − 1); `None` for fewer than two values.
-pub fn standard_deviation(x: &[f64]) -> Option<f64> {
-    let n = x.len() as f64;
-    (x.len() > 1).then(|| (variance(x) * n / (n - 1.0)).sqrt())
+/// The sample standard deviation (over N − 1).
+///
+/// # Errors
+/// [`Error::Undefined`] for fewer than two values.
+pub fn standard_deviation(x: &[f64]) -> Result<f64> {
+    match x.len() as f64 {
+        n if n < 2.0 => {
+            Err(Error::undefined("the standard deviation", format!("of {n} values, 2 are needed")))
+        }
+        n => Ok((variance(x)? * n / (n - 1.0)).sqrt()),
+    }
+}
+
+/// `Σ (x − x̄)²`, or nothing where all values are the same, whose mean need not be one of them.
+fn scatter(x: &[f64]) -> Result<Option<f64>> {
+    let centre = mean(x)?;
+    let sum = x.iter().map(|x| (x - centre).powi(2)).sum::<f64>();
+    Ok((x.iter().any(|&value| value != x[0]) && sum > 0.0).then_some(sum))
 }
 
 /// Two series of equal length with at least `least` values, all finite.
@@ -45,7 +68,7 @@ fn check_pair(what: &str, x: &[f64], y: &[f64], least: usize) -> Result<()> {
         return Err(Error::shape(format!("{what}: y"), [y.len()], [x.len()]));
     }
     if x.len() < least {
-        return Err(Error::argument(what, format!("{} points", x.len()), format!("at least {least}")));
+        return Err(Error::undefined(what, format!("of {} points, {least} are needed", x.len())));
     }
     match x.iter().chain(y).find(|value| !value.is_finite()) {
         Some(value) => {

@@ -20,8 +20,8 @@ pub struct EpochRecord {
     pub epoch: u64,
     /// The mean loss of the samples, each as its batch met it.
     pub loss: f64,
-    /// The share of samples that were classified rightly, each as its batch met it.
-    pub accuracy: f64,
+    /// The share of samples that were classified rightly, each as its batch met it; none where the targets are values.
+    pub accuracy: Option<f64>,
     pub learning_rate: f64,
 }
 
@@ -42,6 +42,8 @@ pub struct Trainer {
     space: Subspace,
     options: TrainOptions,
     samples: usize,
+    /// Whether the targets are classes.
+    classes: bool,
     theta: Buffer,
     momentum: Buffer,
     indices: Buffer,
@@ -137,6 +139,7 @@ impl Trainer {
             gpu: gpu.clone(),
             space,
             samples: data.len(),
+            classes: on_device.classes(),
             options,
             theta,
             momentum,
@@ -228,7 +231,8 @@ impl Trainer {
             });
         }
         self.epoch += 1;
-        Ok(EpochRecord { epoch: self.epoch, loss: mean(&losses), accuracy: mean(&correct), learning_rate })
+        let accuracy = self.classes.then(|| mean(&correct));
+        Ok(EpochRecord { epoch: self.epoch, loss: mean(&losses), accuracy, learning_rate })
     }
 
     /// The parameters, flat `[P]`.

@@ -169,6 +169,9 @@ impl Found {
         if rows.len() > SHOWN {
             lines.push(format!("{:>6}  in eigenvalues.csv", "…"));
         }
+        if self.pairs.scale == 0.0 {
+            lines.push("all vectors that were multiplied gave 0: each of them is an eigenvector".into());
+        }
         lines.push(format!(
             "{} of {} converged to {:e}, {} products, {:.1} s of which {:.1} s are not products",
             self.converged(),
@@ -182,6 +185,7 @@ impl Found {
 
     pub fn json(&self) -> Value {
         json!({
+            "floor": self.pairs.floor,
             "eigenvalues": self.pairs.values, "residuals": self.pairs.residuals,
             "converged": self.pairs.converged, "complete": self.pairs.complete, "products": self.pairs.products,
             "seconds": self.seconds[0], "seconds_in_products": self.seconds[1],
@@ -191,12 +195,16 @@ impl Found {
     /// What is wrong, where something has not converged or may be missing.
     pub fn unconverged(&self, name: Operator) -> Option<Error> {
         let (converged, wanted) = (self.converged(), self.count);
-        let problem = match (converged < wanted, self.pairs.complete) {
-            (true, _) => "converged",
-            (false, false) => "converged but were not shown to be the first",
-            (false, true) => return None,
+        let within = format!("within {} products", self.pairs.products);
+        let problem = match (converged < wanted, self.pairs.complete, self.pairs.floor) {
+            (true, _, Some(floor)) => format!(
+                "converged to {:e}: single precision reaches residuals of {floor:.1e} here, and more products would not lower them",
+                self.tolerance,
+            ),
+            (true, _, None) => format!("converged {within}"),
+            (false, false, _) => format!("converged but were not shown to be the first {within}"),
+            (false, true, _) => return None,
         };
-        let of = name.words().to_string();
-        Some(Error::NotConverged { of, converged, wanted, problem, products: self.pairs.products })
+        Some(Error::NotConverged { of: name.words().to_string(), converged, wanted, problem })
     }
 }

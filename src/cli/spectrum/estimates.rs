@@ -6,12 +6,12 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::Operator;
-use crate::Result;
 use crate::data::write_tensors;
 use crate::operators::SymmetricOperator;
 use crate::report::plots::{Axis, Mark, Scale, Series, chart};
 use crate::report::{write_csv, write_text};
 use crate::spectral::{Density, Estimate, Hutchinson, QuadratureOptions, hutchinson, quadrature, xtrace};
+use crate::{Error, Result};
 
 /// Points of a density, and the deviation that each node is broadened to: as a share of the spectrum's range, and in
 /// decades.
@@ -51,6 +51,10 @@ fn curve(name: &str, colour: usize, density: &Density, at: impl Fn(f64) -> f64) 
 
 /// Writes `density.csv` (per unit of λ), `density-log.csv` (per decade of |λ|, positive and negative eigenvalues), the
 /// plot `svg` of the one and `density-log.svg` of the other; returns what is printed and what goes into the record.
+///
+/// # Errors
+/// [`Error::Undefined`] where all eigenvalues are 0, and nothing is written; those of [`quadrature`], and
+/// [`Error::Io`] where a file cannot be written.
 pub fn density(
     out: &Path,
     svg: &str,
@@ -61,8 +65,11 @@ pub fn density(
     let found = quadrature(operator, options)?;
     let (low, high) = found.range();
     let largest = low.abs().max(high.abs());
+    if largest == 0.0 {
+        return Err(Error::undefined("the density", "all eigenvalues are 0"));
+    }
     // of a multiple of the identity, the range is a point
-    let span = if high > low { high - low } else { largest.max(1.0) };
+    let span = if high - low > SMALLEST * largest { high - low } else { largest };
     let linear = found.density(POINTS, BROADENING * span)?;
     write_csv(out.join("density.csv"), rows(&linear, |at| at))?;
     let smallest = (SMALLEST * largest).max(f64::MIN_POSITIVE);
@@ -78,10 +85,7 @@ pub fn density(
     let sides = [("positive", 0, &logarithmic.positive), ("negative", 1, &logarithmic.negative)];
     let series = sides.map(|(name, colour, density)| curve(name, colour, density, |at| 10f64.powf(at)));
     let series: Vec<Series> = series.into_iter().filter(|series| !series.points.is_empty()).collect();
-    // of the zero matrix there is nothing to show
-    if !series.is_empty() {
-        write_text(out.join("density-log.svg"), &plot("|eigenvalue|", Scale::Log, &series)?)?;
-    }
+    write_text(out.join("density-log.svg"), &plot("|eigenvalue|", Scale::Log, &series)?)?;
     let QuadratureOptions { probes, steps, .. } = options;
     let products = found.products;
     let text = format!(

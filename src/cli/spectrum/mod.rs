@@ -18,7 +18,7 @@ use crate::net::{Network, Subspace};
 use crate::operators::{Curvature, Problem, layer_shape};
 use crate::runs::{Outputs, Record, Run};
 use crate::spectral::{LanczosOptions, QuadratureOptions, Which};
-use crate::{Error, Result};
+use crate::{Error, Result, Undefined};
 
 /// An operator's name on the command line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -123,7 +123,9 @@ pub struct Spectrum {
 struct Measured {
     results: Map<String, Value>,
     lines: Vec<String>,
-    unconverged: Option<Error>,
+    /// Whether all eigenpairs that were wanted have converged: no state is needed any more.
+    converged: bool,
+    amiss: Option<Error>,
 }
 
 impl Spectrum {
@@ -245,8 +247,8 @@ impl Spectrum {
             run.tell("results", Value::Object(measured.results.clone()));
             Ok(measured)
         })?;
-        let Measured { results, mut lines, unconverged } = measured;
-        if unconverged.is_none() {
+        let Measured { results, mut lines, converged, amiss } = measured;
+        if converged {
             for prefix in self.prefixes() {
                 run.remove(&format!("{prefix}{}", eigen::STATE))?;
             }
@@ -257,11 +259,11 @@ impl Spectrum {
             (false, true) => String::new(),
             (false, false) => lines.join("\n"),
         };
-        match unconverged {
+        match amiss {
             None => Ok(text),
-            Some(problem) => {
+            Some(error) => {
                 super::print(&text)?;
-                Err(problem)
+                Err(error)
             }
         }
     }
@@ -282,7 +284,9 @@ impl Spectrum {
         results.insert("samples".into(), json!(samples));
         let words = self.operator.words();
         let mut lines = vec![format!("{words} of {} parameters over {samples} samples", space.dim)];
-        let mut unconverged = None;
+        // what is wrong although there are results: the first of what there is to say
+        let mut amiss = None;
+        let (mut missing, mut undefined) = (None, Undefined::default());
         if let Some(count) = count {
             let wanted = Wanted {
                 run,
@@ -301,7 +305,7 @@ impl Spectrum {
             let found = wanted.find(&operator, (space, layout), self.operator)?;
             found.tell(&mut lines);
             results.insert("eigenpairs".into(), found.json());
-            unconverged = found.unconverged(self.operator);
+            amiss = found.unconverged(self.operator);
             if let Some(other) = self.compare {
                 let of_other = problem.operator(other.curvature(), space)?;
                 let files = format!("{}-", other.name());
@@ -311,7 +315,7 @@ impl Spectrum {
                     other,
                 )?;
                 second.tell(&mut lines);
-                unconverged = unconverged.or(second.unconverged(other));
+                amiss = amiss.or(second.unconverged(other));
                 let compared = comparison::Report {
                     out: folder,
                     operators: [(&operator, self.operator, &found), (&of_other, other, &second)],
@@ -321,13 +325,23 @@ impl Spectrum {
                 }
                 .write()?;
                 compared.tell(&mut lines);
+                missing = compared.missing();
                 results.insert("comparison".into(), compared.json());
             }
         }
         if self.density {
             let options = QuadratureOptions { probes: self.probes, steps: self.steps, seed: self.seed };
             let plot = self.density_plot();
-            let (line, value) = estimates::density(folder, plot, &operator, self.operator, &options)?;
+            let made = estimates::density(folder, plot, &operator, self.operator, &options);
+            let (line, value) = match undefined.or_value("density", made)? {
+                Some((line, value)) => (line, value),
+                None => {
+                    let reason = undefined.reason("density").unwrap_or_default();
+                    let line = format!("density of the {}: undefined: {reason}", self.operator.words());
+                    missing = missing.or(Some(Error::Incomplete(vec![line.clone()])));
+                    (line, Value::Null)
+                }
+            };
             lines.push(line);
             results.insert("density".into(), value);
         }
@@ -337,7 +351,8 @@ impl Spectrum {
             lines.extend(told);
             results.insert("trace".into(), value);
         }
-        Ok(Measured { results, lines, unconverged })
+        results.insert("undefined".into(), json!(undefined));
+        Ok(Measured { results, lines, converged: amiss.is_none(), amiss: amiss.or(missing) })
     }
 
     fn which(&self) -> Which {

@@ -8,12 +8,12 @@ use faer::{Mat, MatRef};
 use serde::{Deserialize, Serialize};
 
 use super::claims::Claims;
-use super::measures::{Significance, Structure, correlation_matrix, effective_rank, rotated};
+use super::measures::{Coupling, Significance, Structure, correlation_matrix, effective_rank, rotated};
 use super::members::{Member, Members};
 use crate::report::plots::heat_map;
-use crate::report::{Block, Finding, Table, write_csv, write_json, write_text};
-use crate::stats::haar_orthogonal;
-use crate::{Error, Result};
+use crate::report::{Block, Finding, Table, told, write_csv, write_json, write_text};
+use crate::stats::{haar_orthogonal, mean};
+use crate::{Error, Result, Undefined};
 
 /// The leading directions that the heat maps show.
 const SHOWN: usize = 100;
@@ -25,7 +25,7 @@ const SAME_ORDER: f64 = 0.9;
 const SIGNIFICANT: f64 = -50.0;
 
 /// The measures of one estimate of C in H's eigenbasis.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Alignment {
     pub member: Member,
     /// D
@@ -37,7 +37,9 @@ pub struct Alignment {
     /// C with Haar-random eigenvectors.
     pub random: Structure,
     /// The observed μ against Appendix C's expectation.
-    pub significance: Significance,
+    pub significance: Option<Significance>,
+    /// Why there is no `significance`, where there is none.
+    pub undefined: Undefined,
 }
 
 impl Alignment {
@@ -54,91 +56,127 @@ impl Alignment {
         q: MatRef<'_, f64>,
     ) -> Result<(Alignment, Mat<f64>)> {
         let random = rotated(covariance, q);
-        let structure = Structure::of(covariance, hessian, top)?;
+        let observed = Structure::of(covariance, hessian, top)?;
+        let mut undefined = Undefined::default();
+        let significance = Coupling::of(covariance)
+            .and_then(|coupling| Ok(Significance::of(&coupling, effective_rank(covariance)?)));
         let alignment = Alignment {
             member,
             dimension: hessian.len(),
             top,
-            observed: structure,
             random: Structure::of(random.as_ref(), hessian, top)?,
-            significance: Significance::of(&structure.coupling, effective_rank(covariance)),
+            significance: undefined.or_value("significance", significance)?,
+            observed,
+            undefined,
         };
         Ok((alignment, random))
     }
 
-    /// Each measure, observed and for random eigenvectors.
-    fn rows(&self) -> Vec<(&'static str, f64, Option<f64>)> {
-        let (seen, random, chance) = (&self.observed, &self.random, &self.significance);
-        let rank = chance.effective_rank;
+    /// Each measure, observed and, where it is one of them too, for random eigenvectors.
+    fn rows(&self) -> Vec<(&'static str, Option<f64>, Option<Option<f64>>)> {
+        let chance = |of: fn(&Significance) -> f64| self.significance.as_ref().map(of);
+        let coupling = |of: fn(&Coupling) -> f64| {
+            [&self.observed, &self.random].map(|structure| structure.coupling.as_ref().map(of))
+        };
+        let both = |of: fn(&Structure) -> Option<f64>| [of(&self.observed), of(&self.random)];
+        let compared = |measure, [observed, random]: [Option<f64>; 2]| (measure, observed, Some(random));
+        let rank = chance(|chance| chance.effective_rank);
         vec![
-            ("mean |R_ij| (μ)", seen.coupling.mean, Some(random.coupling.mean)),
-            ("variance of |R_ij| (σ²)", seen.coupling.variance, Some(random.coupling.variance)),
-            (
-                "directions in μ and σ²",
-                seen.coupling.directions as f64,
-                Some(random.coupling.directions as f64),
-            ),
-            ("effective rank M", rank, Some(rank)),
-            ("baseline √(2/π)/√M", chance.baseline, None),
-            ("Z", chance.z, None),
-            ("log₁₀ p", chance.log10_p, None),
-            ("commutativity error", seen.commutativity_error, Some(random.commutativity_error)),
-            ("eigen-alignment", seen.eigen_alignment, Some(random.eigen_alignment)),
-            ("Spearman's ρ, all directions", seen.spearman, Some(random.spearman)),
-            ("Spearman's ρ, top 𝒩", seen.spearman_top, Some(random.spearman_top)),
+            compared("mean |R_ij| (μ)", coupling(|coupling| coupling.mean)),
+            compared("variance of |R_ij| (σ²)", coupling(|coupling| coupling.variance)),
+            compared("directions in μ and σ²", coupling(|coupling| coupling.directions as f64)),
+            compared("effective rank M", [rank, rank]),
+            ("baseline √(2/π)/√M", chance(|chance| chance.baseline), None),
+            ("Z", chance(|chance| chance.z), None),
+            ("log₁₀ p", chance(|chance| chance.log10_p), None),
+            compared("commutativity error", both(|of| of.commutativity_error)),
+            compared("eigen-alignment", both(|of| of.eigen_alignment)),
+            compared("Spearman's ρ, all directions", both(|of| of.spearman)),
+            compared("Spearman's ρ, top 𝒩", both(|of| of.spearman_top)),
         ]
+    }
+
+    /// A measure as observed and with random eigenvectors.
+    ///
+    /// # Errors
+    /// [`Error::Undefined`] where either is.
+    fn both<T>(&self, name: &str, of: fn(&Structure) -> Option<T>) -> Result<(T, T)> {
+        let reason = || [&self.observed, &self.random].iter().find_map(|of| of.undefined.reason(name));
+        let undefined =
+            || Error::undefined(format!("that of {}", self.member.symbol()), reason().unwrap_or_default());
+        of(&self.observed).zip(of(&self.random)).ok_or_else(undefined)
+    }
+
+    /// The two couplings and what chance has.
+    ///
+    /// # Errors
+    /// As [`Alignment::both`].
+    fn couplings(&self) -> Result<(Coupling, Coupling, Significance)> {
+        let (observed, random) = self.both("coupling", |of| of.coupling)?;
+        let reason = || self.undefined.reason("significance").unwrap_or_default();
+        let significance = self.significance.ok_or_else(|| Error::undefined("its significance", reason()))?;
+        Ok((observed, random, significance))
     }
 
     /// Whether the off-diagonal |R_ij| are significantly smaller than with random eigenvectors.
-    fn is_aligned(&self) -> bool {
-        self.observed.coupling.mean < self.random.coupling.mean && self.significance.log10_p < SIGNIFICANT
+    fn is_aligned(&self) -> Result<bool> {
+        let (observed, random, significance) = self.couplings()?;
+        Ok(observed.mean < random.mean && significance.log10_p < SIGNIFICANT)
     }
 
     /// What each measure is compared with, and whether it agrees with the paper's claim.
-    fn findings(&self) -> Vec<Finding> {
-        let Alignment { observed, random, significance, .. } = self;
-        let finding = |agrees, sentence| Finding { agrees, sentence };
-        let expected = significance.baseline / random.coupling.mean - 1.0;
-        vec![
-            finding(
-                self.is_aligned(),
-                format!(
-                    "C and H are aligned if the off-diagonal |R_ij| are smaller than chance has them: their mean is {:.4}, against {:.4} for the same spectrum with random eigenvectors (Z = {:.0}, log₁₀ p = {:.0}; the paper's threshold is {SIGNIFICANT:.0}).",
-                    observed.coupling.mean, random.coupling.mean, significance.z, significance.log10_p,
-                ),
-            ),
-            finding(
-                expected.abs() <= 0.15,
-                format!(
-                    "Appendix C expects a chance level of √(2/π)/√M = {:.4} for the {:.1} effective spikes of this spectrum: {:+.0} % from the measured {:.4}, 15 % being allowed for.",
-                    significance.baseline,
-                    significance.effective_rank,
-                    100.0 * expected,
-                    random.coupling.mean,
-                ),
-            ),
-            finding(
-                observed.commutativity_error < random.commutativity_error / 2.0,
-                format!(
-                    "C and H nearly commute if ‖CH − HC‖/‖CH‖ is far below that of unrelated matrices (√2 = {SQRT_2:.2} in high dimension): it is {:.3}, against {:.3} for random eigenvectors; less than half counts.",
-                    observed.commutativity_error, random.commutativity_error,
-                ),
-            ),
-            finding(
-                observed.eigen_alignment > 2.0 * random.eigen_alignment,
-                format!(
-                    "C is nearly diagonal in H's eigenbasis if the diagonal holds most of its norm: its share is {:.3}, against {:.3} for random eigenvectors; more than twice counts.",
-                    observed.eigen_alignment, random.eigen_alignment,
-                ),
-            ),
-            finding(
-                observed.spearman_top > SAME_ORDER,
-                format!(
-                    "Noise grows with curvature if C_ii and H_ii are in the same order: Spearman's ρ is {:.3} over the leading {} directions and {:.3} over all {}; above {SAME_ORDER} over the leading ones counts.",
-                    observed.spearman_top, self.top, observed.spearman, self.dimension,
-                ),
-            ),
-        ]
+    fn findings(&self) -> Result<Vec<Finding>> {
+        let aligned = || {
+            let (observed, random, significance) = self.couplings()?;
+            let sentence = format!(
+                "C and H are aligned if the off-diagonal |R_ij| are smaller than chance has them: their mean is {:.4}, against {:.4} for the same spectrum with random eigenvectors (Z = {:.0}, log₁₀ p = {:.0}; the paper's threshold is {SIGNIFICANT:.0}).",
+                observed.mean, random.mean, significance.z, significance.log10_p,
+            );
+            Ok(Finding::new(self.is_aligned()?, sentence))
+        };
+        let chance = || {
+            let (_, random, significance) = self.couplings()?;
+            let expected = significance.baseline / random.mean - 1.0;
+            let sentence = format!(
+                "Appendix C expects a chance level of √(2/π)/√M = {:.4} for the {:.1} effective spikes of this spectrum: {:+.0} % from the measured {:.4}, 15 % being allowed for.",
+                significance.baseline,
+                significance.effective_rank,
+                100.0 * expected,
+                random.mean,
+            );
+            Ok(Finding::new(expected.abs() <= 0.15, sentence))
+        };
+        let commuting = || {
+            let (observed, random) = self.both("commutativity_error", |of| of.commutativity_error)?;
+            let sentence = format!(
+                "C and H nearly commute if ‖CH − HC‖/‖CH‖ is far below that of unrelated matrices (√2 = {SQRT_2:.2} in high dimension): it is {observed:.3}, against {random:.3} for random eigenvectors; less than half counts.",
+            );
+            Ok(Finding::new(observed < random / 2.0, sentence))
+        };
+        let diagonal = || {
+            let (observed, random) = self.both("eigen_alignment", |of| of.eigen_alignment)?;
+            let sentence = format!(
+                "C is nearly diagonal in H's eigenbasis if the diagonal holds most of its norm: its share is {observed:.3}, against {random:.3} for random eigenvectors; more than twice counts.",
+            );
+            Ok(Finding::new(observed > 2.0 * random, sentence))
+        };
+        let ordered = || {
+            let (leading, _) = self.both("spearman_top", |of| of.spearman_top)?;
+            let sentence = format!(
+                "Noise grows with curvature if C_ii and H_ii are in the same order: Spearman's ρ is {leading:.3} over the leading {} directions and {} over all {}; above {SAME_ORDER} over the leading ones counts.",
+                self.top,
+                told(self.observed.spearman, |rho| format!("{rho:.3}")),
+                self.dimension,
+            );
+            Ok(Finding::new(leading > SAME_ORDER, sentence))
+        };
+        Ok(vec![
+            Finding::of("C and H should be aligned: the mean of the off-diagonal |R_ij|", aligned())?,
+            Finding::of("The chance level that Appendix C expects", chance())?,
+            Finding::of("C and H should nearly commute: the commutativity error", commuting())?,
+            Finding::of("C should be nearly diagonal in H's eigenbasis: the eigen-alignment", diagonal())?,
+            Finding::of("Noise should grow with curvature: the rank correlation", ordered())?,
+        ])
     }
 
     /// The rows of `alignment.csv`.
@@ -148,7 +186,7 @@ impl Alignment {
             estimate,
             measure,
             observed,
-            random,
+            random: random.flatten(),
         })
     }
 }
@@ -158,7 +196,7 @@ impl Alignment {
 struct Record {
     estimate: &'static str,
     measure: &'static str,
-    observed: f64,
+    observed: Option<f64>,
     random: Option<f64>,
 }
 
@@ -167,7 +205,8 @@ struct Record {
 /// directions and `correlation_all_KEY.svg` of all into the folder `out`; gives what the report shows of them.
 ///
 /// # Errors
-/// [`Error::Io`] where they cannot be written; as [`Alignment::measure`].
+/// [`Error::Io`] where they cannot be written; [`Error::Undefined`] where C itself has no noise; as
+/// [`Alignment::measure`].
 pub fn write(
     out: &Path,
     members: &Members,
@@ -181,11 +220,11 @@ pub fn write(
     // everything is measured before anything is written
     let (mut alignments, mut maps, mut blocks) = (Vec::new(), Vec::new(), Vec::new());
     for (member, covariance) in &members.covariances {
-        let drawn = Alignment::measure(*member, covariance.as_ref(), hessian, top, q.as_ref())
-            .and_then(|(of, random)| Ok((of, draw(member.symbol(), covariance.as_ref(), random.as_ref())?)));
-        let (alignment, svgs) = match drawn {
-            Err(error @ Error::Argument { .. }) if *member != Member::Empirical => {
-                blocks.push(Block::Text { text: format!("{}: {error}.", member.symbol()) });
+        let (alignment, random) = Alignment::measure(*member, covariance.as_ref(), hessian, top, q.as_ref())?;
+        let svgs = match draw(member.symbol(), covariance.as_ref(), random.as_ref()) {
+            Err(error @ Error::Undefined { .. }) if *member != Member::Empirical => {
+                blocks.push(Block::Text { text: format!("{error}.") });
+                alignments.push(alignment);
                 continue;
             }
             drawn => drawn?,
@@ -193,13 +232,16 @@ pub fn write(
         let names = ["covariance", "correlation", "correlation_random", "correlation_all"];
         let key = member.key();
         maps.extend(names.iter().zip(&svgs).map(|(name, svg)| (format!("{name}_{key}.svg"), svg.clone())));
-        let Structure { coupling: seen, .. } = alignment.observed;
-        let Structure { coupling: chance, .. } = alignment.random;
+        let coupling = |structure: &Structure| {
+            told(structure.coupling, |of| format!("μ = {:.4}, σ² = {:.5}", of.mean, of.variance))
+        };
         blocks.push(Block::Figures {
             svgs: svgs.into(),
             caption: format!(
-                "{}: its magnitude, its correlation matrix R (off the diagonal μ = {:.4}, σ² = {:.5}), R for the same spectrum with random eigenvectors (μ = {:.4}, σ² = {:.5}), and R over all directions.",
-                member.symbol(), seen.mean, seen.variance, chance.mean, chance.variance,
+                "{}: its magnitude, its correlation matrix R (off the diagonal {}), R for the same spectrum with random eigenvectors ({}), and R over all directions.",
+                member.symbol(),
+                coupling(&alignment.observed),
+                coupling(&alignment.random),
             ),
         });
         alignments.push(alignment);
@@ -209,20 +251,20 @@ pub fn write(
     write_json(out.join("alignment.json"), &alignments)?;
     write_csv(out.join("alignment.csv"), alignments.iter().flat_map(Alignment::records))?;
     blocks.push(Block::Table(table(&alignments, pairs)));
-    let mut findings = alignments[0].findings();
-    findings.push(chain_finding(&alignments));
-    let Alignment { observed, random, significance, .. } = &alignments[0];
-    findings.extend(claims.coupling.map(|mu| claims.compare("μ of C", observed.coupling.mean, mu, 0.25)));
-    findings.extend(
-        claims.chance.map(|chance| {
-            claims.compare("μ of C with random eigenvectors", random.coupling.mean, chance, 0.25)
-        }),
-    );
-    findings.extend(
-        claims
-            .effective_rank
-            .map(|rank| claims.compare("The effective rank M of C", significance.effective_rank, rank, 0.5)),
-    );
+    let of_c = &alignments[0];
+    let mut findings = of_c.findings()?;
+    let chain = "Every member of the chain should be aligned with H as C is";
+    findings.push(Finding::of(chain, chain_finding(&alignments))?);
+    let published: [(&str, Option<f64>, f64, fn(&(Coupling, Coupling, Significance)) -> f64); 3] = [
+        ("μ of C", claims.coupling, 0.25, |of| of.0.mean),
+        ("μ of C with random eigenvectors", claims.chance, 0.25, |of| of.1.mean),
+        ("The effective rank M of C", claims.effective_rank, 0.5, |of| of.2.effective_rank),
+    ];
+    for (what, published, within, of) in published {
+        let Some(published) = published else { continue };
+        let compared = of_c.couplings().map(|found| claims.compare(what, of(&found), published, within));
+        findings.push(Finding::of(what, compared)?);
+    }
     blocks.push(Block::Findings { findings });
     Ok(blocks)
 }
@@ -235,8 +277,8 @@ fn table(alignments: &[Alignment], pairs: usize) -> Table {
     columns.push("C, random eigenvectors".into());
     let rows = alignments[0].rows().into_iter().enumerate().map(|(at, (measure, _, random))| {
         let mut row = vec![measure.to_string()];
-        row.extend(alignments.iter().map(|alignment| number(alignment.rows()[at].1)));
-        row.push(random.map_or("–".into(), number));
+        row.extend(alignments.iter().map(|alignment| told(alignment.rows()[at].1, number)));
+        row.push(random.map_or("–".into(), |random| told(random, number)));
         row
     });
     let Alignment { dimension, top, .. } = alignments[0];
@@ -251,23 +293,24 @@ fn table(alignments: &[Alignment], pairs: usize) -> Table {
 }
 
 /// Whether every member of the chain is aligned as C is.
-fn chain_finding(alignments: &[Alignment]) -> Finding {
-    let list: Vec<String> = alignments
-        .iter()
-        .map(|a| {
-            format!("{} {:.4} ({:.4})", a.member.symbol(), a.observed.coupling.mean, a.random.coupling.mean)
-        })
-        .collect();
-    Finding {
-        agrees: alignments.iter().all(Alignment::is_aligned),
-        sentence: format!(
-            "Every member of the chain should be aligned with H as C is; μ of each, beside random eigenvectors’: {}.",
-            list.join(", "),
-        ),
+fn chain_finding(alignments: &[Alignment]) -> Result<Finding> {
+    let (mut agrees, mut list) = (true, Vec::new());
+    for of in alignments {
+        let (observed, random, _) = of.couplings()?;
+        agrees &= of.is_aligned()?;
+        list.push(format!("{} {:.4} ({:.4})", of.member.symbol(), observed.mean, random.mean));
     }
+    let list = list.join(", ");
+    Ok(Finding::new(
+        agrees,
+        format!(
+            "Every member of the chain should be aligned with H as C is; μ of each, beside random eigenvectors’: {list}."
+        ),
+    ))
 }
 
-/// Means of |R_ij| over squares of directions, so that at most [`SHOWN`] a side stand for all of them.
+/// Means of |R_ij| over squares of directions, so that at most [`SHOWN`] a side stand for all of them; NaN where R is
+/// defined nowhere in a square.
 fn binned(covariance: MatRef<'_, f64>) -> Mat<f64> {
     let correlation = correlation_matrix(covariance);
     let width = covariance.nrows().div_ceil(SHOWN);
@@ -275,8 +318,8 @@ fn binned(covariance: MatRef<'_, f64>) -> Mat<f64> {
     Mat::from_fn(bins, bins, |i, j| {
         let span = |bin: usize| bin * width..((bin + 1) * width).min(covariance.nrows());
         let cells = span(j).flat_map(|c| span(i).map(move |r| (r, c)));
-        let (sum, count) = cells.fold((0.0, 0), |(sum, n), at| (sum + correlation[at].abs(), n + 1));
-        sum / count as f64
+        let defined: Vec<f64> = cells.map(|at| correlation[at].abs()).filter(|r| r.is_finite()).collect();
+        mean(&defined).unwrap_or(f64::NAN)
     })
 }
 
@@ -288,7 +331,8 @@ fn draw(symbol: &str, observed: MatRef<'_, f64>, random: MatRef<'_, f64>) -> Res
     let largest =
         magnitude.col_iter().flat_map(|column| column.iter()).copied().fold(f64::NEG_INFINITY, f64::max);
     if !largest.is_finite() {
-        return Err(Error::argument("covariance", "no noise in the leading directions", "noise"));
+        let quantity = format!("R of {symbol}");
+        return Err(Error::undefined(quantity, format!("the leading {shown} directions have no noise")));
     }
     let correlation = |matrix: MatRef<'_, f64>| lead(correlation_matrix(matrix).as_ref(), f64::abs);
     let titled = |what: &str| format!("{what} of {symbol}");

@@ -34,8 +34,8 @@ pub struct Curvatures {
     pub largest: f64,
     /// κ_min; 0 where all are positive, for a layer's h_p have a null space.
     pub smallest: f64,
-    /// `Σ|κ < 0| / Σ|κ|`: 0 for positive semi-definite h_p.
-    pub negative_share: f64,
+    /// `Σ|κ < 0| / Σ|κ|`: 0 for positive semi-definite h_p; `None` where all κ are 0.
+    pub negative_share: Option<f64>,
 }
 
 impl Curvatures {
@@ -54,7 +54,7 @@ impl Curvatures {
             }
             Ok(())
         })?;
-        let negative_share = if sum > 0.0 { negative / sum } else { 0.0 };
+        let negative_share = (sum > 0.0).then(|| negative / sum);
         Ok(Curvatures { largest, smallest, negative_share })
     }
 }
@@ -62,6 +62,7 @@ impl Curvatures {
 /// Directions of which one bound or the other does not hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Violations {
+    /// Those that have curvature or a second moment above rounding; the others tell nothing.
     pub directions: usize,
     /// Of `H_ii² ≤ E[h²]_ii`.
     pub lower: usize,
@@ -76,7 +77,8 @@ impl Violations {
     /// of sums in single precision: directions without curvature have moments of either sign.
     pub fn count(hessian: &[f64], second: &[f64], largest: f64, top: usize) -> Violations {
         let (h_floor, second_floor) = (rounding_of(hessian), rounding_of(second));
-        let pairs = || hessian.iter().zip(second).take(top);
+        let told = |&(h, e): &(&f64, &f64)| h.abs() > h_floor || e.abs() > second_floor;
+        let pairs = || hessian.iter().zip(second).take(top).filter(told);
         let above = |less: f64, more: f64, floor: f64| less - more > ROUNDING * more.abs() + floor;
         Violations {
             directions: pairs().count(),
@@ -122,7 +124,7 @@ pub struct Bounds {
 /// `out`. `sigma_w2` is σ_w², the variance of weight perturbations (eq. 14), where it is known.
 ///
 /// # Errors
-/// [`Error::Io`] where they cannot be written, [`Error::Argument`] where the plot has nothing to show.
+/// [`Error::Io`] where they cannot be written, [`Error::Undefined`] where no direction has any curvature.
 pub fn write(
     out: &Path,
     title: &str,
@@ -143,6 +145,11 @@ pub fn write(
     }
     let Diagonals { hessian, covariance, curvature_second_moment, .. } = diagonals;
     let largest = curvatures.largest;
+    let rounding = rounding_of(hessian);
+    let mut curved = positive_pairs(hessian, curvature_second_moment, hessian.len());
+    if !curved.any(|(h, _)| h > rounding) {
+        return Err(Error::undefined("E[h²]_ii between its bounds", "no direction has curvature"));
+    }
     let scaled: Option<Vec<f64>> =
         sigma_w2.map(|sigma_w2| covariance.iter().map(|c| 2.0 * c / sigma_w2).collect());
     let bounds = Bounds {
@@ -211,7 +218,6 @@ impl Bounds {
     /// Whether each bound holds, and how far the per-sample Hessians are from what the upper one asks.
     pub fn findings(&self) -> Vec<Finding> {
         let Curvatures { largest, smallest, negative_share } = self.curvatures;
-        let finding = |agrees, sentence| Finding { agrees, sentence };
         let mut findings = Vec::new();
         let mut bounds = |kept: &Kept, symbol: &str, given: &str| {
             let Kept { leading, all } = kept;
@@ -224,26 +230,37 @@ impl Bounds {
                     format!(", κ_max being {largest:.3e}"),
                 ),
             ] {
-                findings.push(finding(
-                    leading_count == 0,
-                    format!(
-                        "{bound}{given}{condition}: violated in {leading_count} of the leading {} directions and in {all_count} of all {}.",
-                        leading.directions, all.directions,
-                    ),
-                ));
+                let violated = format!(
+                    "{bound}{given}{condition}: violated in {leading_count} of the leading {} directions and in {all_count} of all {} that have curvature.",
+                    leading.directions, all.directions,
+                );
+                findings.push(match leading.directions {
+                    0 => Finding::undefined(format!(
+                        "{bound}{given}: none of the leading directions has curvature."
+                    )),
+                    _ => Finding::new(leading_count == 0, violated),
+                });
             }
         };
         bounds(&self.second_moment, "E[h²]_ii", "");
-        if let Some((kept, sigma_w2)) = &self.covariance {
-            bounds(kept, "2C_ii/σ_w²", &format!(" with σ_w² = {sigma_w2:.3e}"));
+        match &self.covariance {
+            Some((kept, sigma_w2)) => {
+                bounds(kept, "2C_ii/σ_w²", &format!(" with σ_w² = {sigma_w2:.3e}"));
+            }
+            None => findings.push(Finding::undefined("The bounds of 2C_ii/σ_w²: σ_w² is undefined.")),
         }
-        findings.push(finding(
-            negative_share <= INDEFINITE,
-            format!(
-                "The upper bound is proved for positive semi-definite h_p: negative eigenvalues make up {:.2} % of the per-sample curvature Σ|κ|, the lowest being {smallest:.3e}.",
-                100.0 * negative_share,
+        let semi_definite =
+            "The upper bound is proved for positive semi-definite h_p: negative eigenvalues make up";
+        findings.push(match negative_share {
+            Some(share) => Finding::new(
+                share <= INDEFINITE,
+                format!(
+                    "{semi_definite} {:.2} % of the per-sample curvature Σ|κ|, the lowest being {smallest:.3e}.",
+                    100.0 * share,
+                ),
             ),
-        ));
+            None => Finding::undefined(format!("{semi_definite} no share of it, for no sample has curvature.")),
+        });
         findings
     }
 }

@@ -89,21 +89,26 @@ impl Claims {
         self.suppression.map_or(THETA, |published| published.theta)
     }
 
-    /// Sets a measured number beside a published one; `within` is the share of it that is allowed for.
+    /// Sets a measured number beside a published one; `within` is the share of it that is allowed for. That the network
+    /// is not the paper's is said whether they agree or not: it excuses neither.
     pub fn compare(&self, what: &str, found: f64, published: f64, within: f64) -> Finding {
         let apart = found / published - 1.0;
-        let agrees = apart.abs() <= within;
-        let why = self.departure.as_ref().filter(|_| !agrees);
-        Finding {
-            agrees,
-            sentence: format!(
-                "{what} is {}, {published} published: {:+.0} %, {:.0} % being allowed for{}.",
-                three_digits(found),
-                100.0 * apart,
-                100.0 * within,
-                why.map_or(String::new(), |why| format!(" (the network is not the paper’s: {why})")),
-            ),
-        }
+        let sentence = format!(
+            "{what} is {}, {published} published: {:+.0} %, {:.0} % being allowed for{}.",
+            three_digits(found),
+            100.0 * apart,
+            100.0 * within,
+            departing(self.departure.as_slice()),
+        );
+        Finding::new(apart.abs() <= within, sentence)
+    }
+}
+
+/// What a comparison with the paper says of how the network departs from the paper's, where it does.
+pub fn departing(departures: &[String]) -> String {
+    match departures {
+        [] => String::new(),
+        some => format!(" (the network is not the paper’s: {})", some.join(", ")),
     }
 }
 

@@ -213,8 +213,9 @@ pub struct Chain {
     pub wd: Mat<f64>,
     /// C^hh,SD,WD,LI = `½ σ_w² E[h²]`
     pub li: Mat<f64>,
-    /// σ_w², the variance of ΔW* along h_p's axes, each weighted by the κ_m² that multiplies it (eqs. 67, 68).
-    pub sigma_w2: f64,
+    /// σ_w², the variance of ΔW* along h_p's axes, each weighted by the κ_m² that multiplies it (eqs. 67, 68); `None` where
+    /// all κ_m are 0.
+    pub sigma_w2: Option<f64>,
 }
 
 impl Chain {
@@ -240,7 +241,9 @@ impl Chain {
         let means = kronecker_means(gpu, terms.shape, &states.activations, &[&own, &along])?;
         let means = means.iter().map(|mean| basis.express(mean.as_ref())).collect::<Result<Vec<_>>>()?;
         let [sd, wd] = means.try_into().expect("two factors have two means");
-        let li = Mat::from_fn(hh.nrows(), hh.ncols(), |i, j| 0.5 * sigma_w2 * second_moment[(i, j)]);
+        // without curvature E[h²] is 0, whatever σ_w²
+        let half = 0.5 * sigma_w2.unwrap_or(0.0);
+        let li = Mat::from_fn(hh.nrows(), hh.ncols(), |i, j| half * second_moment[(i, j)]);
         Ok(Chain { raw, hh, hg, gg, sd, wd, li, sigma_w2 })
     }
 }
@@ -266,7 +269,7 @@ impl Terms {
     }
 
     /// The factors of C^hh,SD,WD, `½ Σ_m μ_m² E_μ[(u_m · W Δa)²] u_m u_mᵀ`, packed `[N, o ≤ o']`, and σ_w².
-    fn along_modes(&self, layer: &LayerCurvature) -> Result<(Vec<f32>, f64)> {
+    fn along_modes(&self, layer: &LayerCurvature) -> Result<(Vec<f32>, Option<f64>)> {
         let (d_out, d_in) = self.shape;
         let share = self.share();
         let mut along = Vec::new();
@@ -290,7 +293,7 @@ impl Terms {
             }
             Ok(())
         })?;
-        Ok((along, if weights > 0.0 { weighted / weights } else { 0.0 }))
+        Ok((along, (weights > 0.0).then(|| weighted / weights)))
     }
 }
 

@@ -10,8 +10,9 @@ use std::f64::consts::PI;
 use faer::{Mat, MatRef, Side};
 use serde::{Deserialize, Serialize};
 
+use crate::report::told;
 use crate::stats::{Interval, LineFit, fit_line, fit_line_bootstrap, log10_normal_cdf, spearman};
-use crate::{Error, Result};
+use crate::{Error, Result, Undefined};
 
 /// Resamples of an exponent's confidence interval.
 const RESAMPLES: usize = 1_000;
@@ -92,57 +93,99 @@ impl Diagonals {
     /// γ_emp, γ_AWD and γ′_AWD over the leading `top` directions.
     ///
     /// # Errors
-    /// As [`exponent`].
+    /// As [`Exponent::of`].
     pub fn exponents(&self, top: usize) -> Result<Exponents> {
-        let of = |second: &[f64]| exponent(&self.hessian, second, top);
+        let of = |second: &[f64]| Exponent::of(&self.hessian, second, top, 0);
         Ok(Exponents {
             emp: of(&self.covariance)?,
             awd: of(&self.curvature_second_moment)?,
             awd_raw: of(&self.awd_raw)?,
         })
     }
+}
 
-    /// The 95 % confidence intervals of [`Diagonals::exponents`], in their order.
+/// The exponents of the paper's Tables 1 and 3.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Exponents {
+    /// γ_emp: the empirical covariance against H.
+    pub emp: Exponent,
+    /// γ_AWD: the second moment of per-sample curvature against H.
+    pub awd: Exponent,
+    /// γ′_AWD: C_AWD,raw, its gradient terms included, against H.
+    pub awd_raw: Exponent,
+}
+
+/// γ in `C_ii ∝ H_ii^γ`, as a fit in log₁₀.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Exponent {
+    pub fit: Option<LineFit>,
+    /// The 95 % confidence interval of γ, by the bootstrap over directions.
+    pub interval: Option<Interval>,
+    /// Why there is no `fit` or no `interval`, where there is none.
+    pub undefined: Undefined,
+}
+
+impl Exponent {
+    /// Of C's diagonal against H's over the leading `top` directions; `seed` is the bootstrap's.
     ///
     /// # Errors
-    /// As [`exponent`].
-    pub fn intervals(&self, top: usize) -> Result<[Interval; 3]> {
-        let of = |second: &[f64]| exponent_interval(&self.hessian, second, top, 0);
-        Ok([of(&self.covariance)?, of(&self.curvature_second_moment)?, of(&self.awd_raw)?])
+    /// [`Error::Shape`] or [`Error::NotFinite`] as [`exponent`].
+    pub fn of(hessian: &[f64], covariance: &[f64], top: usize, seed: u64) -> Result<Exponent> {
+        let mut undefined = Undefined::default();
+        let fit = undefined.or_value("fit", exponent(hessian, covariance, top))?;
+        let interval = undefined.or_value("interval", exponent_interval(hessian, covariance, top, seed))?;
+        Ok(Exponent { fit, interval, undefined })
+    }
+
+    /// γ, where it is defined.
+    pub fn slope(&self) -> Option<f64> {
+        self.fit.map(|fit| fit.slope)
+    }
+
+    /// The fitted line.
+    ///
+    /// # Errors
+    /// [`Error::Undefined`] with the reason, by the name `what`.
+    pub fn line(&self, what: &str) -> Result<LineFit> {
+        self.fit.ok_or_else(|| Error::undefined(what, self.undefined.reason("fit").unwrap_or_default()))
     }
 }
 
-/// The exponents of the paper's Tables 1 and 3, as fits in log₁₀.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Exponents {
-    /// γ_emp: the empirical covariance against H.
-    pub emp: LineFit,
-    /// γ_AWD: the second moment of per-sample curvature against H.
-    pub awd: LineFit,
-    /// γ′_AWD: C_AWD,raw, its gradient terms included, against H.
-    pub awd_raw: LineFit,
+/// An interval as a cell or a sentence has it, its ends set apart by `between`.
+pub fn told_interval(interval: Option<Interval>, between: &str) -> String {
+    told(interval, |of| format!("{:.3}{between}{:.3}", of.low, of.high))
 }
 
 /// γ in `C_ii ∝ H_ii^γ` (eq. 18): the slope of log₁₀ C_ii against log₁₀ H_ii over the first `top`
 /// entries, of which those where both are positive are used.
 ///
 /// # Errors
-/// [`Error::Argument`] where fewer than three of them are, or where all their H_ii are equal.
+/// [`Error::Undefined`] where fewer than three of them are, or where all their H_ii are equal.
 pub fn exponent(hessian: &[f64], covariance: &[f64], top: usize) -> Result<LineFit> {
     let (x, y): (Vec<f64>, Vec<f64>) = positive_pairs(hessian, covariance, top)
         .map(|(hessian, covariance)| (hessian.log10(), covariance.log10()))
         .unzip();
-    fit_line(&x, &y)
+    fit_line(&x, &y).map_err(of_directions)
+}
+
+/// What is undefined of points is so of directions with curvature and noise.
+fn of_directions(error: Error) -> Error {
+    match error {
+        Error::Undefined { reason, .. } => {
+            Error::undefined("γ", format!("{reason}; a point is a direction with curvature and noise"))
+        }
+        other => other,
+    }
 }
 
 /// The 95 % confidence interval of [`exponent`], by the bootstrap over directions.
 ///
 /// # Errors
-/// As [`exponent`].
+/// As [`exponent`], but [`Error::Undefined`] for fewer than five directions.
 pub fn exponent_interval(hessian: &[f64], covariance: &[f64], top: usize, seed: u64) -> Result<Interval> {
     let pairs = positive_pairs(hessian, covariance, top);
     let (x, y): (Vec<f64>, Vec<f64>) = pairs.map(|(h, c)| (h.log10(), c.log10())).unzip();
-    fit_line_bootstrap(&x, &y, RESAMPLES, seed)
+    fit_line_bootstrap(&x, &y, RESAMPLES, seed).map_err(of_directions)
 }
 
 /// The pairs among the first `top` where both are positive.
@@ -166,11 +209,11 @@ pub struct Coupling {
     pub directions: usize,
 }
 
-/// `R_ij = C_ij / √|C_ii C_jj|` (eq. 6), `[D, D]`; zero where a C_ii is.
+/// `R_ij = C_ij / √|C_ii C_jj|` (eq. 6), `[D, D]`; NaN, which heat maps leave white, where C_ii or C_jj is zero.
 pub fn correlation_matrix(covariance: MatRef<'_, f64>) -> Mat<f64> {
     let scale: Vec<f64> = (0..covariance.nrows())
         .map(|i| covariance[(i, i)].abs())
-        .map(|diagonal| if diagonal > 0.0 { diagonal.sqrt().recip() } else { 0.0 })
+        .map(|diagonal| if diagonal > 0.0 { diagonal.sqrt().recip() } else { f64::NAN })
         .collect();
     Mat::from_fn(covariance.nrows(), covariance.ncols(), |i, j| covariance[(i, j)] * scale[i] * scale[j])
 }
@@ -188,15 +231,12 @@ impl Coupling {
     /// μ and σ² of |R_ij|, i ≠ j, over the [`resolved`] directions of `covariance`.
     ///
     /// # Errors
-    /// [`Error::Argument`] where fewer than two directions are resolved.
+    /// [`Error::Undefined`] where fewer than two directions are resolved.
     pub fn of(covariance: MatRef<'_, f64>) -> Result<Coupling> {
         let directions = resolved(covariance);
         if directions.len() < 2 {
-            return Err(Error::argument(
-                "covariance",
-                format!("{} directions with noise", directions.len()),
-                "at least two",
-            ));
+            let reason = format!("{} directions have noise, 2 are needed", directions.len());
+            return Err(Error::undefined("the coupling of directions", reason));
         }
         let (mut sum, mut sum_of_squares) = (0.0, 0.0);
         for (n, &j) in directions.iter().enumerate() {
@@ -217,9 +257,20 @@ impl Coupling {
 ///
 /// M equal spikes give M. It is the M that Appendix C calls for at any spectrum: for Haar-random
 /// eigenvectors, Var C_ij = Σλ²/D² and E C_ii = Σλ/D, hence Var R_ij ≈ 1/M (eqs. 33, 37).
-pub fn effective_rank(covariance: MatRef<'_, f64>) -> f64 {
+///
+/// # Errors
+/// [`Error::Undefined`] where C is zero.
+pub fn effective_rank(covariance: MatRef<'_, f64>) -> Result<f64> {
     let trace: f64 = (0..covariance.nrows()).map(|i| covariance[(i, i)]).sum();
-    (trace / covariance.norm_l2()).powi(2)
+    Ok(ratio("the effective rank", trace, covariance.norm_l2())?.powi(2))
+}
+
+/// `part / whole`, of norms.
+fn ratio(quantity: &str, part: f64, whole: f64) -> Result<f64> {
+    match whole > 0.0 {
+        true => Ok(part / whole),
+        false => Err(Error::undefined(quantity, "the matrix is 0")),
+    }
 }
 
 /// What Appendices C and D expect of μ where C's eigenvectors are unrelated to the basis, and how far
@@ -251,7 +302,10 @@ impl Significance {
 /// `‖CH − HC‖_F / ‖CH‖_F`, with `covariance` in H's eigenbasis and `hessian` its eigenvalues `[D]`: there
 /// `(CH)_ij = C_ij H_jj`. Zero where they commute; √2 for unrelated matrices whose effective ranks are
 /// far below D.
-pub fn commutativity_error(covariance: MatRef<'_, f64>, hessian: &[f64]) -> f64 {
+///
+/// # Errors
+/// [`Error::Undefined`] where CH is zero.
+pub fn commutativity_error(covariance: MatRef<'_, f64>, hessian: &[f64]) -> Result<f64> {
     let (mut commutator, mut product) = (0.0, 0.0);
     for (column, h_j) in covariance.col_iter().zip(hessian) {
         for (c, h_i) in column.iter().zip(hessian) {
@@ -259,43 +313,51 @@ pub fn commutativity_error(covariance: MatRef<'_, f64>, hessian: &[f64]) -> f64 
             product += (c * h_j).powi(2);
         }
     }
-    (commutator / product).sqrt()
+    Ok(ratio("the commutativity error", commutator, product)?.sqrt())
 }
 
 /// The diagonal's share of the magnitude of `covariance`, `‖diag C‖_F / ‖C‖_F`, in [0, 1]: 1 where C is
 /// diagonal.
-pub fn eigen_alignment(covariance: MatRef<'_, f64>) -> f64 {
+///
+/// # Errors
+/// [`Error::Undefined`] where C is zero.
+pub fn eigen_alignment(covariance: MatRef<'_, f64>) -> Result<f64> {
     let diagonal: f64 = (0..covariance.nrows()).map(|i| covariance[(i, i)].powi(2)).sum();
-    diagonal.sqrt() / covariance.norm_l2()
+    ratio("the eigen-alignment", diagonal.sqrt(), covariance.norm_l2())
 }
 
 /// How C lies in a basis.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Structure {
-    pub coupling: Coupling,
-    pub commutativity_error: f64,
-    pub eigen_alignment: f64,
+    pub coupling: Option<Coupling>,
+    pub commutativity_error: Option<f64>,
+    pub eigen_alignment: Option<f64>,
     /// Spearman's ρ of C_ii and H_ii over all D directions.
-    pub spearman: f64,
+    pub spearman: Option<f64>,
     /// The same over the leading 𝒩.
-    pub spearman_top: f64,
+    pub spearman_top: Option<f64>,
+    /// Why a measure has no value, where it has none.
+    pub undefined: Undefined,
 }
 
 impl Structure {
     /// Of `covariance` in H's eigenbasis; `hessian` are the eigenvalues `[D]`, `top` is 𝒩.
     ///
     /// # Errors
-    /// As [`Coupling::of`] and [`spearman`].
+    /// [`Error::Shape`] where it is not `[D, D]`, [`Error::NotFinite`] where it holds a NaN or an infinity.
     pub fn of(covariance: MatRef<'_, f64>, hessian: &[f64], top: usize) -> Result<Structure> {
         check_square("covariance", covariance, hessian.len())?;
         let diagonal: Vec<f64> = (0..hessian.len()).map(|i| covariance[(i, i)]).collect();
         let top = top.min(hessian.len());
+        let mut undefined = Undefined::default();
+        let error = commutativity_error(covariance, hessian);
         Ok(Structure {
-            coupling: Coupling::of(covariance)?,
-            commutativity_error: commutativity_error(covariance, hessian),
-            eigen_alignment: eigen_alignment(covariance),
-            spearman: spearman(hessian, &diagonal)?,
-            spearman_top: spearman(&hessian[..top], &diagonal[..top])?,
+            coupling: undefined.or_value("coupling", Coupling::of(covariance))?,
+            commutativity_error: undefined.or_value("commutativity_error", error)?,
+            eigen_alignment: undefined.or_value("eigen_alignment", eigen_alignment(covariance))?,
+            spearman: undefined.or_value("spearman", spearman(hessian, &diagonal))?,
+            spearman_top: undefined.or_value("spearman_top", spearman(&hessian[..top], &diagonal[..top]))?,
+            undefined,
         })
     }
 }

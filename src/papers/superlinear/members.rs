@@ -69,7 +69,7 @@ pub struct Members {
     /// The diagonal of `E[h²]`.
     pub curvature_second_moment: Vec<f64>,
     /// σ_w², see [`Chain::sigma_w2`].
-    pub sigma_w2: f64,
+    pub sigma_w2: Option<f64>,
 }
 
 impl Members {

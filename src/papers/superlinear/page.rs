@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use super::claims::departing;
 use super::records::{Epoch, Training};
 use super::settings::Setting;
 use super::study::Figures;
@@ -11,8 +12,8 @@ use crate::net::Loss;
 use crate::report::plots::{Axis, Mark, Scale, Series, chart};
 use crate::report::{Block, Finding, Page, Section};
 
-/// Puts the page together; `networks` says what they are, `studies` are the blocks of the synthetic ones, `failures` say
-/// why a network is missing, `how_made` is an object, each of its members a line.
+/// Puts the page together; `networks` says what they are, `studies` are the blocks of the synthetic ones, `missing` says
+/// what could not be made and why, `how_made` is an object, each of its members a line.
 ///
 /// # Errors
 /// [`Error::Argument`](crate::Error::Argument) where a plot has nothing to show.
@@ -21,14 +22,13 @@ pub fn page(
     (cells, runs): (&[Cell], &[Run]),
     figures: &[Figures],
     studies: Option<&[Block]>,
-    failures: &[String],
+    missing: &[String],
     how_made: &Value,
 ) -> Result<Page> {
     let mut sections = Vec::new();
-    if !failures.is_empty() {
-        let finding = |sentence: &String| Finding { agrees: false, sentence: sentence.clone() };
-        let findings = failures.iter().map(finding).collect();
-        sections.push(Section { heading: "Missing".into(), blocks: vec![Block::Findings { findings }] });
+    if !missing.is_empty() {
+        let blocks = missing.iter().map(|what| Block::Text { text: format!("{what}.") }).collect();
+        sections.push(Section { heading: "Missing".into(), blocks });
     }
     if !cells.is_empty() {
         sections.push(exponents(cells));
@@ -103,15 +103,19 @@ fn losses_compared(cells: &[Cell]) -> Vec<Finding> {
         .filter_map(|ce| {
             let task = |cell: &Cell| (cell.setting.dataset, cell.setting.model, cell.setting.classes);
             let mse = of(Loss::SoftmaxMse).find(|mse| task(mse) == task(ce))?;
-            let agrees = ce.emp.mean > mse.emp.mean;
             let (dataset, model, classes) = task(ce);
-            Some(Finding {
-                agrees,
-                sentence: format!(
-                    "Cross-entropy should have the larger exponent: on {dataset}, {model}, {classes} classes, γ_emp is {:.2} for cross-entropy and {:.2} for softmax-mse.",
-                    ce.emp.mean, mse.emp.mean,
-                ),
-            })
+            let what = format!("Cross-entropy should have the larger exponent: on {dataset}, {model}, {classes} classes, γ_emp is");
+            let Some((of_ce, of_mse)) = ce.emp.mean.zip(mse.emp.mean) else {
+                return Some(Finding::undefined(format!("{what} undefined for one of the losses.")));
+            };
+            let mut departures = departures(ce);
+            departures.extend(self::departures(mse));
+            departures.dedup();
+            let departing = departing(&departures);
+            Some(Finding::new(
+                of_ce > of_mse,
+                format!("{what} {of_ce:.2} for cross-entropy and {of_mse:.2} for softmax-mse{departing}."),
+            ))
         })
         .collect()
 }
@@ -119,13 +123,26 @@ fn losses_compared(cells: &[Cell]) -> Vec<Finding> {
 /// Appendix B.2.2: for the squared error, whose gradients do not vanish, C_AWD,raw is closer to C than E[h²] is.
 fn gradient_terms_help(cell: &Cell) -> Option<Finding> {
     let Setting { dataset, model, loss, classes, .. } = cell.setting;
-    let [with, without] = [&cell.awd_raw, &cell.awd].map(|of| of.mean - cell.emp.mean);
-    (loss == Loss::SoftmaxMse).then(|| Finding {
-        agrees: with.abs() <= without.abs(),
-        sentence: format!(
-            "With the gradient terms the duality should come closer to γ_emp: on {dataset}, {model}, {classes} classes, γ′_AWD is {with:+.3} from it, γ_AWD {without:+.3}.",
-        ),
-    })
+    if loss != Loss::SoftmaxMse {
+        return None;
+    }
+    let what = format!(
+        "With the gradient terms the duality should come closer to γ_emp: on {dataset}, {model}, {classes} classes"
+    );
+    let (Some(emp), Some(awd), Some(raw)) = (cell.emp.mean, cell.awd.mean, cell.awd_raw.mean) else {
+        return Some(Finding::undefined(format!("{what}, an exponent is undefined.")));
+    };
+    let [with, without] = [raw - emp, awd - emp];
+    let departing = departing(&departures(cell));
+    Some(Finding::new(
+        with.abs() <= without.abs(),
+        format!("{what}, γ′_AWD is {with:+.3} from it, γ_AWD {without:+.3}{departing}."),
+    ))
+}
+
+/// How the networks of a cell depart from the paper's.
+fn departures(cell: &Cell) -> Vec<String> {
+    cell.setting.departures(cell.train_accuracy)
 }
 
 fn training(runs: &[Run]) -> Result<Section> {

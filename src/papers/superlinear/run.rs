@@ -75,6 +75,8 @@ pub struct Summary {
     pub table: String,
     /// The HTML page.
     pub report: PathBuf,
+    /// What was asked for and could not be made, and why; it stands in the report and in `run.json` too.
+    pub missing: Vec<String>,
 }
 
 /// Makes what `request` asks for.
@@ -83,16 +85,18 @@ pub struct Summary {
 /// The figures of a single case are written to `out` itself, those of several each to a folder of their own.
 /// A target that needs no network needs no `gpu` either.
 ///
+/// Where one network of several cannot be trained or measured, or a figure or an exponent is undefined, all else is made,
+/// and the summary says what is missing.
+///
 /// # Errors
-/// Where one network of several cannot be trained or measured, its error, once all others are made and the report says
-/// which it is. [`Error::NoAdapter`] without a `gpu` that is needed, [`Error::Argument`] where the request asks for what the paper does not have, or for `weights` together
+/// Where the only network cannot be trained or measured, its error. [`Error::NoAdapter`] without a `gpu` that is needed,
+/// [`Error::Argument`] where the request asks for what the paper does not have, or for `weights` together
 /// with more than the figures of one case; [`Error::Io`] where a file cannot be written; whatever training
 /// and measuring report.
 pub fn run(gpu: Option<&Gpu>, request: &Request<'_>, progress: &dyn Fn(Progress<'_>)) -> Result<Summary> {
     let cases = request.cases()?;
     let folder = request.claim(gpu, &cases)?;
     let mut made = Made::default();
-    let mut failed = None;
     for case in &cases {
         let study = request.study(gpu.ok_or(Error::NoAdapter)?, case, progress)?;
         match request.make(&study, case, &folder, cases.len() > 1, &mut made) {
@@ -100,8 +104,7 @@ pub fn run(gpu: Option<&Gpu>, request: &Request<'_>, progress: &dyn Fn(Progress<
             Err(error @ (Error::Argument { .. } | Error::NotFinite { .. } | Error::Diverged { .. }))
                 if cases.len() > 1 =>
             {
-                made.failures.push(format!("{} could not be made: {error}.", study.name));
-                failed.get_or_insert(error);
+                made.missing.push(format!("{} could not be made: {error}", study.name));
             }
             result => result?,
         }
@@ -112,13 +115,10 @@ pub fn run(gpu: Option<&Gpu>, request: &Request<'_>, progress: &dyn Fn(Progress<
         let studies = folder.write(|out| synthetic::write(&out.join("synthetic"), request.seeds[0]))?;
         made.studies = Some(studies.blocks());
     }
-    if let Some(error) = failed {
-        folder.write(|out| request.report(&made, &folder, out))?;
-        return Err(error);
-    }
     folder.finish(|out| request.report(&made, &folder, out))?;
     let table = if made.cells.is_empty() { String::new() } else { tables::table(&made.cells).to_text() };
-    Ok(Summary { cells: made.cells, cases: made.sizes, table, report: folder.path(REPORT) })
+    let (cells, cases, missing) = (made.cells, made.sizes, made.missing);
+    Ok(Summary { cells, cases, table, report: folder.path(REPORT), missing })
 }
 
 /// The page.
@@ -132,10 +132,18 @@ struct Made {
     figures: Vec<Figures>,
     /// A line on the sizes of each case.
     sizes: Vec<String>,
-    /// Why a network could not be made.
-    failures: Vec<String>,
+    /// What could not be made, and why.
+    missing: Vec<String>,
     /// The synthetic ones.
     studies: Option<Vec<Block>>,
+}
+
+impl Made {
+    /// Adds the figures of a network.
+    fn draw(&mut self, figures: Figures) {
+        self.missing.extend(figures.missing.iter().cloned());
+        self.figures.push(figures);
+    }
 }
 
 /// A network of the paper, or somebody's own, and whether its figures are asked for.
@@ -337,7 +345,7 @@ impl Request<'_> {
             let figures = |out: &Path| {
                 study.figures(&self.target, &parameters, None, source, &within(out), self.seeds[0])
             };
-            made.figures.push(folder.write(figures)?);
+            made.draw(folder.write(figures)?);
             return Ok(());
         }
         let setting = study.setting.as_ref().expect("what has no weights is a case of the paper");
@@ -362,7 +370,7 @@ impl Request<'_> {
                 let from = Some((&records, &trained));
                 let figures =
                     |out: &Path| study.figures(&self.target, &parameters, from, source, &within(out), seed);
-                made.figures.push(folder.write(figures)?);
+                made.draw(folder.write(figures)?);
             }
             if self.target.has(Part::Tables) {
                 let end = study.end(&records, &run, &parameters)?;
@@ -370,7 +378,14 @@ impl Request<'_> {
             }
         }
         if self.target.has(Part::Tables) {
-            made.cells.push(Cell::of(setting, &runs.iter().collect::<Vec<_>>()));
+            let cell = Cell::of(setting, &runs.iter().collect::<Vec<_>>())?;
+            for (symbol, exponent) in cell.exponents() {
+                let missing = exponent.undefined.as_ref();
+                let missing =
+                    missing.map(|reason| format!("{symbol} of {} is undefined: {reason}", study.name));
+                made.missing.extend(missing);
+            }
+            made.cells.push(cell);
             made.runs.extend(runs);
         }
         Ok(())
@@ -378,16 +393,16 @@ impl Request<'_> {
 
     /// Writes the tables and the page into `out`, and says in the record what was made.
     fn report(&self, made: &Made, folder: &Folder, out: &Path) -> Result<()> {
-        let Made { runs, cells, figures, failures, studies, sizes } = made;
+        let Made { runs, cells, figures, missing, studies, sizes } = made;
         if !cells.is_empty() {
             tables::write_runs(out, runs)?;
             tables::write_summary(out, cells)?;
         }
         folder.tell("cases", json!(sizes));
-        folder.tell("failures", json!(failures));
+        folder.tell("missing", json!(missing));
         let mut how_made = folder.record();
         how_made.as_object_mut().map(|members| members.remove("files"));
-        let page = page(self.networks(), (cells, runs), figures, studies.as_deref(), failures, &how_made)?;
+        let page = page(self.networks(), (cells, runs), figures, studies.as_deref(), missing, &how_made)?;
         write_text(out.join(REPORT), &page.render()?)
     }
 

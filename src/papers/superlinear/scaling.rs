@@ -6,11 +6,11 @@ use faer::Mat;
 use serde::Serialize;
 
 use super::claims::Claims;
-use super::measures::{exponent, exponent_interval, positive_pairs};
+use super::measures::{Exponent, positive_pairs, told_interval};
 use super::members::{Member, Members, diagonal};
 use crate::report::plots::{Axis, Mark, Scale, Series, chart};
-use crate::report::{Block, Finding, Table, write_columns, write_csv, write_text};
-use crate::stats::{Interval, LineFit, logarithmically_spaced, mean};
+use crate::report::{Block, Finding, Table, told, write_columns, write_csv, write_text};
+use crate::stats::{LineFit, logarithmically_spaced, mean};
 use crate::{Error, Result};
 
 /// The directions of each estimate that are drawn where there are six, logarithmically spaced.
@@ -26,40 +26,51 @@ const EXPLAINED: f64 = 0.1;
 struct Scaling {
     member: Member,
     diagonal: Vec<f64>,
-    fit: LineFit,
-    interval: Interval,
+    exponent: Exponent,
+}
+
+impl Scaling {
+    /// The fitted line.
+    ///
+    /// # Errors
+    /// [`Error::Undefined`] where there is none.
+    fn line(&self) -> Result<LineFit> {
+        self.exponent.line(&format!("γ of {}", self.member.symbol()))
+    }
 }
 
 /// A row of `exponents.csv`.
 #[derive(Serialize)]
 struct Record {
     estimate: &'static str,
-    gamma: f64,
-    low: f64,
-    high: f64,
-    standard_error: f64,
-    directions: usize,
+    gamma: Option<f64>,
+    low: Option<f64>,
+    high: Option<f64>,
+    standard_error: Option<f64>,
+    directions: Option<usize>,
 }
 
 impl Record {
     fn of(s: &Scaling) -> Record {
+        let Exponent { fit, interval, .. } = s.exponent;
         Record {
             estimate: s.member.key(),
-            gamma: s.fit.slope,
-            low: s.interval.low,
-            high: s.interval.high,
-            standard_error: s.fit.slope_error,
-            directions: s.fit.points,
+            gamma: fit.map(|fit| fit.slope),
+            low: interval.map(|interval| interval.low),
+            high: interval.map(|interval| interval.high),
+            standard_error: fit.map(|fit| fit.slope_error),
+            directions: fit.map(|fit| fit.points),
         }
     }
 }
 
 /// Writes `scaling.csv`, all D rows in descending order of H_ii (index from 1), `exponents.csv`, `scaling.svg`, C and
 /// `½ σ_w² E[h²]` over the leading `top` directions (Figure 2), and `scaling_members.svg`, every estimate over as many, or
-/// as many as Figures 10–12 have, into the folder `out`; gives what the report shows of them.
+/// as many as Figures 10–12 have, into the folder `out`; gives what the report shows of them. An estimate that no line
+/// can be fitted to has an empty row and no points in the figures.
 ///
 /// # Errors
-/// [`Error::Io`] where they cannot be written; as [`exponent`] where no line can be fitted.
+/// [`Error::Io`] where they cannot be written; [`Error::Undefined`] where no line can be fitted to C.
 pub fn write(
     out: &Path,
     title: &str,
@@ -73,13 +84,13 @@ pub fn write(
     let over = |top: usize| -> Result<Vec<Scaling>> {
         let of = |(member, covariance): &(Member, Mat<f64>)| {
             let diagonal = diagonal(covariance);
-            let fit = exponent(hessian, &diagonal, top)?;
-            let interval = exponent_interval(hessian, &diagonal, top, seed)?;
-            Ok(Scaling { member: *member, diagonal, fit, interval })
+            let exponent = Exponent::of(hessian, &diagonal, top, seed)?;
+            Ok(Scaling { member: *member, diagonal, exponent })
         };
         members.covariances.iter().map(of).collect()
     };
     let scalings = over(top)?;
+    scalings[Member::Empirical as usize].line()?;
     let widely = if wide == top { vec![] } else { over(wide)? };
     let both: Vec<&Scaling> =
         scalings.iter().filter(|s| matches!(s.member, Member::Empirical | Member::Li)).collect();
@@ -109,7 +120,7 @@ pub fn write(
             ),
         },
         Block::Table(table),
-        Block::Findings { findings: findings(&scalings, claims) },
+        Block::Findings { findings: findings(&scalings, claims)? },
     ])
 }
 
@@ -117,16 +128,17 @@ fn exponents<'a>(scalings: impl Iterator<Item = &'a Scaling>) -> Table {
     let row = |s: &Scaling| {
         vec![
             s.member.symbol().into(),
-            format!("{:.3}", s.fit.slope),
-            format!("{:.3} to {:.3}", s.interval.low, s.interval.high),
-            format!("{:.3}", s.fit.slope_error),
-            s.fit.points.to_string(),
+            told(s.exponent.fit, |fit| format!("{:.3}", fit.slope)),
+            told_interval(s.exponent.interval, " to "),
+            told(s.exponent.fit, |fit| format!("{:.3}", fit.slope_error)),
+            told(s.exponent.fit, |fit| fit.points.to_string()),
         ]
     };
     Table {
         columns: ["estimate", "γ", "95 % interval", "standard error", "directions"].map(String::from).into(),
         rows: scalings.map(row).collect(),
-        caption: "γ is the slope; its interval is a bootstrap over directions.".into(),
+        caption: "γ is the slope; its interval is a bootstrap over directions, of which it takes five."
+            .into(),
     }
 }
 
@@ -135,10 +147,11 @@ fn plot(title: &str, hessian: &[f64], scalings: &[&Scaling], top: usize, centred
     let mut series = Vec::new();
     let mut middle = None;
     for (colour, scaling) in scalings.iter().enumerate() {
+        let Some(fit) = scaling.exponent.fit else { continue };
         let logs: Vec<(f64, f64)> =
             positive_pairs(hessian, &scaling.diagonal, top).map(|(h, c)| (h.log10(), c.log10())).collect();
-        let [x, y] = [|p: &(f64, f64)| p.0, |p: &(f64, f64)| p.1]
-            .map(|of| mean(&logs.iter().map(of).collect::<Vec<_>>()));
+        let middle_of = |of: fn(&(f64, f64)) -> f64| mean(&logs.iter().map(of).collect::<Vec<_>>());
+        let (x, y) = (middle_of(|p| p.0)?, middle_of(|p| p.1)?);
         let most = if centred { SHOWN } else { usize::MAX };
         let shown = match logs.len() > most {
             true => logarithmically_spaced(logs.len() as u64, most),
@@ -154,15 +167,15 @@ fn plot(title: &str, hessian: &[f64], scalings: &[&Scaling], top: usize, centred
             points: shown.iter().map(|&i| place(logs[i as usize - 1])).collect(),
         });
         series.push(Series {
-            name: format!("γ = {:.3}", scaling.fit.slope),
+            name: format!("γ = {:.3}", fit.slope),
             mark: Mark::Line,
             colour,
-            points: ends.map(|x| place((x, scaling.fit.at(x)))).to_vec(),
+            points: ends.map(|x| place((x, fit.at(x)))).to_vec(),
         });
         middle.get_or_insert((x + shift.0, y + shift.1, ends.map(|end| end + shift.0)));
     }
     // slopes 1 and 2 through the middle of the first estimate's points
-    let (x, y, ends) = middle.expect("there are estimates");
+    let (x, y, ends) = middle.expect("a line was fitted to C");
     for slope in [1.0, 2.0] {
         series.push(Series {
             name: if slope == 1.0 { "slopes 1 and 2".into() } else { String::new() },
@@ -178,47 +191,53 @@ fn plot(title: &str, hessian: &[f64], scalings: &[&Scaling], top: usize, centred
 
 /// Whether the exponents are within the bounds of Theorem 5.1 (eq. 20) and as published, and whether the chain explains
 /// the first.
-fn findings(scalings: &[Scaling], claims: &Claims) -> Vec<Finding> {
-    let bounded = |s: &Scaling| {
-        let agrees = (1.0 - SLACK..=2.0 + SLACK).contains(&s.fit.slope);
-        Finding {
-            agrees,
-            sentence: format!(
-                "γ of {} = {:.3} (95 % interval {:.3} to {:.3}, {} directions) is {} the bounds 1 ≤ γ ≤ 2 of eq. 20, {SLACK} being allowed for.",
-                s.member.symbol(),
-                s.fit.slope,
-                s.interval.low,
-                s.interval.high,
-                s.fit.points,
-                if agrees { "within" } else { "outside" },
-            ),
-        }
+fn findings(scalings: &[Scaling], claims: &Claims) -> Result<Vec<Finding>> {
+    let bounded = |s: &Scaling| -> Result<Finding> {
+        let LineFit { slope, points, .. } = s.line()?;
+        let agrees = (1.0 - SLACK..=2.0 + SLACK).contains(&slope);
+        let sentence = format!(
+            "γ of {} = {slope:.3} (95 % interval {}, {points} directions) is {} the bounds 1 ≤ γ ≤ 2 of eq. 20, {SLACK} being allowed for.",
+            s.member.symbol(),
+            told_interval(s.exponent.interval, " to "),
+            if agrees { "within" } else { "outside" },
+        );
+        Ok(Finding::new(agrees, sentence))
     };
-    let mut findings: Vec<Finding> =
-        scalings.iter().filter(|s| matches!(s.member, Member::Empirical | Member::Li)).map(bounded).collect();
-    findings.extend(claims.exponents.iter().flat_map(|published| {
+    let mut findings = Vec::new();
+    for s in scalings.iter().filter(|s| matches!(s.member, Member::Empirical | Member::Li)) {
+        findings.push(Finding::of("The bounds 1 ≤ γ ≤ 2 of eq. 20", bounded(s))?);
+    }
+    if let Some(published) = claims.exponents {
         let published = [
             (Member::Empirical, Some(published.emp)),
             (Member::Raw, published.awd_raw),
             (Member::Li, Some(published.awd)),
         ];
-        published.into_iter().filter_map(|(member, published)| {
-            let found = scalings[member as usize].fit.slope;
-            Some(claims.compare(&format!("γ of {}", member.symbol()), found, published?.mean, LIKE_TABLE))
-        })
-    }));
-    let empirical = scalings[0].fit.slope;
-    let (worst, off) = scalings[1..]
-        .iter()
-        .map(|s| (s.member, s.fit.slope - empirical))
-        .max_by(|x, y| x.1.abs().total_cmp(&y.1.abs()))
-        .expect("there is a chain");
-    findings.push(Finding {
-        agrees: off.abs() <= EXPLAINED,
-        sentence: format!(
+        for (member, published) in published {
+            let Some(published) = published else { continue };
+            let what = format!("γ of {}", member.symbol());
+            let line = scalings[member as usize].line();
+            let compared = line.map(|line| claims.compare(&what, line.slope, published.mean, LIKE_TABLE));
+            findings.push(Finding::of(&format!("{} published", published.mean), compared)?);
+        }
+    }
+    let chain = "Each member of the chain should scale as the empirical covariance does";
+    findings.push(Finding::of(chain, explained(scalings))?);
+    Ok(findings)
+}
+
+/// Whether every member of the chain scales as C does.
+fn explained(scalings: &[Scaling]) -> Result<Finding> {
+    let empirical = scalings[0].line()?.slope;
+    let off = |s: &Scaling| Ok((s.member, s.line()?.slope - empirical));
+    let off = scalings[1..].iter().map(off).collect::<Result<Vec<_>>>()?;
+    let worst = off.into_iter().max_by(|x, y| x.1.abs().total_cmp(&y.1.abs()));
+    let (worst, off) = worst.expect("there is a chain");
+    Ok(Finding::new(
+        off.abs() <= EXPLAINED,
+        format!(
             "Each member of the chain should scale as the empirical covariance does: the exponent that is furthest off is that of {}, by {off:+.3}; {EXPLAINED} is allowed for.",
             worst.symbol(),
         ),
-    });
-    findings
+    ))
 }

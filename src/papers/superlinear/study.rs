@@ -15,7 +15,7 @@ use super::suppression::Suppression;
 use super::tables::End;
 use super::target::{Part, Target};
 use super::{Progress, alignment, bounds, evolution, scaling, suppression};
-use crate::data::{Dataset, read_parameters};
+use crate::data::{Dataset, Targets, read_parameters};
 use crate::gpu::Gpu;
 use crate::net::{Loss, Network};
 use crate::operators::{Problem, layer_shape};
@@ -29,6 +29,8 @@ use crate::{Error, Result};
 pub const LARGEST_LAYER: usize = 10_000;
 /// The most entries that the samples' M_p may have together, `N d_out²`: the duality holds them twice, 4 GB each.
 pub const MOST_CURVATURES: usize = 1 << 30;
+/// Why there is an accuracy.
+const CLASSES: &str = "a study's samples have classes";
 /// How often a run in progress is put on record.
 const SAVE_EVERY: Duration = Duration::from_secs(60);
 
@@ -61,11 +63,13 @@ pub struct Figures {
     /// What was trained, or the weights that were given.
     pub source: String,
     pub parts: Vec<(&'static str, Vec<Block>)>,
+    /// Which parts could not be made, and why.
+    pub missing: Vec<String>,
 }
 
 impl<'a> Study<'a> {
-    /// Checks that the layer is there, that its matrices and its samples' curvatures can be held in full, and that a
-    /// line can be fitted over its directions.
+    /// Checks that the layer is there, that its matrices and its samples' curvatures can be held in full, that a
+    /// line can be fitted over its directions, and that the samples have classes.
     ///
     /// # Errors
     /// [`Error::Argument`] where it is not.
@@ -97,6 +101,9 @@ impl<'a> Study<'a> {
             let found = format!("“{layer}” of {d_out} × {d_in} weights");
             return Err(Error::argument("--layer", found, "at least 3, to fit a line over"));
         }
+        if !matches!(data.targets, Targets::Classes(_)) {
+            return Err(Error::argument("targets", "values", "classes, for partners of one class"));
+        }
         let (top, drawn) = (top.min(d_out * d_in), OnceCell::new());
         if top < 3 {
             return Err(Error::argument("--top", top, "at least 3 directions, to fit a line over"));
@@ -114,6 +121,12 @@ impl<'a> Study<'a> {
 
     fn problem(&self, parameters: &[f32]) -> Result<Problem> {
         Problem::new(self.gpu, &self.network, parameters, &self.data, self.loss)
+    }
+
+    /// Loss and accuracy over the samples.
+    fn report(&self, problem: &Problem) -> Result<(f64, f64)> {
+        let report = problem.loss()?;
+        Ok((report.loss, report.accuracy.expect(CLASSES)))
     }
 
     fn measuring(&self, parameters: &[f32]) -> Measuring {
@@ -167,7 +180,7 @@ impl<'a> Study<'a> {
         let mut saved = Instant::now();
         for epoch in trained.history.len() as u64 + 1..=epochs {
             let record = trainer.run_epoch()?;
-            let record = Epoch { epoch, loss: record.loss, accuracy: record.accuracy };
+            let record = Epoch { epoch, loss: record.loss, accuracy: record.accuracy.expect(CLASSES) };
             (self.progress)(Progress::Trained { run: &name, epoch: record, epochs });
             trained.history.push(record);
             if epoch == epochs || keep.contains(&epoch) || saved.elapsed() > SAVE_EVERY {
@@ -190,17 +203,17 @@ impl<'a> Study<'a> {
         }
         (self.progress)(Progress::Measuring { run });
         let problem = self.problem(parameters)?;
-        let report = problem.loss()?;
+        let (loss, accuracy) = self.report(&problem)?;
         let diagonals = Diagonals::of_layer(&problem, &self.layer, self.batch_pairs()?)?;
-        let (exponents, intervals) = (diagonals.exponents(self.top)?, diagonals.intervals(self.top)?);
-        let end = End { loss: report.loss, accuracy: report.accuracy, exponents, intervals };
-        records.keep("end", &measuring, end)?;
+        let end = End { loss, accuracy, exponents: diagonals.exponents(self.top)? };
+        records.keep("end", &measuring, &end)?;
         Ok(end)
     }
 
     /// The figures that `target` asks for of a network with these `parameters`, in `folder`.
     ///
-    /// `run` is what is on record of its training, where it was trained here.
+    /// `run` is what is on record of its training, where it was trained here. What cannot be made of it (an exponent of
+    /// fewer than three directions, say) loses no other part.
     ///
     /// # Errors
     /// Those of measuring and drawing, and [`Error::Io`] where files cannot be written.
@@ -218,15 +231,23 @@ impl<'a> Study<'a> {
         let title = self.title();
         (self.progress)(Progress::Measuring { run: &name });
         let problem = self.problem(parameters)?;
-        let report = problem.loss()?;
-        let claims = Claims::of(self.setting.as_ref(), &self.layer, report.accuracy);
+        let (loss, accuracy) = self.report(&problem)?;
+        let claims = Claims::of(self.setting.as_ref(), &self.layer, accuracy);
         let members = Members::measure(&problem, &self.layer, self.batch_pairs()?)?;
         (self.progress)(Progress::Drawing { run: &name });
-        let mut parts = Vec::new();
+        let (mut parts, mut missing) = (Vec::new(), Vec::new());
         let mut make = |part, heading, blocks: &dyn Fn() -> Result<Vec<Block>>| -> Result<()> {
-            if target.has(part) {
-                parts.push((heading, told(blocks())?));
+            if !target.has(part) {
+                return Ok(());
             }
+            let blocks = match blocks() {
+                Err(error @ (Error::Undefined { .. } | Error::NotFinite { .. })) => {
+                    missing.push(format!("{heading} of {title} could not be made: {error}"));
+                    vec![Block::Text { text: format!("This could not be made: {error}.") }]
+                }
+                blocks => blocks?,
+            };
+            parts.push((heading, blocks));
             Ok(())
         };
         make(Part::Scaling, "Scaling", &|| {
@@ -237,7 +258,7 @@ impl<'a> Study<'a> {
         })?;
         make(Part::Bounds, "The bounds of Theorem 5.1", &|| {
             let curvatures = Curvatures::measure(&problem.layer(&self.layer)?)?;
-            let sigma_w2 = Some(members.sigma_w2).filter(|&sigma_w2| sigma_w2 > 0.0);
+            let sigma_w2 = members.sigma_w2.filter(|&sigma_w2| sigma_w2 > 0.0);
             let diagonals = members.diagonals();
             Ok(bounds::write(folder, &title, &diagonals, curvatures, sigma_w2, self.top)?.blocks())
         })?;
@@ -251,16 +272,15 @@ impl<'a> Study<'a> {
             })?;
         }
         let mut source = format!(
-            "{source}: loss {:.3e}, accuracy {:.2} %. H, C and E[h²] are those of {} over {} samples.",
-            report.loss,
-            100.0 * report.accuracy,
+            "{source}: loss {loss:.3e}, accuracy {:.2} %. H, C and E[h²] are those of {} over {} samples.",
+            100.0 * accuracy,
             self.layer,
             self.data.len(),
         );
         if let Some(departure) = &claims.departure {
             source += &format!(" This is not the paper’s network: {departure}.");
         }
-        Ok(Figures { title, source, parts })
+        Ok(Figures { title, source, parts, missing })
     }
 
     /// The suppression experiment on samples drawn by `seed`, as many of each class.
@@ -277,7 +297,7 @@ impl<'a> Study<'a> {
         let problem = Problem::new(self.gpu, &self.network, parameters, &drawn, self.loss)?;
         let layer = problem.layer(&self.layer)?;
         let measured = Suppression::measure(&layer, &members.basis, self.loss, claims.theta(), self.top)?;
-        Ok(suppression::write(folder, &self.title(), measured)?.blocks(claims))
+        suppression::write(folder, &self.title(), measured)?.blocks(claims)
     }
 
     /// A title for plots and headings.
@@ -316,7 +336,7 @@ impl<'a> Study<'a> {
                 Some(snapshot) => snapshot,
                 None => {
                     let problem = self.problem(&parameters)?;
-                    let report = problem.loss()?;
+                    let report = self.report(&problem)?;
                     let measured;
                     let members = if *epoch == trained.training.epochs {
                         last
@@ -324,8 +344,7 @@ impl<'a> Study<'a> {
                         measured = Members::measure(&problem, &self.layer, self.batch_pairs()?)?;
                         &measured
                     };
-                    let snapshot =
-                        evolution::Snapshot::of(*epoch, (report.loss, report.accuracy), members, self.top);
+                    let snapshot = evolution::Snapshot::of(*epoch, report, members, self.top)?;
                     records.keep(&what, &measuring, &snapshot)?;
                     snapshot
                 }
@@ -333,16 +352,5 @@ impl<'a> Study<'a> {
             snapshots.push(snapshot);
         }
         Ok(snapshots)
-    }
-}
-
-/// What the report shows of a part: where a measure is not defined (an exponent of fewer than three directions, say),
-/// why, for the others not to be lost.
-fn told(blocks: Result<Vec<Block>>) -> Result<Vec<Block>> {
-    match blocks {
-        Err(error @ (Error::Argument { .. } | Error::NotFinite { .. })) => {
-            Ok(vec![Block::Text { text: format!("This could not be made: {error}.") }])
-        }
-        other => other,
     }
 }

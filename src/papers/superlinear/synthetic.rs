@@ -66,9 +66,9 @@ impl Study {
     /// Whether γ is what theory has.
     pub fn finding(&self) -> Finding {
         let (gamma, factor) = self.predicted;
-        Finding {
-            agrees: (self.fit.slope - gamma).abs() <= TOLERANCE,
-            sentence: format!(
+        Finding::new(
+            (self.fit.slope - gamma).abs() <= TOLERANCE,
+            format!(
                 "{}: γ = {:.3} (95 % interval {:.3} to {:.3}) where {gamma} is predicted, {TOLERANCE} being allowed for, and C_ii = {:.3e} H_ii^γ where the factor {factor:.3e} is.",
                 self.title,
                 self.fit.slope,
@@ -76,7 +76,7 @@ impl Study {
                 self.interval.high,
                 10f64.powf(self.fit.intercept),
             ),
-        }
+        )
     }
 
     fn plot(&self) -> Result<String> {

@@ -4,13 +4,14 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::measures::Exponents;
+use super::claims::departing;
+use super::measures::{Exponent, Exponents};
 use super::records::{Epoch, Training};
 use super::settings::{Architecture, ImageSet, Published, PublishedExponents, Setting};
-use crate::Result;
 use crate::net::Loss;
-use crate::report::{Finding, Table, write_csv};
-use crate::stats::{Interval, mean, standard_deviation};
+use crate::report::{Finding, Table, told, write_csv};
+use crate::stats::{mean, standard_deviation};
+use crate::{Result, Undefined};
 
 /// How far the mean over seeds may be from the published mean to count as agreeing: networks of the squared error
 /// are not trained to their minimum and vary more.
@@ -27,14 +28,12 @@ pub struct Run {
 }
 
 /// What was measured at the end of a run.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct End {
     /// The loss and accuracy of the trained network over the whole training set.
     pub loss: f64,
     pub accuracy: f64,
     pub exponents: Exponents,
-    /// Bootstrap intervals of γ_emp, γ_AWD and γ′_AWD over directions.
-    pub intervals: [Interval; 3],
 }
 
 /// A cell of the table: one setting, summarised over its runs.
@@ -51,72 +50,87 @@ pub struct Cell {
 }
 
 /// An exponent as measured, beside what was published.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Comparison {
-    pub mean: f64,
+    /// `None` where it is undefined for any of the runs.
+    pub mean: Option<f64>,
     /// Over seeds; `None` for a single one.
     pub std: Option<f64>,
     pub published: Option<Published>,
+    /// Why it is undefined, where it is.
+    pub undefined: Option<String>,
 }
 
 impl Comparison {
     /// Measured less published.
     pub fn difference(&self) -> Option<f64> {
-        self.published.map(|published| self.mean - published.mean)
+        Some(self.mean? - self.published?.mean)
     }
 }
 
 impl Cell {
     /// The cell that `runs`, of which there is at least one, make up.
-    pub fn of(setting: &Setting, runs: &[&Run]) -> Cell {
-        let compare = |exponent: fn(&Exponents) -> f64,
-                       published: fn(&PublishedExponents) -> Option<Published>| {
-            let values: Vec<f64> = runs.iter().map(|run| exponent(&run.end.exponents)).collect();
-            Comparison {
-                mean: mean(&values),
-                std: standard_deviation(&values),
+    pub fn of(setting: &Setting, runs: &[&Run]) -> Result<Cell> {
+        let compare = |exponent: fn(&Exponents) -> &Exponent,
+                       published: fn(&PublishedExponents) -> Option<Published>|
+         -> Result<Comparison> {
+            let mut undefined = Undefined::default();
+            let slopes = |run: &&Run| Ok(exponent(&run.end.exponents).line("γ")?.slope);
+            let values = runs.iter().map(slopes).collect::<Result<Vec<f64>>>();
+            let values = undefined.or_value("γ", values)?;
+            Ok(Comparison {
+                mean: values.as_deref().map(mean).transpose()?,
+                std: values.and_then(|values| standard_deviation(&values).ok()),
                 published: setting.published.as_ref().and_then(published),
-            }
+                undefined: undefined.reason("γ").map(String::from),
+            })
         };
         let mean_of =
             |value: fn(&End) -> f64| mean(&runs.iter().map(|run| value(&run.end)).collect::<Vec<_>>());
-        Cell {
+        Ok(Cell {
             setting: *setting,
             runs: runs.len(),
-            emp: compare(|exponents| exponents.emp.slope, |published| Some(published.emp)),
-            awd: compare(|exponents| exponents.awd.slope, |published| Some(published.awd)),
-            awd_raw: compare(|exponents| exponents.awd_raw.slope, |published| published.awd_raw),
-            train_loss: mean_of(|end| end.loss),
-            train_accuracy: mean_of(|end| end.accuracy),
-        }
+            emp: compare(|exponents| &exponents.emp, |published| Some(published.emp))?,
+            awd: compare(|exponents| &exponents.awd, |published| Some(published.awd))?,
+            awd_raw: compare(|exponents| &exponents.awd_raw, |published| published.awd_raw)?,
+            train_loss: mean_of(|end| end.loss)?,
+            train_accuracy: mean_of(|end| end.accuracy)?,
+        })
     }
 
-    /// A sentence for each exponent that has a published value.
+    /// The exponents by their names.
+    pub fn exponents(&self) -> [(&'static str, &Comparison); 3] {
+        [("γ_emp", &self.emp), ("γ_AWD", &self.awd), ("γ′_AWD", &self.awd_raw)]
+    }
+
+    /// A sentence for each exponent that has a published value, or no value of its own.
     pub fn findings(&self) -> Vec<Finding> {
         let Setting { dataset, model, loss, classes, .. } = self.setting;
         let departures = self.setting.departures(self.train_accuracy);
-        [("γ_emp", self.emp), ("γ_AWD", self.awd), ("γ′_AWD", self.awd_raw)]
-            .into_iter()
-            .filter_map(|(symbol, comparison)| {
-                let (published, difference) = (comparison.published?, comparison.difference()?);
-                let agrees = difference.abs() <= tolerance(loss);
-                let sentence = format!(
-                    "{symbol} of {dataset}, {model}, {loss}, {classes} classes: {:.2} over {}, {:.2} published; {:+.3} apart, {} {}{}.",
-                    comparison.mean,
-                    if self.runs == 1 { "one seed".into() } else { format!("{} seeds", self.runs) },
-                    published.mean,
-                    difference,
-                    if agrees { "within" } else { "more than" },
-                    tolerance(loss),
-                    if departures.is_empty() { String::new() } else { format!(" ({})", departures.join(", ")) },
-                );
-                Some(Finding { agrees, sentence })
-            })
-            .collect()
+        let of = |(symbol, comparison): (&str, &Comparison)| {
+            let what = format!("{symbol} of {dataset}, {model}, {loss}, {classes} classes");
+            if let Some(reason) = &comparison.undefined {
+                return Some(Finding::undefined(format!("{what} is undefined: {reason}.")));
+            }
+            let (published, difference) = (comparison.published?, comparison.difference()?);
+            let agrees = difference.abs() <= tolerance(loss);
+            let sentence = format!(
+                "{what}: {:.2} over {}, {:.2} published; {difference:+.3} apart, {} {}{}.",
+                comparison.mean?,
+                if self.runs == 1 { "one seed".into() } else { format!("{} seeds", self.runs) },
+                published.mean,
+                if agrees { "within" } else { "more than" },
+                tolerance(loss),
+                departing(&departures),
+            );
+            Some(Finding::new(agrees, sentence))
+        };
+        self.exponents().into_iter().filter_map(of).collect()
     }
 }
 
-/// Writes `table1.csv`, a row a run: each exponent with its 95 % bootstrap interval over directions.
+/// Writes `table1.csv`, a row a run: each exponent with its 95 % bootstrap interval over directions; what is undefined
+/// stays empty.
 ///
 /// # Errors
 /// [`Error::Io`](crate::Error::Io) where it cannot be written.
@@ -128,36 +142,39 @@ pub fn write_runs(out: &Path, runs: &[Run]) -> Result<()> {
         loss: Loss,
         classes: usize,
         seed: u64,
-        gamma_emp: f64,
-        gamma_emp_low: f64,
-        gamma_emp_high: f64,
-        gamma_awd: f64,
-        gamma_awd_low: f64,
-        gamma_awd_high: f64,
-        gamma_awd_raw: f64,
-        gamma_awd_raw_low: f64,
-        gamma_awd_raw_high: f64,
+        gamma_emp: Option<f64>,
+        gamma_emp_low: Option<f64>,
+        gamma_emp_high: Option<f64>,
+        gamma_awd: Option<f64>,
+        gamma_awd_low: Option<f64>,
+        gamma_awd_high: Option<f64>,
+        gamma_awd_raw: Option<f64>,
+        gamma_awd_raw_low: Option<f64>,
+        gamma_awd_raw_high: Option<f64>,
         train_loss: f64,
         train_accuracy: f64,
     }
     let records = runs.iter().map(|run| {
-        let Exponents { emp, awd, awd_raw } = run.end.exponents;
-        let [of_emp, of_awd, of_raw] = run.end.intervals;
+        let Exponents { emp, awd, awd_raw } = &run.end.exponents;
+        let (low, high) = (
+            |of: &Exponent| of.interval.map(|interval| interval.low),
+            |of: &Exponent| of.interval.map(|interval| interval.high),
+        );
         Record {
             dataset: run.training.dataset,
             model: run.training.model,
             loss: run.training.loss,
             classes: run.training.classes,
             seed: run.training.seed,
-            gamma_emp: emp.slope,
-            gamma_emp_low: of_emp.low,
-            gamma_emp_high: of_emp.high,
-            gamma_awd: awd.slope,
-            gamma_awd_low: of_awd.low,
-            gamma_awd_high: of_awd.high,
-            gamma_awd_raw: awd_raw.slope,
-            gamma_awd_raw_low: of_raw.low,
-            gamma_awd_raw_high: of_raw.high,
+            gamma_emp: emp.slope(),
+            gamma_emp_low: low(emp),
+            gamma_emp_high: high(emp),
+            gamma_awd: awd.slope(),
+            gamma_awd_low: low(awd),
+            gamma_awd_high: high(awd),
+            gamma_awd_raw: awd_raw.slope(),
+            gamma_awd_raw_low: low(awd_raw),
+            gamma_awd_raw_high: high(awd_raw),
             train_loss: run.end.loss,
             train_accuracy: run.end.accuracy,
         }
@@ -165,7 +182,7 @@ pub fn write_runs(out: &Path, runs: &[Run]) -> Result<()> {
     write_csv(out.join("table1.csv"), records)
 }
 
-/// Writes `table1_summary.csv`, a row a cell; what is not known stays empty.
+/// Writes `table1_summary.csv`, a row a cell; what is not known or undefined stays empty.
 ///
 /// # Errors
 /// [`Error::Io`](crate::Error::Io) where it cannot be written.
@@ -177,15 +194,15 @@ pub fn write_summary(out: &Path, cells: &[Cell]) -> Result<()> {
         loss: Loss,
         classes: usize,
         runs: usize,
-        gamma_emp_mean: f64,
+        gamma_emp_mean: Option<f64>,
         gamma_emp_std: Option<f64>,
         gamma_emp_published: Option<f64>,
         gamma_emp_published_std: Option<f64>,
-        gamma_awd_mean: f64,
+        gamma_awd_mean: Option<f64>,
         gamma_awd_std: Option<f64>,
         gamma_awd_published: Option<f64>,
         gamma_awd_published_std: Option<f64>,
-        gamma_awd_raw_mean: f64,
+        gamma_awd_raw_mean: Option<f64>,
         gamma_awd_raw_std: Option<f64>,
         gamma_awd_raw_published: Option<f64>,
         gamma_awd_raw_published_std: Option<f64>,
@@ -238,7 +255,7 @@ pub fn table(cells: &[Cell]) -> Table {
     };
     let compared = |comparison: &Comparison| {
         [
-            spread(comparison.mean, comparison.std),
+            told(comparison.mean, |mean| spread(mean, comparison.std)),
             comparison.published.map_or("–".into(), |p| format!("{:.2} ± {:.2}", p.mean, p.std)),
         ]
     };

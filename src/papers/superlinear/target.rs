@@ -8,7 +8,7 @@ use crate::net::Loss;
 use crate::{Error, Result};
 
 /// What is made of a network, or of none.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Part {
     /// Tables 1 and 3.
     Tables,
@@ -62,13 +62,13 @@ impl Part {
     }
 }
 
-/// A table, a figure, a part, or everything.
+/// A table, a figure, a part, or everything; or several of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
     /// As it was asked for.
     pub name: String,
     pub parts: Vec<Part>,
-    /// The networks that the paper's table or figure of that number is of, where it is of these alone.
+    /// The networks that the paper's tables and figures of these numbers are of, where they are of these alone.
     pub networks: Vec<PaperNetwork>,
 }
 
@@ -109,32 +109,50 @@ impl Target {
 impl FromStr for Target {
     type Err = Error;
 
-    fn from_str(name: &str) -> Result<Target> {
-        use Architecture::{Cnn, Mlp};
-        use ImageSet::{Cifar10, Mnist};
-        use Loss::{CrossEntropy, SoftmaxMse};
-        use Part::*;
-
-        let number = name.strip_prefix("figure").and_then(|number| number.parse::<u8>().ok());
-        let parts = match (name, number) {
-            ("all", _) => vec![Tables, Scaling, Alignment, Evolution, Suppression, Bounds, Synthetic],
-            ("table1" | "table3", _) => vec![Tables],
-            ("scaling", _) | (_, Some(2 | 10..=12)) => vec![Scaling],
-            ("alignment", _) | (_, Some(1 | 7..=9)) => vec![Alignment],
-            ("evolution", _) | (_, Some(4..=6)) => vec![Evolution],
-            ("suppression", _) | (_, Some(3 | 13..=15)) => vec![Suppression],
-            ("bounds", _) => vec![Bounds],
-            ("synthetic", _) => vec![Synthetic],
-            _ => return Err(Error::argument("superlinear", format!("“{name}”"), Target::NAMES)),
-        };
-        let networks = match (name, number) {
-            (_, Some(1 | 6 | 7 | 10)) => vec![(Cifar10, Cnn, CrossEntropy)],
-            (_, Some(4 | 8 | 11 | 15)) => vec![(Mnist, Mlp, CrossEntropy)],
-            ("table3", _) | (_, Some(5 | 9 | 12 | 14)) => vec![(Mnist, Mlp, SoftmaxMse)],
-            (_, Some(13)) => vec![(Cifar10, Mlp, CrossEntropy)],
-            (_, Some(3)) => vec![(Cifar10, Mlp, CrossEntropy), (Mnist, Mlp, SoftmaxMse)],
-            _ => vec![], // Figure 2 does not name its networks
-        };
-        Ok(Target { name: name.into(), parts, networks })
+    /// Of a name, or of several with commas between them.
+    fn from_str(names: &str) -> Result<Target> {
+        let named = names.split(',').map(named).collect::<Result<Vec<_>>>()?;
+        let mut parts: Vec<Part> = named.iter().flat_map(|(parts, _)| parts).copied().collect();
+        parts.sort_unstable();
+        parts.dedup();
+        let mut networks: Vec<PaperNetwork> = Vec::new();
+        if named.iter().all(|(_, networks)| !networks.is_empty()) {
+            for network in named.into_iter().flat_map(|(_, networks)| networks) {
+                if !networks.contains(&network) {
+                    networks.push(network);
+                }
+            }
+        }
+        Ok(Target { name: names.into(), parts, networks })
     }
+}
+
+/// The parts and the networks of one name.
+fn named(name: &str) -> Result<(Vec<Part>, Vec<PaperNetwork>)> {
+    use Architecture::{Cnn, Mlp};
+    use ImageSet::{Cifar10, Mnist};
+    use Loss::{CrossEntropy, SoftmaxMse};
+    use Part::*;
+
+    let number = name.strip_prefix("figure").and_then(|number| number.parse::<u8>().ok());
+    let parts = match (name, number) {
+        ("all", _) => vec![Tables, Scaling, Alignment, Evolution, Suppression, Bounds, Synthetic],
+        ("table1" | "table3", _) => vec![Tables],
+        ("scaling", _) | (_, Some(2 | 10..=12)) => vec![Scaling],
+        ("alignment", _) | (_, Some(1 | 7..=9)) => vec![Alignment],
+        ("evolution", _) | (_, Some(4..=6)) => vec![Evolution],
+        ("suppression", _) | (_, Some(3 | 13..=15)) => vec![Suppression],
+        ("bounds", _) => vec![Bounds],
+        ("synthetic", _) => vec![Synthetic],
+        _ => return Err(Error::argument("superlinear", format!("“{name}”"), Target::NAMES)),
+    };
+    let networks = match (name, number) {
+        (_, Some(1 | 6 | 7 | 10)) => vec![(Cifar10, Cnn, CrossEntropy)],
+        (_, Some(4 | 8 | 11 | 15)) => vec![(Mnist, Mlp, CrossEntropy)],
+        ("table3", _) | (_, Some(5 | 9 | 12 | 14)) => vec![(Mnist, Mlp, SoftmaxMse)],
+        (_, Some(13)) => vec![(Cifar10, Mlp, CrossEntropy)],
+        (_, Some(3)) => vec![(Cifar10, Mlp, CrossEntropy), (Mnist, Mlp, SoftmaxMse)],
+        _ => vec![], // Figure 2 does not name its networks
+    };
+    Ok((parts, networks))
 }

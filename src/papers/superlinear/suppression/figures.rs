@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::{Change, STAGES, Stage, Suppression};
 use crate::net::Loss;
 use crate::papers::superlinear::claims::Claims;
-use crate::papers::superlinear::measures::positive_pairs;
+use crate::papers::superlinear::measures::{positive_pairs, told_interval};
 use crate::report::plots::{Axis, Mark, Scale, Series, chart, grid};
 use crate::report::{Block, Finding, Table, write_csv, write_text};
 use crate::stats::mean;
@@ -44,7 +44,7 @@ pub struct Figures {
 /// `suppression_first_modes.svg` and `suppression_equal.svg` into the folder `out`.
 ///
 /// # Errors
-/// [`Error::Io`] where they cannot be written, [`Error::Argument`] where a plot has nothing to show.
+/// [`Error::Io`] where they cannot be written, [`Error::Undefined`] where a plot has nothing to show.
 pub fn write(out: &Path, title: &str, suppression: Suppression) -> Result<Figures> {
     let panels = panels(title, &suppression)?;
     let covariances = [1, 3].map(|stage| {
@@ -64,15 +64,18 @@ pub fn write(out: &Path, title: &str, suppression: Suppression) -> Result<Figure
 
 impl Figures {
     /// What the report shows, beside what is published.
-    pub fn blocks(&self, claims: &Claims) -> Vec<Block> {
+    ///
+    /// # Errors
+    /// As [`Suppression::first_mode`].
+    pub fn blocks(&self, claims: &Claims) -> Result<Vec<Block>> {
         let caption = "The suppression experiment (the paper’s Figures 13–15). Rows: the samples’ spectra unchanged; all but first modes suppressed; first modes of samples that are not stiff suppressed too; stiff samples’ first eigenvalues made equal. Columns: C̃ against H̃; what modes 1 to k contribute to C̃; the spectra; C̃ against C; H̃ against H.";
         let pair = "C̃ against C with all but first modes suppressed, and with stiff samples’ first eigenvalues equal (the paper’s Figure 3).";
-        vec![
+        Ok(vec![
             Block::Figures { svgs: vec![self.panels.clone()], caption: caption.into() },
             Block::Figures { svgs: self.covariances.to_vec(), caption: pair.into() },
             Block::Table(self.suppression.table(claims)),
-            Block::Findings { findings: self.suppression.findings(claims) },
-        ]
+            Block::Findings { findings: self.suppression.findings(claims)? },
+        ])
     }
 }
 
@@ -156,7 +159,7 @@ fn scaling(title: &str, stage: &Stage, top: usize) -> Result<String> {
     let (low, high) =
         dots.iter().fold((f64::INFINITY, 0.0f64), |(low, high), p| (low.min(p.0), high.max(p.0)));
     let gamma = &stage.gamma;
-    let name = format!("γ = {:.3} [{:.3}, {:.3}]", gamma.slope, stage.interval.low, stage.interval.high);
+    let name = format!("γ = {:.3} [{}]", gamma.slope, told_interval(stage.interval, ", "));
     let line = [low, high].map(|h| (h, 10f64.powf(gamma.at(h.log10())))).to_vec();
     let fit = Series { name, mark: Mark::Line, colour: 1, points: line };
     let series = [points(String::new(), dots), fit];
@@ -191,7 +194,7 @@ fn contributions(stage: &Stage, top: usize) -> Result<String> {
         .map(|i| curve(&|k| stage.cumulative[(i, k - 1)]))
         .map(|points| Series { name: String::new(), mark: Mark::Thin, colour: 0, points })
         .collect();
-    let means = curve(&|k| mean(&stage.shares(k, top)));
+    let means = curve(&|k| mean(&stage.shares(k, top)).unwrap_or(f64::NAN));
     series.push(Series { name: "mean".into(), mark: Mark::Line, colour: 1, points: means });
     let axis = |label| Axis { label, scale: Scale::Linear };
     chart("Cumulative contributions", axis("modes 1 to k"), axis("share of 2Cᵢᵢ/σ²"), &series)
@@ -221,10 +224,9 @@ impl Suppression {
         let columns =
             ["eigenvalues", "γ", "95 % interval", "slope of C", "decades of C", "slope of H", "decades of H"];
         let rows = self.stages.iter().zip(STAGES).map(|(stage, name)| {
-            let (low, high) = (stage.interval.low, stage.interval.high);
             let [c, h] = [stage.covariance_change, stage.hessian_change];
             let mut row = vec![name.into(), format!("{:.3}", stage.gamma.slope)];
-            row.push(format!("{low:.3} – {high:.3}"));
+            row.push(told_interval(stage.interval, " – "));
             row.extend([c.slope, c.decades, h.slope, h.decades].map(|number| format!("{number:.3}")));
             row
         });
@@ -247,11 +249,13 @@ impl Suppression {
     }
 
     /// Each of the paper's claims, and whether it is borne out.
-    pub fn findings(&self, claims: &Claims) -> Vec<Finding> {
-        let finding = |agrees, sentence| Finding { agrees, sentence };
+    ///
+    /// # Errors
+    /// As [`Suppression::first_mode`].
+    pub fn findings(&self, claims: &Claims) -> Result<Vec<Finding>> {
         let [unchanged, first, stiff, equal] = &self.stages;
-        let (share, least) = self.first_mode();
-        let mut findings = vec![finding(
+        let (share, least) = self.first_mode()?;
+        let mut findings = vec![Finding::new(
             share > DOMINANT,
             format!(
                 "First modes should make up more than {:.0} % of C: {:.1} % on average over the leading {} directions, {:.1} % at least.",
@@ -271,7 +275,7 @@ impl Suppression {
             ];
             for (symbol, change, left, whole) in changes {
                 let trace = |diagonal: &[f64]| diagonal.iter().sum::<f64>();
-                findings.push(finding(
+                findings.push(Finding::new(
                     change.decades <= HARDLY,
                     format!(
                         "{what}, {symbol} should hardly change: by a factor of {:.2} (root mean square; up to {:.1} counts), with slope {:.3}; γ goes from {:.3} to {:.3}. {:.0} % of its trace is left.",
@@ -294,7 +298,7 @@ impl Suppression {
                 claims.compare(&stiff, self.stiff_samples() as f64, published.stiff as f64, 0.5),
             ]
         }));
-        findings
+        Ok(findings)
     }
 
     /// Section 5.3: with the stiff samples' κ₁ made equal, C stays as it was for MSE, and loses its
@@ -308,15 +312,15 @@ impl Suppression {
             Loss::CrossEntropy => (!kept, "C should be distorted, and γ fall"),
             _ => (kept, "C and γ should stay nearly as they were"),
         };
-        Finding {
+        Finding::new(
             agrees,
-            sentence: format!(
+            format!(
                 "With the stiff samples’ first eigenvalues made equal, {expected}: log C changes with slope {slope:.3} and by a factor of {:.2} (root mean square), and γ goes from {:.3} to {:.3}; a slope from {:.1} and a fall up to {KEPT} count as kept. That γ is then 1 follows from there being one eigenvalue left.",
                 10f64.powf(decades),
                 unchanged.gamma.slope,
                 equal.gamma.slope,
                 1.0 - KEPT,
             ),
-        }
+        )
     }
 }

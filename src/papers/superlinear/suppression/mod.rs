@@ -20,7 +20,7 @@ use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
-use super::measures::{Eigenbasis, exponent, exponent_interval, positive_pairs};
+use super::measures::{Eigenbasis, Exponent, exponent, positive_pairs};
 use crate::data::Targets;
 use crate::net::Loss;
 use crate::operators::{LayerCurvature, SampleSpectra};
@@ -74,7 +74,8 @@ pub struct Stage {
     pub cumulative: Mat<f64>,
     /// γ over the leading directions.
     pub gamma: LineFit,
-    pub interval: Interval,
+    /// `None` for fewer than five directions.
+    pub interval: Option<Interval>,
     /// Of H̃_ii against the unchanged H_ii.
     pub hessian_change: Change,
     /// Of C̃_ii against the unchanged C_ii.
@@ -95,7 +96,7 @@ impl Change {
         let line = exponent(unchanged, changed, top)?;
         let squares: Vec<f64> =
             positive_pairs(unchanged, changed, top).map(|(x, y)| (y / x).log10().powi(2)).collect();
-        Ok(Change { slope: line.slope, decades: mean(&squares).sqrt() })
+        Ok(Change { slope: line.slope, decades: mean(&squares)?.sqrt() })
     }
 }
 
@@ -142,7 +143,7 @@ impl Suppression {
     ///
     /// # Errors
     /// [`Error::Shape`] where the layer's weights are not as many as the directions of the basis,
-    /// [`Error::Argument`] where no sample's largest eigenvalue is positive; as [`exponent`].
+    /// [`Error::Undefined`] where no sample's largest eigenvalue is positive; as [`exponent`].
     pub fn of(
         spectra: &[SampleSpectra],
         basis: &Eigenbasis,
@@ -161,11 +162,11 @@ impl Suppression {
         let first: Vec<f64> = kappa.iter().step_by(modes).copied().collect();
         let largest = first.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         if largest <= 0.0 {
-            let found = format!("{largest:e} at most");
-            return Err(Error::argument("the samples’ largest eigenvalues", found, "a positive one"));
+            let reason = format!("no sample’s h_p has a positive eigenvalue, {largest:e} being the largest");
+            return Err(Error::undefined("what is stiff", reason));
         }
         let stiff: Vec<bool> = first.iter().map(|&k| k > theta * largest).collect();
-        let cooked = cook(&kappa, &stiff);
+        let cooked = cook(&kappa, &stiff)?;
         let sums = reconstruct(spectra, basis, &cooked);
         let unchanged = (sums[0].hessian.clone(), sums[0].covariance());
         let mut stages = Vec::with_capacity(4);
@@ -178,17 +179,20 @@ impl Suppression {
 
     /// The share of the unchanged `2C_ii/σ_w²` that first modes make up: over the leading directions its mean
     /// and its least.
-    pub fn first_mode(&self) -> (f64, f64) {
+    ///
+    /// # Errors
+    /// [`Error::Undefined`] where none of them has any noise.
+    pub fn first_mode(&self) -> Result<(f64, f64)> {
         let shares = self.stages[0].shares(1, self.top);
-        (mean(&shares), shares.iter().copied().fold(f64::INFINITY, f64::min))
+        Ok((mean(&shares)?, shares.iter().copied().fold(f64::INFINITY, f64::min)))
     }
 }
 
 /// The eigenvalues of each stage (eqs. 25, 26).
-fn cook(kappa: &[f64], stiff: &[bool]) -> [Vec<f64>; 4] {
+fn cook(kappa: &[f64], stiff: &[bool]) -> Result<[Vec<f64>; 4]> {
     let modes = kappa.len() / stiff.len();
     let first = kappa.iter().step_by(modes).zip(stiff);
-    let mean = mean(&first.filter(|(_, stiff)| **stiff).map(|(k, _)| *k).collect::<Vec<_>>());
+    let mean = mean(&first.filter(|(_, stiff)| **stiff).map(|(k, _)| *k).collect::<Vec<_>>())?;
     let with = |of_first: &dyn Fn(f64, bool) -> f64| {
         // where all of a sample's M_p is negative, h_p's largest eigenvalue is one of its zeros
         let of_mode = |(n, &k): (usize, &f64)| match n % modes {
@@ -197,12 +201,12 @@ fn cook(kappa: &[f64], stiff: &[bool]) -> [Vec<f64>; 4] {
         };
         kappa.iter().enumerate().map(of_mode).collect()
     };
-    [
+    Ok([
         kappa.to_vec(),
         with(&|k, _| k),
         with(&|k, stiff| if stiff { k } else { BACKGROUND * k }),
         with(&|k, stiff| if stiff { mean } else { BACKGROUND * k }),
-    ]
+    ])
 }
 
 /// The sums over samples of a stage.
@@ -263,9 +267,10 @@ impl Stage {
         for column in cumulative.col_iter_mut() {
             column.iter_mut().zip(&covariance).for_each(|(part, whole)| *part /= whole);
         }
+        let exponent = Exponent::of(&hessian, &covariance, top, 0)?;
         Ok(Stage {
-            gamma: exponent(&hessian, &covariance, top)?,
-            interval: exponent_interval(&hessian, &covariance, top, 0)?,
+            gamma: exponent.line("γ")?,
+            interval: exponent.interval,
             hessian_change: Change::of(&unchanged.0, &hessian, top)?,
             covariance_change: Change::of(&unchanged.1, &covariance, top)?,
             eigenvalues,
