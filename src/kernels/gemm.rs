@@ -369,7 +369,7 @@ impl Tuning {
         // a layer's product, inner products of vectors, and vectors' combinations: what is fast at one of them may be slow
         // at the others
         let shape = |batch, m, n, k| Shape { batch, m, n, k };
-        let small = [shape(1, 50, 100, 256), shape(64, 8, 8, 64), shape(1, 8, 1000, 16)];
+        let small = [shape(1, 50, 100, 256), shape(16, 8, 8, 64), shape(1, 8, 1000, 16)];
         let faster = |shapes: &[Shape], runs: usize| -> Result<Family> {
             let mut advantage = 1.0; // of registers
             for &s in shapes {
@@ -379,7 +379,7 @@ impl Tuning {
             }
             Ok(if advantage >= 1.0 { Family::Register } else { Family::Workgroup })
         };
-        Ok(Tuning { small: faster(&small, 16)?, large: faster(&[shape(1, 512, 512, 256)], 4)? })
+        Ok(Tuning { small: faster(&small, 4)?, large: faster(&[shape(1, 512, 512, 256)], 1)? })
     }
 }
 
