@@ -297,7 +297,7 @@ fn fewer_samples_than_meant() {
     for (options, samples) in [("--limit 10000", 10_000), ("--per-class 3 --classes 0,7", 6)] {
         let told: Value = serde_json::from_str(&place.done(&format!("{eval} {options} --json"))).unwrap();
         assert_eq!(told["samples"], samples);
-        assert_eq!(told["run"]["options"]["samples"], samples);
+        assert_eq!(told["run"]["samples"], samples);
         let text = place.done(&format!("{eval} {options}"));
         assert!(text.contains(&format!("\nsamples   {samples}\n")), "{text}");
     }
@@ -321,12 +321,12 @@ fn every_result_tells_the_number_of_samples() {
     let told = place.done(&format!("{spectrum} {some}"));
     assert!(told.starts_with("Gauss–Newton matrix of 172 parameters over 11 samples\n"), "{told}");
     let run: Value = serde_json::from_str(&place.text("run/run.json")).unwrap();
-    assert_eq!((&run["options"]["samples"], &run["results"]["samples"]), (&11.into(), &11.into()));
+    assert_eq!((&run["samples"], &run["results"]["samples"]), (&11.into(), &11.into()));
     fs::remove_dir_all(place.path().join("run")).unwrap();
     let told = place.done(&format!("{train} {some}"));
     assert!(told.contains(", 11 samples\n"), "{told}");
     let run: Value = serde_json::from_str(&place.text("run/run.json")).unwrap();
-    assert_eq!(run["options"]["samples"], 11);
+    assert_eq!(run["samples"], 11);
     fs::remove_dir_all(place.path().join("run")).unwrap();
     let json: Value = serde_json::from_str(&place.done(&format!("{train} {some} --json"))).unwrap();
     assert_eq!(json["samples"], 11);

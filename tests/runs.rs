@@ -629,8 +629,10 @@ mod names_that_are_not_utf8 {
         }
         ends_well(place.command("").arg(odd(b"\xff")));
         for variable in ["CURVKIT_ADAPTER", "CURVKIT_DATA", "CURVKIT_CACHE"] {
-            ends_well(place.command(&eval("o.safetensors")).env(variable, odd(b"\xff")));
-            ends_well(place.command("adapters").env(variable, odd(b"\xff")));
+            // no name of a file that an option above has left
+            let value = odd(b"folder\xff");
+            ends_well(place.command(&eval("o.safetensors")).env(variable, &value));
+            ends_well(place.command("adapters").env(variable, &value));
         }
         let mut adapter = place.command(&eval("o.safetensors"));
         assert_eq!(ends_well(adapter.env("CURVKIT_ADAPTER", odd(b"\xff"))).code, Some(2));

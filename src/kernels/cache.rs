@@ -20,9 +20,13 @@ pub(crate) fn kept_or_measured<T: Serialize + DeserializeOwned>(
     measure: impl FnOnce() -> Result<T>,
 ) -> Option<T> {
     let path = path(gpu, name)?;
-    let kept = std::fs::read(&path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
-    kept.or_else(|| {
-        let measured = measure().and_then(|measured| keep(&measured, &path).map(|()| measured));
+    let kept = || std::fs::read(&path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    kept().or_else(|| {
+        let measured = measure().and_then(|measured| match kept() {
+            // another process was quicker: both go by what it found
+            Some(kept) => Ok(kept),
+            None => keep(&measured, &path).map(|()| measured),
+        });
         measured.inspect_err(|error| log::warn!("no {name} measured for this adapter: {error}")).ok()
     })
 }

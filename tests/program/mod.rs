@@ -11,11 +11,12 @@ use std::process::Command;
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use tempfile::TempDir;
 
-/// A folder that the program works in, and the cache that it keeps its tuning in.
+/// A folder that the program works in. What it measures of the adapter is kept for all tests.
 pub struct Place {
     pub folder: TempDir,
-    cache: TempDir,
 }
+
+const CACHE: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/cache");
 
 /// What a call of the program did.
 #[derive(Debug)]
@@ -27,7 +28,7 @@ pub struct Outcome {
 
 impl Place {
     pub fn empty() -> Place {
-        Place { folder: tempfile::tempdir().unwrap(), cache: tempfile::tempdir().unwrap() }
+        Place { folder: tempfile::tempdir().unwrap() }
     }
 
     /// With model, data, weights and directions of the reference case called `case`.
@@ -60,7 +61,7 @@ impl Place {
     pub fn command(&self, args: &str) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_curvkit"));
         command.args(args.split_whitespace()).current_dir(self.path());
-        command.env("CURVKIT_CACHE", self.cache.path()).env_remove("CURVKIT_DATA");
+        command.env("CURVKIT_CACHE", CACHE).env_remove("CURVKIT_DATA");
         // as on a machine without a desktop
         command.env_remove("XDG_RUNTIME_DIR");
         command

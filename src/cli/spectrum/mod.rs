@@ -233,10 +233,11 @@ impl Spectrum {
             "which": self.which(), "tolerance": self.tolerance, "block": self.block,
             "max_products": self.max_products, "seed": self.seed, "compare": self.compare.map(Operator::name),
             "density": self.density, "trace": self.trace, "probes": self.probes, "steps": self.steps,
-            "samples": data.len(),
         });
         let determined = self.checkpoint.determined(&network, &parameters, &data, options);
-        let record = Record::new("spectrum", Some(&gpu), determined, self.checkpoint.describe());
+        let mut told = self.checkpoint.describe();
+        told["samples"] = json!(data.len());
+        let record = Record::new("spectrum", Some(&gpu), determined, told);
         // more products are no other run
         let run = Run::claim(outputs, record.free(&["options.max_products"]), self.run.mode())?;
         let loss = self.checkpoint.model.loss;
