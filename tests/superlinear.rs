@@ -16,7 +16,11 @@ fn reproduces_scaling(place: &Place, options: &str, dim: usize) {
     let printed = place.done(&format!(
         "reproduce superlinear scaling --dataset synthetic --loss cross-entropy --classes 3 --weights run/weights.safetensors --out out {options}"
     ));
-    assert_eq!(printed, "report: out/report.html\n");
+    assert!(
+        printed.starts_with("synthetic-") && printed.contains("-cross-entropy-3 (1500 samples, "),
+        "{printed}"
+    );
+    assert!(printed.ends_with("\nreport: out/report.html\n"), "{printed}");
     let table = place.text("out/scaling.csv");
     let mut rows = table.lines();
     assert_eq!(
@@ -51,7 +55,8 @@ fn reproduces_the_figures_of_a_model_of_ones_own() {
     let printed = place.done(
         "reproduce superlinear all --model model.toml --weights weights.safetensors --data data.safetensors --loss cross-entropy --layer 2.weight --batch-size 2 --top 20 --out out",
     );
-    assert_eq!(printed, "report: out/report.html\n");
+    let sizes = "model (13 samples, batches of 2, top 20, 2000 pairs of batches)";
+    assert_eq!(printed, format!("{sizes}\nreport: out/report.html\n"));
     assert!(place.text("out/exponents.csv").lines().count() == 1 + 6);
     for part in ["alignment.csv", "bounds.csv", "suppression.svg", "correlation_all_hh.svg"] {
         assert!(place.path().join("out").join(part).exists(), "{part}");
@@ -60,7 +65,7 @@ fn reproduces_the_figures_of_a_model_of_ones_own() {
     assert!(report.contains("whose weights were given") && !report.contains("could not be made"));
     let run: Value = serde_json::from_str(&place.text("out/run.json")).unwrap();
     assert_eq!(run["layer"], "2.weight");
-    assert_eq!(run["cases"][0], "model (batches of 2, top 20, 2000 pairs of batches)");
+    assert_eq!(run["cases"][0], sizes);
     // all that is there is on record
     let names: Vec<&str> =
         run["files"].as_array().unwrap().iter().map(|name| name.as_str().unwrap()).collect();

@@ -172,7 +172,10 @@ fn a_regression_has_no_accuracy() {
     let train =
         "train --model model.toml --data data.safetensors --loss mse --learning-rate 0.1 --batch-size 2";
     let printed = place.done(&format!("{train} --epochs 2 --out run"));
-    assert!(printed.starts_with("epoch 2: loss ") && printed.contains(&format!(", accuracy {undefined}\n")));
+    assert!(
+        printed.starts_with("epoch 2: loss ")
+            && printed.contains(&format!(", accuracy {undefined}, 5 samples\n"))
+    );
     let history = place.text("run/history.csv");
     assert_eq!(history.lines().nth(2).unwrap().split(',').nth(2), Some(""), "{history}");
     let json = place.done(&format!("{train} --epochs 3 --resume --out run --json"));
@@ -194,7 +197,7 @@ fn a_tolerance_below_rounding_names_the_floor() {
         let spectrum = format!(
             "spectrum {CHECKPOINT} --loss cross-entropy --operator {operator} --which {which} --top 3 --tolerance 1e-12 --out out"
         );
-        let told = place.run(&spectrum);
+        let told = place.run(&format!("{spectrum} --overwrite"));
         assert_eq!(told.code, Some(3), "{}", told.err);
         let (before, rest) = told.err.split_once(" here, ").unwrap();
         assert_eq!(rest, "and more products would not lower them\n");
@@ -215,7 +218,8 @@ fn a_tolerance_below_rounding_names_the_floor() {
         assert_eq!(products(&again.out), products(&told.out));
         assert_eq!(place.text("out/eigenvalues.csv"), rows);
         // and a tolerance that is reached converges
-        place.done(&format!("{} --tolerance {:e}", spectrum.replace(" --tolerance 1e-12", ""), 1.5 * floor));
+        let reached = spectrum.replace("1e-12", &format!("{:e}", 1.5 * floor));
+        place.done(&format!("{reached} --overwrite"));
         assert!(!place.path().join("out/lanczos.safetensors").exists());
     }
 }
