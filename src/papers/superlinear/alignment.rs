@@ -72,23 +72,25 @@ impl Alignment {
         Ok((alignment, random))
     }
 
-    /// Each measure, observed and, where it is one of them too, for random eigenvectors.
-    fn rows(&self) -> Vec<(&'static str, Option<f64>, Option<Option<f64>>)> {
+    /// Each measure, observed and for random eigenvectors.
+    fn rows(&self) -> Vec<Row> {
         let chance = |of: fn(&Significance) -> f64| self.significance.as_ref().map(of);
         let coupling = |of: fn(&Coupling) -> f64| {
             [&self.observed, &self.random].map(|structure| structure.coupling.as_ref().map(of))
         };
         let both = |of: fn(&Structure) -> Option<f64>| [of(&self.observed), of(&self.random)];
-        let compared = |measure, [observed, random]: [Option<f64>; 2]| (measure, observed, Some(random));
+        let compared =
+            |measure, [observed, random]: [Option<f64>; 2]| Row { measure, observed, random, compared: true };
+        let alone = |measure, observed| Row { measure, observed, random: None, compared: false };
         let rank = chance(|chance| chance.effective_rank);
         vec![
             compared("mean |R_ij| (μ)", coupling(|coupling| coupling.mean)),
             compared("variance of |R_ij| (σ²)", coupling(|coupling| coupling.variance)),
             compared("directions in μ and σ²", coupling(|coupling| coupling.directions as f64)),
             compared("effective rank M", [rank, rank]),
-            ("baseline √(2/π)/√M", chance(|chance| chance.baseline), None),
-            ("Z", chance(|chance| chance.z), None),
-            ("log₁₀ p", chance(|chance| chance.log10_p), None),
+            alone("baseline √(2/π)/√M", chance(|chance| chance.baseline)),
+            alone("Z", chance(|chance| chance.z)),
+            alone("log₁₀ p", chance(|chance| chance.log10_p)),
             compared("commutativity error", both(|of| of.commutativity_error)),
             compared("eigen-alignment", both(|of| of.eigen_alignment)),
             compared("Spearman's ρ, all directions", both(|of| of.spearman)),
@@ -111,7 +113,7 @@ impl Alignment {
     ///
     /// # Errors
     /// As [`Alignment::both`].
-    fn couplings(&self) -> Result<(Coupling, Coupling, Significance)> {
+    fn couplings(&self) -> Result<Couplings> {
         let (observed, random) = self.both("coupling", |of| of.coupling)?;
         let reason = || self.undefined.reason("significance").unwrap_or_default();
         let significance = self.significance.ok_or_else(|| Error::undefined("its significance", reason()))?;
@@ -182,13 +184,25 @@ impl Alignment {
     /// The rows of `alignment.csv`.
     fn records(&self) -> impl Iterator<Item = Record> {
         let estimate = self.member.key();
-        self.rows().into_iter().map(move |(measure, observed, random)| Record {
+        self.rows().into_iter().map(move |Row { measure, observed, random, .. }| Record {
             estimate,
             measure,
             observed,
-            random: random.flatten(),
+            random,
         })
     }
+}
+
+/// Observed, with random eigenvectors, and what chance has.
+type Couplings = (Coupling, Coupling, Significance);
+
+/// A measure, `None` where it is undefined.
+struct Row {
+    measure: &'static str,
+    observed: Option<f64>,
+    random: Option<f64>,
+    /// Whether it is one of random eigenvectors too.
+    compared: bool,
 }
 
 /// A row of `alignment.csv`.
@@ -255,16 +269,16 @@ pub fn write(
     let mut findings = of_c.findings()?;
     let chain = "Every member of the chain should be aligned with H as C is";
     findings.push(Finding::of(chain, chain_finding(&alignments))?);
-    let published: [(&str, Option<f64>, f64, fn(&(Coupling, Coupling, Significance)) -> f64); 3] = [
-        ("μ of C", claims.coupling, 0.25, |of| of.0.mean),
-        ("μ of C with random eigenvectors", claims.chance, 0.25, |of| of.1.mean),
-        ("The effective rank M of C", claims.effective_rank, 0.5, |of| of.2.effective_rank),
-    ];
-    for (what, published, within, of) in published {
-        let Some(published) = published else { continue };
-        let compared = of_c.couplings().map(|found| claims.compare(what, of(&found), published, within));
-        findings.push(Finding::of(what, compared)?);
-    }
+    let mut compare = |what: &str, published: Option<f64>, within, of: fn(Couplings) -> f64| -> Result<()> {
+        if let Some(published) = published {
+            let compared = of_c.couplings().map(|found| claims.compare(what, of(found), published, within));
+            findings.push(Finding::of(what, compared)?);
+        }
+        Ok(())
+    };
+    compare("μ of C", claims.coupling, 0.25, |(observed, ..)| observed.mean)?;
+    compare("μ of C with random eigenvectors", claims.chance, 0.25, |(_, random, _)| random.mean)?;
+    compare("The effective rank M of C", claims.effective_rank, 0.5, |(.., of)| of.effective_rank)?;
     blocks.push(Block::Findings { findings });
     Ok(blocks)
 }
@@ -275,10 +289,10 @@ fn table(alignments: &[Alignment], pairs: usize) -> Table {
     let mut columns = vec!["measure".to_string()];
     columns.extend(alignments.iter().map(|alignment| alignment.member.symbol().to_string()));
     columns.push("C, random eigenvectors".into());
-    let rows = alignments[0].rows().into_iter().enumerate().map(|(at, (measure, _, random))| {
-        let mut row = vec![measure.to_string()];
-        row.extend(alignments.iter().map(|alignment| told(alignment.rows()[at].1, number)));
-        row.push(random.map_or("–".into(), |random| told(random, number)));
+    let rows = alignments[0].rows().into_iter().enumerate().map(|(at, of_c)| {
+        let mut row = vec![of_c.measure.to_string()];
+        row.extend(alignments.iter().map(|alignment| told(alignment.rows()[at].observed, number)));
+        row.push(if of_c.compared { told(of_c.random, number) } else { "–".into() });
         row
     });
     let Alignment { dimension, top, .. } = alignments[0];

@@ -60,7 +60,8 @@
 //!
 //! and with each of them `report.html` and `run.json`. Every run is kept in `runs/`: training goes on where it
 //! stopped, and nothing is trained or put into a table twice whose settings have not changed. What cannot be measured
-//! (an exponent of fewer than three directions) is said in the report, and loses no other figure and no other network.
+//! (an exponent of fewer than three directions) is said to be undefined, and loses no other figure and no other network;
+//! what could not be made stands in the report, in `run.json` and in [`run::Summary::missing`].
 
 pub mod alignment;
 pub mod bounds;
