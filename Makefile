@@ -1,6 +1,8 @@
 # `make demo` and `make test` need Rust and nothing else: they see to an adapter themselves.
 
 CURVKIT := $(or $(CARGO_TARGET_DIR),target)/release/curvkit
+# SwiftShader, a second software adapter, where Chromium has brought it: it is not among the system's drivers
+SWIFTSHADER := $(firstword $(wildcard /usr/lib/chromium/vk_swiftshader_icd.json /usr/lib64/chromium-browser/vk_swiftshader_icd.json))
 TESTS := $(shell cargo nextest --version >/dev/null 2>&1 && echo nextest run || echo test --tests)
 
 .PHONY: demo test lint bench bench-peers build
@@ -9,11 +11,13 @@ TESTS := $(shell cargo nextest --version >/dev/null 2>&1 && echo nextest run || 
 demo: build
 	./scripts/demo.sh $(CURVKIT) $(DATA_DIR)
 
-# One build for all three: with the whole workspace's features
+# One build for all: with the whole workspace's features. The engine's core runs on every adapter that is listed.
 test:
 	cargo $(TESTS) --release --workspace --no-run
 	./scripts/ensure-adapter.sh $(CURVKIT)
+	$(CURVKIT) adapters
 	cargo $(TESTS) --release --workspace
+	$(if $(SWIFTSHADER),VK_DRIVER_FILES=$(SWIFTSHADER) cargo test --release --workspace --test adapters -- --nocapture)
 	cargo test --release --workspace --doc
 
 lint:
