@@ -296,12 +296,9 @@ fn restricted_to_some_parameters_is_rows_and_columns_of_the_whole() {
     ];
     for names in masks {
         let space = network.restricted(names).unwrap();
-        let chosen: Vec<usize> = network
-            .parameters()
-            .iter()
-            .filter(|p| names.contains(&p.name.as_str()))
-            .flat_map(|p| p.offset..p.offset + p.len)
-            .collect();
+        // in the order in which they are named
+        let named = |name: &&str| network.parameters().iter().find(|p| p.name == *name).unwrap();
+        let chosen: Vec<usize> = names.iter().map(named).flat_map(|p| p.offset..p.offset + p.len).collect();
         assert_eq!(space.dim, chosen.len(), "{names:?}");
         let part = |whole: &[f32]| -> Vec<f64> {
             whole.chunks(all.dim).flat_map(|x| chosen.iter().map(|&i| f64::from(x[i]))).collect()
