@@ -143,7 +143,7 @@ fn names_that_are_not_there() {
     let problem = Model::open("lenet.toml").expect_err("no such file").to_string();
     assert_eq!(problem, "lenet.toml: read: No such file or directory (os error 2)");
     let problem = Model::parse("initialisation = \"he\"\nlayers = []").expect_err("no such scheme");
-    assert_eq!(problem, "line 1: unknown variant `he`, expected `pytorch` or `fixup`");
+    assert_eq!(problem, "line 1: initialisation: unknown variant `he`, expected `pytorch` or `fixup`");
 }
 
 #[test]

@@ -47,7 +47,8 @@ pub fn flops(d: usize) -> f64 {
 
 /// The eigenpairs of `samples` symmetric matrices of `d` rows, of the symmetric part where one is not.
 ///
-/// `x`: element (n, i, k) at `n · sample_stride + i · row_stride + k`.
+/// `x`: element (n, i, k) at `n · sample_stride + i · row_stride + k`. Elements below 2⁻¹²⁶ may count as 0: adapters may
+/// flush them.
 ///
 /// # Panics
 /// If d is 0 or more than [`MOST`], or a view is too short.
