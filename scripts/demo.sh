@@ -16,7 +16,7 @@ if ! has_mnist "$data"; then
         dataset=synthetic
     fi
 fi
-options="--preset quick --dataset $dataset --data-dir $data --out out/demo"
+options="--preset quick --dataset $dataset --data-dir $data --out out/demo --overwrite"
 # the figures are those of the most classes
 "$curvkit" reproduce superlinear table1,scaling,alignment --loss cross-entropy --classes 3,6 $options
 echo "demo: the rest, all figures of both losses with 3 and 10 classes, takes about half an hour on two CPU cores:"

@@ -137,7 +137,7 @@ pub fn heads(
 pub fn sinusoid(rec: &mut Recorder, s: Sequences, width: usize, y: &View, add: bool) -> Result<()> {
     let value = |t: usize, e: usize| {
         let angle = t as f64 / 10_000f64.powf((e - e % 2) as f64 / width as f64);
-        if e % 2 == 0 { angle.sin() } else { angle.cos() }
+        if e.is_multiple_of(2) { angle.sin() } else { angle.cos() }
     };
     let table: Vec<f32> = (0..s.tokens).flat_map(|t| (0..width).map(move |e| value(t, e) as f32)).collect(); // [t, e]
     let view = rec.gpu().upload(&table)?.slice(0, table.len());

@@ -95,7 +95,7 @@ impl Wanted<'_> {
             bar.set_position(progress.converged as u64);
             bar.set_message(line.clone());
             if !watched && !self.quiet && told.elapsed() >= TELL_EVERY {
-                tell(&format!("{}: {} of {count} eigenpairs, {line}", name.words(), progress.converged));
+                tell(format!("{}: {} of {count} eigenpairs, {line}", name.words(), progress.converged));
                 told = Instant::now();
             }
             if saved.elapsed() >= SAVE_EVERY {
