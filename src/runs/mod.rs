@@ -3,7 +3,7 @@
 //! | piece | sees to it that |
 //! |---|---|
 //! | [`Outputs`] | nothing that is read is written over, and no folder stands where a file is to be |
-//! | [`Workplace`] | one process writes at a time, and what a killed one left is cleared |
+//! | `Workplace` | one process writes at a time, and what a killed one left is cleared |
 //! | [`Record`] | a run is taken for the same only where all that determined it is the same |
 //! | [`Run`] | what lies in the folder is of one run, and of one moment of it |
 //!
