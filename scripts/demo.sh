@@ -6,7 +6,7 @@ curvkit=$1
 data=${2:-${CURVKIT_DATA:-data}}
 has_mnist() { [ -n "$(find -L "$1" "$1/mnist" -maxdepth 1 -name 'train-images-idx3-ubyte*' 2>/dev/null)" ]; }
 
-echo "demo: two networks are trained and measured; two to three minutes on two CPU cores without a GPU"
+echo "demo: two networks are trained and measured; some five minutes on two CPU cores without a GPU"
 dataset=mnist
 if ! has_mnist "$data"; then
     echo "demo: no MNIST in $data; downloading it to data/"
