@@ -307,3 +307,14 @@ fn noise_seed(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgro
         g1[at] = 0.0;
     }
 }
+
+// z̄1 = w z1, the adjoint that makes Jᵀ J
+@compute @workgroup_size(64)
+fn output_seed(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
+    let at = linear_index(id, groups, 64u);
+    let row_len = p.rows * p.outputs;
+    if at >= row_len * p.directions {
+        return;
+    }
+    g1[at] = weight_of((at % row_len) / p.outputs) * z1[at];
+}

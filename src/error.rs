@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::gpu::Gpu;
+
 /// The crate's result.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -45,6 +47,10 @@ pub enum Error {
     /// A tensor or block has the wrong shape.
     #[error("{tensor}: found shape {found}, expected {expected}")]
     Shape { tensor: String, found: String, expected: String },
+
+    /// A tensor or block lies on another device than what it is to be used with.
+    #[error("{tensor}: found {found}, expected memory of {expected}")]
+    OtherDevice { tensor: String, found: String, expected: String },
 
     /// An option or argument has a value that cannot be used.
     #[error("{option}: found {found}, expected {expected}")]
@@ -113,6 +119,12 @@ impl Error {
         expected: impl std::fmt::Debug,
     ) -> Self {
         Error::Shape { tensor: tensor.into(), found: format!("{found:?}"), expected: format!("{expected:?}") }
+    }
+
+    /// [`Error::OtherDevice`]: `tensor` lies on the device `found`.
+    pub(crate) fn other_device(tensor: impl Into<String>, found: &Gpu, expected: &Gpu) -> Self {
+        let found = format!("one of another device, {}", found.driver());
+        Error::OtherDevice { tensor: tensor.into(), found, expected: expected.driver() }
     }
 
     /// [`Error::Argument`] from what is at hand.

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use curvkit::data::{Selection, Split, mnist, read_parameters};
 use curvkit::gpu::{Gpu, GpuOptions};
 use curvkit::net::{Loss, Model, Network};
-use curvkit::operators::{Curvature, Problem};
+use curvkit::operators::{Curvature, Session};
 use curvkit::report::plots::{Axis, Mark, Scale, Series, chart};
 use curvkit::report::write_text;
 use curvkit::spectral::{Density, Estimate, QuadratureOptions, hutchinson, quadrature};
@@ -35,7 +35,7 @@ fn main() -> curvkit::Result<()> {
     let (dim, span) = (exact.len(), exact[exact.len() - 1] - exact[0]);
 
     let gpu = Gpu::new(&GpuOptions::from_env())?;
-    let problem = Problem::new(&gpu, &network, &theta, &data, Loss::CrossEntropy)?;
+    let problem = Session::new(&gpu, &network, &theta, &data, Loss::CrossEntropy)?;
     let operator = problem.operator(Curvature::Hessian, &network.all())?;
     let found = quadrature(&operator, &QuadratureOptions { probes: 32, steps: 200, seed: 0 })?;
 

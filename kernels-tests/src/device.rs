@@ -2,7 +2,8 @@
 
 use std::sync::LazyLock;
 
-use curvkit::gpu::{Gpu, GpuOptions, Program, Recorder, Step, View};
+use curvkit::gpu::{Gpu, GpuOptions, Program, Recorder, View};
+use curvkit::kernels::Step;
 use curvkit::kernels::gemm::{Gemm, Layout, Matrix, Shape, gemm};
 
 /// The device of `CURVKIT_ADAPTER`, or the best there is, with its matrix products tuned: two devices that
@@ -75,7 +76,8 @@ pub fn own_device(limits: wgpu::Limits, memory_budget: Option<u64>) -> Gpu {
     let request =
         adapter.request_device(&wgpu::DeviceDescriptor { required_limits: limits, ..Default::default() });
     let (device, queue) = pollster::block_on(request).expect("a device");
-    Gpu::from_device(device, queue, memory_budget).expect("an adapter fit for kernels")
+    let options = GpuOptions { memory_budget, ..GpuOptions::from_env() };
+    Gpu::from_device(device, queue, &options).expect("an adapter fit for kernels")
 }
 
 /// WebGPU's default limits, but for bindings that hold `bytes` at the most.

@@ -2,7 +2,7 @@
 
 use curvkit::gpu::Gpu;
 use curvkit::net::{Network, Subspace};
-use curvkit::operators::Problem;
+use curvkit::operators::Session;
 
 use crate::cases::{Case, assert_close};
 
@@ -10,15 +10,16 @@ use crate::cases::{Case, assert_close};
 pub const SCALE: f64 = 1e-3;
 
 /// The case on a device.
-pub fn problem(gpu: &Gpu, case: &Case) -> Problem {
+pub fn problem(gpu: &Gpu, case: &Case) -> Session {
     let network = Network::new(&case.model).unwrap();
-    Problem::new(gpu, &network, &case.parameters, &case.data, case.loss).unwrap()
+    Session::new(gpu, &network, &case.parameters, &case.data, case.loss).unwrap()
 }
 
 /// Every sample's gradient: `[N, dim]`
-pub fn per_sample_gradient(problem: &Problem, space: &Subspace) -> Vec<f32> {
+pub fn per_sample_gradient(problem: &Session, space: &Subspace) -> Vec<f32> {
     let mut rows = Vec::new();
-    let each = |r: &[f32]| {
+    let each = |first: usize, r: &[f32]| {
+        assert_eq!(rows.len(), first * space.dim, "batches in their order");
         rows.extend_from_slice(r);
         Ok(())
     };
@@ -27,7 +28,7 @@ pub fn per_sample_gradient(problem: &Problem, space: &Subspace) -> Vec<f32> {
 }
 
 /// A quantity with a direction in it: `[K, dim]` from `[K, dim]`.
-pub type Product = fn(&Problem, &Subspace, &[f32]) -> Vec<f32>;
+pub type Product = fn(&Session, &Subspace, &[f32]) -> Vec<f32>;
 
 /// `H V`
 pub const HVP: Product = |problem, space, v| problem.hvp(space, v).unwrap();

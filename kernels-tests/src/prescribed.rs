@@ -1,5 +1,7 @@
 //! Symmetric operators of prescribed spectrum, multiplied in f64 on the host, and such that break.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use curvkit::gpu::{ALIGN, Gpu};
 use curvkit::operators::{Block, SymmetricOperator};
 
@@ -61,10 +63,10 @@ impl SymmetricOperator for Prescribed {
     }
 
     fn apply(&self, x: &Block, y: &Block) -> curvkit::Result<()> {
-        let flat = self.unpad(&x.download()?);
+        let flat = self.unpad(&x.download()?)?;
         let product: Vec<f32> =
             flat.chunks(self.dim()).flat_map(|x| self.times(&f64s(x))).map(|y| y as f32).collect();
-        let padded = self.pad(&product);
+        let padded = self.pad(&product)?;
         for (first, run) in y.runs(0, y.len()) {
             self.gpu.write(&run, &padded[first * self.stride()..][..run.len()])?;
         }
@@ -76,12 +78,12 @@ impl SymmetricOperator for Prescribed {
 pub struct Breaks {
     operator: Prescribed,
     after: usize,
-    made: std::cell::Cell<usize>,
+    made: AtomicUsize,
 }
 
 impl Breaks {
     pub fn after(products: usize, operator: Prescribed) -> Breaks {
-        Breaks { operator, after: products, made: 0.into() }
+        Breaks { operator, after: products, made: AtomicUsize::new(0) }
     }
 }
 
@@ -103,13 +105,13 @@ impl SymmetricOperator for Breaks {
         for (at, run) in y.runs(0, y.len()) {
             let mut values: Vec<f32> = self.gpu().read(&run)?;
             for (i, vector) in values.chunks_mut(self.stride()).enumerate() {
-                if self.made.get() + at + i >= self.after {
+                if self.made.load(Ordering::Relaxed) + at + i >= self.after {
                     vector[7] = f32::NAN;
                 }
             }
             self.gpu().write(&run, &values)?;
         }
-        self.made.set(self.made.get() + x.len());
+        self.made.fetch_add(x.len(), Ordering::Relaxed);
         Ok(())
     }
 }

@@ -52,7 +52,7 @@ pub fn largest(eigenvalues: &[f64]) -> f64 {
 /// Where the device fails.
 pub fn vectors(operator: &dyn SymmetricOperator, pairs: &Eigenpairs) -> DMatrix<f64> {
     let block = pairs.vectors.block(0..pairs.vectors.len()).unwrap();
-    let flat = f64s(&operator.unpad(&block.download().unwrap()));
+    let flat = f64s(&operator.unpad(&block.download().unwrap()).unwrap());
     DMatrix::from_column_slice(operator.dim(), pairs.vectors.len(), &flat)
 }
 
@@ -154,6 +154,8 @@ pub fn dense(case: &Case, which: Curvature) -> DMatrix<f64> {
         Curvature::Hessian => problem.hessian(),
         Curvature::Ggn => problem.ggn(),
         Curvature::NoiseCovariance => problem.noise_covariance(),
+        Curvature::SecondMoment => problem.second_moment(),
+        Curvature::JacobianGram => problem.jacobian_gram(),
     }
 }
 

@@ -3,7 +3,7 @@
 use curvkit::Error;
 use curvkit::gpu::Gpu;
 use curvkit::net::Network;
-use curvkit::operators::{Block, Curvature, OperatorFamily, Problem, Several, SymmetricOperator};
+use curvkit::operators::{Block, Curvature, OperatorFamily, Sequential, Session, SymmetricOperator};
 use curvkit::spectral::{FamilyOptions, Which, family_eigenpairs};
 use kernels_tests::cases::{cases, random};
 use kernels_tests::device::{bindings_of, gpu, own_device};
@@ -31,8 +31,10 @@ fn found(family: &dyn OperatorFamily, options: &FamilyOptions) -> curvkit::Resul
         let vectors: Vec<Vec<f32>> = pairs.vectors.iter().map(|v| v.download().unwrap()).collect();
         for i in 0..pairs.members.len() {
             let own = i * count..(i + 1) * count;
-            let flat: Vec<f64> =
-                vectors.iter().flat_map(|v| f64s(&family.unpad(&v[i * stride..][..stride]))).collect();
+            let flat: Vec<f64> = vectors
+                .iter()
+                .flat_map(|v| f64s(&family.unpad(&v[i * stride..][..stride]).unwrap()))
+                .collect();
             all.push(Found {
                 values: pairs.values[own.clone()].to_vec(),
                 residuals: pairs.residuals[own.clone()].to_vec(),
@@ -47,8 +49,8 @@ fn found(family: &dyn OperatorFamily, options: &FamilyOptions) -> curvkit::Resul
     Ok(all)
 }
 
-fn several<A: SymmetricOperator>(operators: &[A]) -> Several<'_> {
-    Several::new(operators.iter().map(|operator| operator as &dyn SymmetricOperator).collect()).unwrap()
+fn several<A: SymmetricOperator>(operators: &[A]) -> Sequential<&A> {
+    Sequential::new(operators.iter().collect()).unwrap()
 }
 
 /// Asserts what is claimed of the pairs of operators whose products `times` makes in f64.
@@ -154,7 +156,7 @@ fn products_of_several_vectors_each() {
     let operators = mixed(gpu(), 67);
     let family = several(&operators);
     let x = random(5, 3 * 2 * 67);
-    let from = Block::upload(gpu(), 128, &family.pad(&x)).unwrap();
+    let from = Block::upload(gpu(), 128, &family.pad(&x).unwrap()).unwrap();
     let to = Block::upload(gpu(), 128, &[7.0; 6 * 128]).unwrap();
     family.apply(1..4, &from, &to).unwrap();
     let y = to.download().unwrap();
@@ -172,7 +174,7 @@ fn products_of_several_vectors_each() {
 fn curvatures_of_samples() {
     let case = cases().into_iter().find(|case| case.name.starts_with("[7, 13, 1, 4] Gelu")).unwrap();
     let network = Network::new(&case.model).unwrap();
-    let problem = Problem::new(gpu(), &network, &case.parameters, &case.data, case.loss).unwrap();
+    let problem = Session::new(gpu(), &network, &case.parameters, &case.data, case.loss).unwrap();
     for which in [Curvature::Hessian, Curvature::Ggn] {
         let family = problem.sample_operators(which, &network.all()).unwrap();
         let matrices: Vec<DMatrix<f64>> =
@@ -195,9 +197,12 @@ fn what_cannot_be_asked_for_is_refused() {
     assert_eq!(refused(FamilyOptions::new(11)), "count: found 11, expected 1 to 10, the dimension");
     let short = FamilyOptions { max_steps: Some(2), ..FamilyOptions::new(3) };
     assert_eq!(refused(short), "max_steps: found 2, expected at least 3, the eigenpairs");
-    assert_eq!(Several::new(vec![]).err().unwrap().to_string(), "operators: found 0, expected at least 1");
+    assert_eq!(
+        Sequential::<Prescribed>::new(vec![]).err().unwrap().to_string(),
+        "operators: found 0, expected at least 1"
+    );
     let other = Prescribed::new(gpu(), bulk(1, 70, 1.0), 0);
-    let error = Several::new(vec![&operators[0], &other]).err().unwrap().to_string();
+    let error = Sequential::new(vec![&operators[0], &other]).err().unwrap().to_string();
     assert_eq!(error, "coordinates and words of operator 1: found shape [70, 128], expected [10, 64]");
 
     let operators = [100, 4].map(|made| Breaks::after(made, Prescribed::new(gpu(), bulk(1, 200, 1.0), 0)));

@@ -3,7 +3,7 @@
 
 use curvkit::gpu::{Family, Gpu, GpuOptions};
 use curvkit::net::{Loss, Network, ZOO};
-use curvkit::operators::Problem;
+use curvkit::operators::Session;
 use kernels_tests::cases::{assert_close, random};
 use kernels_tests::engine::{CONTRACT, PRODUCTS, per_sample_gradient};
 use kernels_tests::f64s;
@@ -19,7 +19,7 @@ fn quantities(
     let data = samples(network, samples_count);
     let loss = if network.outputs() == 1 { Loss::SquaredError } else { Loss::CrossEntropy };
     let theta = network.initial_parameters(1);
-    let problem = Problem::new(gpu, network, &theta, &data, loss).unwrap();
+    let problem = Session::new(gpu, network, &theta, &data, loss).unwrap();
     let all = network.all();
     let v = random(9, 2 * network.dim());
     let [of_loss, gradient, product, third] = CONTRACT;

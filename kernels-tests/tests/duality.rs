@@ -3,7 +3,7 @@
 use curvkit::Error;
 use curvkit::data::{Dataset, Targets};
 use curvkit::net::{Layer, Loss, Model, Network};
-use curvkit::operators::Problem;
+use curvkit::operators::Session;
 use curvkit::papers::superlinear::duality::{Chain, States, Terms};
 use curvkit::papers::superlinear::measures::{Diagonals, Eigenbasis};
 use curvkit::papers::superlinear::members::{Member, Members, diagonal};
@@ -38,9 +38,9 @@ impl Small {
         Small { model, loss, parameters, data }
     }
 
-    fn problem(&self) -> Problem {
+    fn problem(&self) -> Session {
         let network = Network::new(&self.model).unwrap();
-        Problem::new(gpu(), &network, &self.parameters, &self.data, self.loss).unwrap()
+        Session::new(gpu(), &network, &self.parameters, &self.data, self.loss).unwrap()
     }
 
     /// W `[d_out, d_in]`, and the layer's input of each sample by a network that ends there: `[N, d_in]`.

@@ -4,7 +4,7 @@
 use curvkit::data::{Dataset, Targets};
 use curvkit::gpu::{Gpu, GpuOptions, LimitsChoice};
 use curvkit::net::{Layer, Loss, Model, Network};
-use curvkit::operators::{Curvature, Problem};
+use curvkit::operators::{Curvature, Session};
 use kernels_tests::cases::{Case, assert_close, cases, op_cases, perceptron, random};
 use kernels_tests::device::{bindings_of, gpu, own_device};
 use kernels_tests::engine::{
@@ -169,10 +169,10 @@ fn curvature_is_linear() {
 }
 
 /// `(f(θ + εv) − f(θ − εv)) / 2ε` for a unit vector v, with the ε that rounding left of it.
-fn central_difference(case: &Case, v: &[f32], f: impl Fn(&Problem) -> Vec<f32>) -> Vec<f64> {
-    let mut problem = problem(gpu(), case);
+fn central_difference(case: &Case, v: &[f32], f: impl Fn(&Session) -> Vec<f32>) -> Vec<f64> {
+    let problem = problem(gpu(), case);
     let epsilon = 0.02;
-    let mut at = |sign: f32| {
+    let at = |sign: f32| {
         let moved: Vec<f32> = case.parameters.iter().zip(v).map(|(p, v)| p + sign * epsilon * v).collect();
         problem.set_parameters(&moved).unwrap();
         f(&problem)
@@ -328,7 +328,7 @@ fn chunks_of_samples_and_directions_make_the_whole() {
     // bytes, and the samples and directions that a Hessian product is cut to at the least
     for (budget, n, k) in [(1_350_000, 175, 7), (700_000, 175, 4), (380_000, 175, 2), (120_000, 60, 1)] {
         let gpu = Gpu::new(&GpuOptions { memory_budget: Some(budget), ..GpuOptions::from_env() }).unwrap();
-        let problem = Problem::new(&gpu, &network, &case.parameters, &case.data, case.loss).unwrap();
+        let problem = Session::new(&gpu, &network, &case.parameters, &case.data, case.loss).unwrap();
         let (_, _, extent) = problem.operator(Curvature::Hessian, &space).unwrap().cost(7).unwrap();
         assert!(extent.n <= n && extent.k <= k, "{budget} bytes: {extent:?}, expected {n} × {k} at the most");
 
@@ -413,7 +413,7 @@ fn what_does_not_fit_is_refused() {
     let case = perceptron(&[2, 3, 2], Layer::Tanh, Loss::CrossEntropy, 4, 1); // P = 17
     let network = Network::new(&case.model).unwrap();
     let made = |parameters: &[f32], data: &Dataset, loss| {
-        Problem::new(gpu(), &network, parameters, data, loss).err().expect("an error").to_string()
+        Session::new(gpu(), &network, parameters, data, loss).err().expect("an error").to_string()
     };
     let (theta, data) = (&case.parameters, &case.data);
     let with = |targets| Dataset { targets, ..data.clone() };

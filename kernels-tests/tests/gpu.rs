@@ -1,7 +1,12 @@
 //! The device layer: adapters, limits, buffers and their pool, recorded programs, errors.
 
+use std::sync::Arc;
+
 use curvkit::Error;
-use curvkit::gpu::{ALIGN, Gpu, GpuOptions, LimitsChoice, Recorder, Step, View, adapters, grid};
+use curvkit::gpu::{
+    ALIGN, Buffer, Gpu, GpuOptions, LimitsChoice, Recorder, Shader, View, Work, adapters, grid,
+};
+use curvkit::kernels::Step;
 use curvkit::kernels::gemm::{Family, Gemm, Layout, Matrix, Shape, gemm_with};
 use curvkit::kernels::{sgd, vector};
 use kernels_tests::cases::random;
@@ -148,15 +153,126 @@ fn zeros_are_zero_whatever_was_there() {
 #[test]
 fn a_dropped_buffer_is_used_again() {
     let gpu = Gpu::new(&GpuOptions::from_env()).unwrap();
+    let before = gpu.peak_memory();
+    let grown = || gpu.peak_memory() - before;
     let first = gpu.buffer(1_000).unwrap();
-    let raw = first.raw().clone();
-    let second = gpu.buffer(1_000).unwrap();
-    assert!(*second.raw() != raw, "both live");
     let view = first.view();
     drop(first);
-    assert!(*gpu.buffer(1_000).unwrap().raw() != raw, "a view keeps its buffer");
+    let second = gpu.buffer(1_000).unwrap();
+    assert_eq!(grown(), 2 * 4 * 1_024, "a view keeps its buffer");
     drop(view);
-    assert!(*gpu.buffer(1_024).unwrap().raw() == raw, "the pool has it, by the rounded size");
+    let third = gpu.buffer(1_024).unwrap();
+    assert_eq!(grown(), 2 * 4 * 1_024, "the pool has it, by the rounded size");
+    assert!(!second.is(&third));
+}
+
+/// A handle that the caller keeps is the caller's: its memory becomes nobody else's.
+#[test]
+fn a_buffer_whose_handle_was_given_away_is_not_used_again() {
+    let gpu = Gpu::new(&GpuOptions::from_env()).unwrap();
+    let buffer = gpu.buffer(1_000).unwrap();
+    let raw = buffer.raw().clone();
+    let in_use = gpu.memory_in_use();
+    drop(buffer);
+    assert_eq!(gpu.memory_in_use(), in_use - 4 * 1_024, "it counts no longer");
+    let next = gpu.buffer(1_000).unwrap();
+    assert!(*next.raw() != raw);
+}
+
+/// A buffer of the caller's is read and written in place, and refused where it cannot be.
+#[test]
+fn buffers_of_the_callers() {
+    let gpu = gpu();
+    let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
+    let own = |gpu: &Gpu, size: u64, usage| {
+        let mapped_at_creation = false;
+        gpu.device().create_buffer(&wgpu::BufferDescriptor { label: None, size, usage, mapped_at_creation })
+    };
+    let raw = own(gpu, 4 * 64, usage);
+    let before = gpu.memory_in_use();
+    let buffer = Buffer::from_wgpu(gpu, raw.clone()).unwrap();
+    assert!(*buffer.raw() == raw && gpu.memory_in_use() == before);
+    gpu.write(&buffer.view(), &[1.5f32; 64]).unwrap();
+    assert_eq!(gpu.read::<f32>(&buffer.view()).unwrap(), [1.5; 64]);
+    let refused = |raw| Buffer::from_wgpu(gpu, raw).err().expect("an error");
+    let error = refused(own(gpu, 256, wgpu::BufferUsages::STORAGE)).to_string();
+    let expected = "usage of the buffer: found BufferUsages(STORAGE), expected BufferUsages(COPY_SRC | COPY_DST | STORAGE) among them";
+    assert_eq!(error, expected);
+    let error = refused(own(gpu, 8, usage)).to_string();
+    assert_eq!(error, "bytes of the buffer: found 8, expected at least 16");
+    let other = Gpu::new(&GpuOptions::from_env()).unwrap();
+    assert!(matches!(refused(own(&other, 256, usage)), Error::OtherDevice { .. }));
+}
+
+/// What lies on another device is refused by name, and nothing is written there.
+#[test]
+fn memory_of_another_device_is_refused() {
+    let (gpu, other) = (gpu(), Gpu::new(&GpuOptions::from_env()).unwrap());
+    let [here, there] = [gpu, &other].map(|gpu| gpu.upload(&[3.0f32; 64]).unwrap().view());
+    let message = |error: Error| {
+        assert!(matches!(error, Error::OtherDevice { .. }), "{error}");
+        error.to_string()
+    };
+    let of = gpu.driver();
+    let expected = |what: &str| format!("{what}: found memory of another device, expected memory of {of}");
+    assert_eq!(message(gpu.read::<f32>(&there).unwrap_err()), expected("memory to read"));
+    assert_eq!(message(gpu.write(&there, &[0.0f32]).unwrap_err()), expected("memory to write"));
+    let mut rec = Recorder::new(gpu);
+    rec.copy(&here, &there);
+    assert_eq!(message(rec.finish().err().unwrap()), expected("memory to copy to"));
+    let mut rec = Recorder::new(gpu);
+    rec.clear(&there);
+    assert_eq!(message(rec.run().unwrap_err()), expected("memory to clear"));
+    let mut rec = Recorder::new(gpu);
+    let error = curvkit::kernels::vector::combine(&mut rec, 1.0, &here, 0.0, &there).unwrap_err();
+    assert_eq!(message(error), expected("y"));
+    assert_eq!(other.read::<f32>(&there).unwrap(), [3.0; 64]);
+}
+
+/// Programs within programs run in their order, each step with its own parameters, and are counted.
+#[test]
+fn programs_are_replayed_by_others() {
+    let gpu = gpu();
+    let [x, y] = [1.0f32, 0.0].map(|value| upload(gpu, &[value; 64]));
+    // y = x + 2 y
+    let double = Arc::new(program(gpu, |rec| vector::combine(rec, 1.0, &x, 2.0, &y)));
+    let twice = Arc::new(program(gpu, |rec| {
+        rec.replay(&double, &[0u32, 0])?;
+        vector::combine(rec, 10.0, &x, 1.0, &y)
+    }));
+    let outer = program(gpu, |rec| {
+        rec.replay_once(&twice)?;
+        rec.replay_once(&double)?;
+        rec.replay::<u32>(&double, &[])
+    });
+    assert_eq!((twice.dispatches(), outer.dispatches()), (3, 4));
+    outer.run().unwrap(); // ((0·2 + 1)·2 + 1 + 10)·2 + 1
+    assert_eq!(read(gpu, &y), [27.0; 64]);
+    outer.run().unwrap(); // ((27·2 + 1)·2 + 1 + 10)·2 + 1
+    assert_eq!(read(gpu, &y), [243.0; 64]);
+    let other = Gpu::new(&GpuOptions::from_env()).unwrap();
+    let error = Recorder::new(&other).replay_once(&double).unwrap_err();
+    assert!(matches!(error, Error::OtherDevice { .. }), "{error}");
+}
+
+/// Kernels of one name are told apart by their text: a caller's own does not become one of the crate's.
+#[test]
+fn kernels_of_one_name_are_told_apart() {
+    const OWN: Shader = Shader {
+        name: "vector",
+        files: &["@group(0) @binding(3) var<storage, read_write> y: array<f32>;
+            @compute @workgroup_size(64)
+            fn combine(@builtin(global_invocation_id) id: vec3<u32>) { y[id.x] = 7.0; }"],
+    };
+    let gpu = gpu();
+    let [x, y] = [1.0f32, 2.0].map(|value| upload(gpu, &[value; 64]));
+    run(gpu, |rec| {
+        let own = rec.gpu().kernel(OWN, "combine", &[])?;
+        rec.dispatch(&own, &[("y", &y)], &(), [1, 1, 1], Work::new(64.0, 0))
+    });
+    assert_eq!(read(gpu, &y), [7.0; 64]);
+    run(gpu, |rec| vector::combine(rec, 1.0, &x, 1.0, &y));
+    assert_eq!(read(gpu, &y), [8.0; 64]);
 }
 
 /// A program keeps what it works on: buffers of the same size made after its own were let go do not become
@@ -214,7 +330,7 @@ fn programs_run_step_by_step() {
     // sums of halves below 2²⁴ are exact
     let sum = 0.75 * (count - 1) as f32 + 1.0;
     assert_eq!(read(gpu, &theta), [-sum, -2.0 * sum, 4.0 * sum, -0.5 * sum]);
-    program.run_steps(&[]).unwrap();
+    program.run_steps::<Step>(&[]).unwrap();
     assert_eq!(read(gpu, &theta)[0], -sum);
 }
 

@@ -5,7 +5,7 @@ use curvkit::Error;
 use curvkit::gpu::{Gpu, GpuOptions, LimitsChoice, Recorder};
 use curvkit::kernels::jacobi::{self, Eigenpairs};
 use curvkit::net::{Layer, Loss, Network};
-use curvkit::operators::{LayerMoments, Problem};
+use curvkit::operators::{LayerMoments, Session};
 use kernels_tests::cases::{assert_close, cases, random};
 use kernels_tests::{f64s, reference, twins};
 use nalgebra::{DMatrix, DVector};
@@ -212,7 +212,7 @@ fn more_matrices_than_a_dispatch_takes() {
 }
 
 /// The layers of a case: name, d_out, d_in.
-fn layers(network: &Network, problem: &Problem) -> Vec<(String, usize, usize)> {
+fn layers(network: &Network, problem: &Session) -> Vec<(String, usize, usize)> {
     let names = network.parameters().iter().map(|p| p.name.clone()).filter(|name| name.ends_with("weight"));
     names
         .map(|name| {
@@ -233,7 +233,7 @@ fn spectra_and_factors_are_those_of_the_per_sample_hessians() {
         }
         let reference: reference::Problem = case.problem();
         let gpu = gpu();
-        let problem = Problem::new(&gpu, &network, &case.parameters, &case.data, case.loss).unwrap();
+        let problem = Session::new(&gpu, &network, &case.parameters, &case.data, case.loss).unwrap();
         for (weight, d_out, d_in) in layers(&network, &problem).into_iter().rev() {
             let dim = d_out * d_in;
             if dim > 400 {
@@ -327,7 +327,7 @@ fn spectra_do_not_depend_on_the_batches() {
     let network = Network::new(&case.model).unwrap();
     let all = |memory_budget: Option<u64>| {
         let gpu = Gpu::new(&GpuOptions { memory_budget, ..GpuOptions::from_env() }).unwrap();
-        let problem = Problem::new(&gpu, &network, &case.parameters, &case.data, case.loss).unwrap();
+        let problem = Session::new(&gpu, &network, &case.parameters, &case.data, case.loss).unwrap();
         let (mut batches, mut eigenvalues) = (0, Vec::new());
         problem
             .layer("0.weight")
@@ -350,7 +350,7 @@ fn spectra_do_not_depend_on_the_batches() {
 fn layers_that_cannot_be_are_refused() {
     let case = cases().into_iter().find(|case| case.name.contains("[65, 129, 10] Relu")).unwrap();
     let network = Network::new(&case.model).unwrap();
-    let problem = Problem::new(&gpu(), &network, &case.parameters, &case.data, case.loss).unwrap();
+    let problem = Session::new(&gpu(), &network, &case.parameters, &case.data, case.loss).unwrap();
     let Err(error) = problem.layer("1.weight") else { panic!("there is no such layer") };
     assert!(matches!(error, Error::Argument { .. }));
     assert!(error.to_string().contains("0.weight, 2.weight"), "{error}");
@@ -363,7 +363,7 @@ fn layers_that_cannot_be_are_refused() {
 fn a_layer_of_more_outputs_than_the_kernel_takes() {
     let case = cases().into_iter().find(|case| case.name.contains("[65, 129, 10] Relu")).unwrap();
     let network = Network::new(&case.model).unwrap();
-    let problem = Problem::new(&gpu(), &network, &case.parameters, &case.data, case.loss).unwrap();
+    let problem = Session::new(&gpu(), &network, &case.parameters, &case.data, case.loss).unwrap();
     let layer = problem.layer("0.weight").unwrap();
     let d = layer.d_out();
     let (mut curvatures, mut activations) = (Vec::new(), Vec::new());

@@ -1,7 +1,8 @@
 //! Every kernel against its f64 twin: one table a kernel, outputs poisoned with NaN beforehand, and whatever
 //! a kernel has no business writing has to be that NaN still.
 
-use curvkit::gpu::{Gpu, Step, View};
+use curvkit::gpu::{Gpu, View};
+use curvkit::kernels::Step;
 use curvkit::kernels::broadcast::{Axes, Strided, reduce};
 use curvkit::kernels::gemm::{self, Family, Gemm, Layout, Matrix, Shape};
 use curvkit::kernels::pack::{Rows, packed_len};

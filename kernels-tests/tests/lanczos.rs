@@ -1,10 +1,12 @@
 //! Block Lanczos against prescribed spectra and against dense eigendecompositions of networks' curvature.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use curvkit::Error;
 use curvkit::data::TensorFile;
 use curvkit::gpu::Gpu;
 use curvkit::net::Network;
-use curvkit::operators::{Block, Curvature, DenseMatrix, Problem, SymmetricOperator};
+use curvkit::operators::{Block, Curvature, DenseMatrix, Session, SymmetricOperator};
 use curvkit::spectral::{Eigenpairs, Lanczos, LanczosOptions, Which, eigenpairs};
 use kernels_tests::cases::network_cases;
 use kernels_tests::device::{gpu, own_device};
@@ -311,7 +313,7 @@ fn the_recurrence_holds() {
         let file = TensorFile::read(&path).unwrap();
         let (vectors, n) = (file.shape("basis").unwrap()[0], file.shape("t").unwrap()[0]);
         let stride = operator.stride();
-        let flat = f64s(&operator.unpad(&file.f32("basis", &[vectors, stride]).unwrap()));
+        let flat = f64s(&operator.unpad(&file.f32("basis", &[vectors, stride]).unwrap()).unwrap());
         let basis = DMatrix::from_column_slice(dim, vectors, &flat);
         let t = DMatrix::from_row_slice(n, n, &file.f64("t", &[n, n]).unwrap());
         let s = DMatrix::from_row_slice(vectors - n, n, &file.f64("s", &[vectors - n, n]).unwrap());
@@ -389,7 +391,7 @@ fn agrees_with_a_dense_eigendecomposition(name: &str) {
     let case =
         network_cases().into_iter().find(|case| case.name.starts_with(name)).expect("a case of that name");
     let network = Network::new(&case.model).unwrap();
-    let problem = Problem::new(gpu(), &network, &case.parameters, &case.data, case.loss).unwrap();
+    let problem = Session::new(gpu(), &network, &case.parameters, &case.data, case.loss).unwrap();
     for curvature in [Curvature::Hessian, Curvature::Ggn, Curvature::NoiseCovariance] {
         let operator = problem.operator(curvature, &network.all()).unwrap();
         let dense = dense(&case, curvature);
@@ -437,7 +439,7 @@ fn curvature_of_a_transformer() {
 struct Counted {
     operator: Prescribed,
     description: Option<String>,
-    applied: std::cell::Cell<usize>,
+    applied: AtomicUsize,
 }
 
 impl SymmetricOperator for Counted {
@@ -454,7 +456,7 @@ impl SymmetricOperator for Counted {
     }
 
     fn apply(&self, x: &Block, y: &Block) -> curvkit::Result<()> {
-        self.applied.set(self.applied.get() + 1);
+        self.applied.fetch_add(1, Ordering::Relaxed);
         self.operator.apply(x, y)
     }
 
@@ -468,7 +470,7 @@ fn a_width_is_measured_once() {
     let counted = |description: Option<&str>| Counted {
         operator: Prescribed::new(gpu(), bulk(1, 90, 1.0), 0),
         description: description.map(String::from),
-        applied: 0.into(),
+        applied: AtomicUsize::new(0),
     };
     let made = |operator: &Counted| bits(&eigenpairs(operator, LanczosOptions::new(4)).unwrap());
     // whatever an earlier run kept, or this one measures
@@ -476,13 +478,13 @@ fn a_width_is_measured_once() {
     Lanczos::new(&counted(described), LanczosOptions::new(4)).unwrap();
     let operator = counted(described);
     Lanczos::new(&operator, LanczosOptions::new(4)).unwrap();
-    assert_eq!(operator.applied.get(), 0, "not measured a second time");
+    assert_eq!(operator.applied.load(Ordering::Relaxed), 0, "not measured a second time");
     assert_eq!(made(&counted(described)), made(&counted(described)));
     // without a description nothing is measured
     let operator = counted(None);
     let options = LanczosOptions::new(4);
     Lanczos::new(&operator, options.clone()).unwrap();
-    assert_eq!(operator.applied.get(), 0);
+    assert_eq!(operator.applied.load(Ordering::Relaxed), 0);
     let eight = eigenpairs(&operator, LanczosOptions { block: Some(8), ..options }).unwrap();
     assert_eq!(made(&operator), bits(&eight));
 }

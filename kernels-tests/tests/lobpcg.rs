@@ -2,7 +2,7 @@
 
 use curvkit::Error;
 use curvkit::net::Network;
-use curvkit::operators::{Block, Curvature, Problem, SymmetricOperator};
+use curvkit::operators::{Block, Curvature, Session, SymmetricOperator};
 use curvkit::spectral::{Eigenpairs, LobpcgOptions, Which, lobpcg};
 use kernels_tests::cases::{cases, random};
 use kernels_tests::device::{gpu, own_device};
@@ -114,7 +114,7 @@ fn a_warm_start_takes_fewer_products() {
     let operator = Prescribed::new(gpu(), spectrum(dim, outliers, bulk(3, dim, 0.01)), 2);
     let options = LobpcgOptions { tolerance: 1e-3, ..LobpcgOptions::new(count) };
     let pairs = find("cold", &operator, &options);
-    let found = operator.unpad(&pairs.vectors.download().unwrap());
+    let found = operator.unpad(&pairs.vectors.download().unwrap()).unwrap();
     // as of a matrix nearby: each vector off by a random one of length 0.01
     let noise = random(1, count * dim).into_iter().map(|x| 0.01 * (3.0 / dim as f32).sqrt() * x);
     let near = found.iter().zip(noise).map(|(v, noise)| v + noise).collect();
@@ -262,7 +262,7 @@ fn a_product_that_is_not_finite_is_an_error() {
 fn curvature_of_an_mlp() {
     let case = cases().into_iter().find(|case| case.name.starts_with("[17, 33, 10] Tanh bias")).unwrap();
     let network = Network::new(&case.model).unwrap();
-    let problem = Problem::new(gpu(), &network, &case.parameters, &case.data, case.loss).unwrap();
+    let problem = Session::new(gpu(), &network, &case.parameters, &case.data, case.loss).unwrap();
     for curvature in [Curvature::Hessian, Curvature::Ggn] {
         let dense = dense(&case, curvature);
         let eigenvalues = dense.symmetric_eigenvalues().as_slice().to_vec();

@@ -2,7 +2,7 @@
 
 use curvkit::gpu::{Gpu, GpuOptions};
 use curvkit::net::{Layer, Loss, Network};
-use curvkit::operators::{Curvature, CurvatureOperator, Problem};
+use curvkit::operators::{Curvature, CurvatureOperator, Session};
 use curvkit::spectral::{LanczosOptions, LobpcgOptions, QuadratureOptions, eigenpairs, lobpcg, quadrature};
 use kernels_tests::cases::perceptron;
 use kernels_tests::device::gpu;
@@ -13,7 +13,7 @@ fn keeps_within(budgets: [u64; 2], solve: impl Fn(&CurvatureOperator) -> Vec<f64
     let case = perceptron(&[17, 33, 10], Layer::Gelu, Loss::CrossEntropy, 1_003, 1);
     let network = Network::new(&case.model).unwrap();
     let found = |gpu: &Gpu| {
-        let problem = Problem::new(gpu, &network, &case.parameters, &case.data, case.loss).unwrap();
+        let problem = Session::new(gpu, &network, &case.parameters, &case.data, case.loss).unwrap();
         solve(&problem.operator(Curvature::Hessian, &network.all()).unwrap())
     };
     let expected = found(gpu());

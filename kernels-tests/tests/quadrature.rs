@@ -3,7 +3,7 @@
 use curvkit::Error;
 use curvkit::gpu::Gpu;
 use curvkit::net::Network;
-use curvkit::operators::{Curvature, Problem, SymmetricOperator};
+use curvkit::operators::{Curvature, Session, SymmetricOperator};
 use curvkit::spectral::{Density, Quadrature, QuadratureOptions, quadrature};
 use kernels_tests::cases::cases;
 use kernels_tests::device::{bindings_of, gpu, own_device};
@@ -172,7 +172,7 @@ fn probes_do_not_depend_on_who_is_beside_them() {
 fn a_networks_hessian() {
     let case = cases().into_iter().find(|case| case.name.starts_with("[17, 33, 10] Tanh bias")).unwrap();
     let network = Network::new(&case.model).unwrap();
-    let problem = Problem::new(gpu(), &network, &case.parameters, &case.data, case.loss).unwrap();
+    let problem = Session::new(gpu(), &network, &case.parameters, &case.data, case.loss).unwrap();
     let eigenvalues = dense(&case, Curvature::Hessian).symmetric_eigenvalues().as_slice().to_vec();
     let operator = problem.operator(Curvature::Hessian, &network.all()).unwrap();
     let found = made(&operator, 16, 40);

@@ -3,7 +3,7 @@
 use curvkit::Error;
 use curvkit::gpu::{Gpu, GpuOptions};
 use curvkit::net::{Network, Subspace};
-use curvkit::operators::{Block, Curvature, OperatorFamily, Problem, SampleOperators, SymmetricOperator};
+use curvkit::operators::{Block, Curvature, OperatorFamily, SampleOperators, Session, SymmetricOperator};
 use curvkit::spectral::{FamilyOptions, family_eigenpairs};
 use kernels_tests::cases::{Case, assert_close, cases, op_cases, random};
 use kernels_tests::device::{bindings_of, gpu, own_device};
@@ -14,9 +14,9 @@ const SCALE: f64 = 1e-3;
 
 const BOTH: [Curvature; 2] = [Curvature::Hessian, Curvature::Ggn];
 
-fn problem(gpu: &Gpu, case: &Case) -> Problem {
+fn problem(gpu: &Gpu, case: &Case) -> Session {
     let network = Network::new(&case.model).unwrap();
-    Problem::new(gpu, &network, &case.parameters, &case.data, case.loss).unwrap()
+    Session::new(gpu, &network, &case.parameters, &case.data, case.loss).unwrap()
 }
 
 /// A case's network on 23 samples.
@@ -31,12 +31,12 @@ fn convolutional() -> Case {
 /// `A_p x` for the members p, `[members, b, dim]`, in what held other things before; the padding has to be zero.
 fn products(family: &SampleOperators, members: std::ops::Range<usize>, x: &[f32]) -> Vec<f32> {
     let (gpu, stride) = (family.gpu(), family.stride());
-    let from = Block::upload(gpu, stride, &family.pad(x)).unwrap();
+    let from = Block::upload(gpu, stride, &family.pad(x).unwrap()).unwrap();
     let to = Block::upload(gpu, stride, &vec![f32::NAN; from.len() * stride]).unwrap();
     family.apply(members, &from, &to).unwrap();
     let padded = to.download().unwrap();
-    let flat = family.unpad(&padded);
-    assert!(family.pad(&flat) == padded, "words that are no coordinates");
+    let flat = family.unpad(&padded).unwrap();
+    assert!(family.pad(&flat).unwrap() == padded, "words that are no coordinates");
     flat
 }
 
@@ -107,10 +107,10 @@ fn members_are_problems_of_one_sample() {
             for (p, (x, y)) in x.chunks(all.dim).zip(y.chunks(all.dim)).enumerate() {
                 let alone = problem(gpu(), &case.sample(p));
                 let operator = alone.operator(which, &all).unwrap();
-                let from = Block::upload(gpu(), all.stride, &operator.pad(x)).unwrap();
+                let from = Block::upload(gpu(), all.stride, &operator.pad(x).unwrap()).unwrap();
                 let to = Block::zeros(gpu(), all.stride, 1).unwrap();
                 operator.apply(&from, &to).unwrap();
-                let expected = f64s(&operator.unpad(&to.download().unwrap()));
+                let expected = f64s(&operator.unpad(&to.download().unwrap()).unwrap());
                 assert_close(&format!("{which:?} {p} of {}", case.name), y, &expected, 1e-5, SCALE);
             }
         }
@@ -231,7 +231,7 @@ fn what_cannot_be_asked_for_is_refused() {
     let whole = problem(gpu(), &case);
     let all = whole.network().all();
     let error = whole.sample_operators(Curvature::NoiseCovariance, &all).err().unwrap().to_string();
-    let expected = "curvature: found the noise covariance, expected the Hessian or the GGN: a sample alone does not vary";
+    let expected = "curvature: found NoiseCovariance, expected the Hessian, the GGN or the Jacobians' Gram matrix: a sample's gradients are one";
     assert_eq!(error, expected);
     let family = whole.sample_operators(Curvature::Ggn, &all).unwrap();
     let block = |len| Block::zeros(gpu(), all.stride, len).unwrap();

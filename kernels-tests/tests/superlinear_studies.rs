@@ -4,7 +4,7 @@ use approx::assert_relative_eq;
 use curvkit::Error;
 use curvkit::data::{Dataset, Targets};
 use curvkit::net::{Layer, Loss, Model, Network};
-use curvkit::operators::{LayerMoments, Problem, SampleSpectra};
+use curvkit::operators::{LayerMoments, SampleSpectra, Session};
 use curvkit::papers::superlinear::bounds::{self, Curvatures, Violations};
 use curvkit::papers::superlinear::claims::{Claims, PublishedSuppression};
 use curvkit::papers::superlinear::measures::{Diagonals, Eigenbasis};
@@ -63,9 +63,9 @@ fn assert_close(what: &str, found: &[f64], expected: &[f64], tolerance: f64) {
 fn the_stages_are_those_of_dense_per_sample_hessians() {
     for loss in [Loss::CrossEntropy, Loss::SoftmaxMse] {
         let (network, parameters, data) = small(67);
-        let problem = Problem::new(gpu(), &network, &parameters, &data, loss).unwrap();
+        let problem = Session::new(gpu(), &network, &parameters, &data, loss).unwrap();
         let drawn = data.select(&suppression::draw(&data.targets, 20, 3).unwrap());
-        let of_drawn = Problem::new(gpu(), &network, &parameters, &drawn, loss).unwrap();
+        let of_drawn = Session::new(gpu(), &network, &parameters, &drawn, loss).unwrap();
         let moments = LayerMoments::measure(&problem, WEIGHT).unwrap();
         let basis = Eigenbasis::of(moments.hessian.as_ref()).unwrap();
         let dim = basis.dimension();
@@ -130,7 +130,7 @@ fn the_stages_are_those_of_dense_per_sample_hessians() {
 #[test]
 fn projections_onto_a_basis_are_those_onto_each_vector_and_complete() {
     let (network, parameters, data) = small(37);
-    let problem = Problem::new(gpu(), &network, &parameters, &data, Loss::SoftmaxMse).unwrap();
+    let problem = Session::new(gpu(), &network, &parameters, &data, Loss::SoftmaxMse).unwrap();
     let layer = problem.layer(WEIGHT).unwrap();
     let basis = haar_orthogonal(layer.d_out() * layer.d_in(), 4);
     let mut seen = 0;
@@ -208,7 +208,7 @@ fn samples_are_drawn_from_each_class_in_turn() {
 #[test]
 fn the_experiment_writes_what_it_measured() {
     let (network, parameters, data) = small(40);
-    let problem = Problem::new(gpu(), &network, &parameters, &data, Loss::CrossEntropy).unwrap();
+    let problem = Session::new(gpu(), &network, &parameters, &data, Loss::CrossEntropy).unwrap();
     let moments = LayerMoments::measure(&problem, WEIGHT).unwrap();
     let basis = Eigenbasis::of(moments.hessian.as_ref()).unwrap();
     let layer = problem.layer(WEIGHT).unwrap();
@@ -298,7 +298,7 @@ fn the_bounds_of_a_layer() {
     // a piecewise linear network: M_p is semi-definite for the cross-entropy, and is not for softmax-mse
     for (loss, semi_definite) in [(Loss::CrossEntropy, true), (Loss::SoftmaxMse, false)] {
         let (network, parameters, data) = small(67);
-        let problem = Problem::new(gpu(), &network, &parameters, &data, loss).unwrap();
+        let problem = Session::new(gpu(), &network, &parameters, &data, loss).unwrap();
         let curvatures = Curvatures::measure(&problem.layer(WEIGHT).unwrap()).unwrap();
         let dense = hessians(&parameters, &data, loss);
         let kappa: Vec<f64> = dense.iter().flat_map(|h| eigenpairs(h.as_ref())).map(|pair| pair.0).collect();

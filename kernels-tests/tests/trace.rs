@@ -2,7 +2,7 @@
 
 use curvkit::Error;
 use curvkit::net::Network;
-use curvkit::operators::{Curvature, Problem, SymmetricOperator};
+use curvkit::operators::{Curvature, Session, SymmetricOperator};
 use curvkit::spectral::{Estimate, Hutchinson, hutch_plus_plus, hutchinson, power_iteration, xtrace};
 use kernels_tests::cases::cases;
 use kernels_tests::device::gpu;
@@ -161,7 +161,7 @@ fn the_largest_magnitude_by_powers() {
 fn a_networks_curvature() {
     let case = cases().into_iter().find(|case| case.name.starts_with("[17, 33, 10] Tanh bias")).unwrap();
     let network = Network::new(&case.model).unwrap();
-    let problem = Problem::new(gpu(), &network, &case.parameters, &case.data, case.loss).unwrap();
+    let problem = Session::new(gpu(), &network, &case.parameters, &case.data, case.loss).unwrap();
     for curvature in [Curvature::Hessian, Curvature::NoiseCovariance] {
         let dense = dense(&case, curvature);
         let operator = problem.operator(curvature, &network.all()).unwrap();

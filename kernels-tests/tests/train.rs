@@ -4,6 +4,7 @@ use curvkit::Error;
 use curvkit::data::{Dataset, Targets};
 use curvkit::gpu::{Gpu, GpuOptions};
 use curvkit::net::{Layer, Loss, Model, Network};
+use curvkit::operators::Session;
 use curvkit::train::{EpochRecord, Sampling, Schedule, TrainOptions, TrainState, Trainer};
 use kernels_tests::cases::{assert_close, random};
 use kernels_tests::device::{bindings_of, gpu, own_device};
@@ -14,29 +15,34 @@ struct Run {
     network: Network,
     theta: Vec<f32>,
     data: Dataset,
+    loss: Loss,
     options: TrainOptions,
 }
 
 impl Run {
-    fn new(widths: &[usize], sigma: Layer, samples: usize, options: TrainOptions) -> Run {
+    fn new(widths: &[usize], sigma: Layer, samples: usize, loss: Loss, options: TrainOptions) -> Run {
         let network = Network::new(&Model::mlp(widths, sigma, true)).unwrap();
         let outputs = network.outputs();
-        let targets = match options.loss {
+        let targets = match loss {
             Loss::CrossEntropy | Loss::SoftmaxMse => {
                 Targets::Classes((0..samples).map(|p| (p * p % 7 % outputs) as u32).collect())
             }
             _ => Targets::Values { values: random(1, samples * outputs), width: outputs },
         };
         let data = Dataset::new(random(2, samples * widths[0]), vec![widths[0]], targets).unwrap();
-        Run { theta: network.initial_parameters(3), network, data, options }
+        Run { theta: network.initial_parameters(3), network, data, loss, options }
+    }
+
+    fn session(&self, gpu: &Gpu) -> Session {
+        Session::new(gpu, &self.network, &self.theta, &self.data, self.loss).unwrap()
     }
 
     fn trainer(&self, gpu: &Gpu) -> Trainer {
-        Trainer::new(gpu, &self.network, self.theta.clone(), &self.data, self.options.clone()).unwrap()
+        Trainer::new(&self.session(gpu), self.options.clone()).unwrap()
     }
 
     fn resumed(&self, gpu: &Gpu, state: TrainState) -> Trainer {
-        Trainer::resume(gpu, &self.network, state, &self.data, self.options.clone()).unwrap()
+        Trainer::resume(&self.session(gpu), state, self.options.clone()).unwrap()
     }
 
     /// One epoch from `theta` and `momentum` in f64: the record.
@@ -50,7 +56,7 @@ impl Run {
         for batch in options.order(self.data.len(), epoch).chunks(options.batch_size) {
             let batch: Vec<usize> = batch.iter().map(|&i| i as usize).collect();
             let samples = self.data.select(&batch);
-            let problem = reference::Problem::new(self.network.model(), options.loss, theta, &samples);
+            let problem = reference::Problem::new(self.network.model(), self.loss, theta, &samples);
             loss += problem.per_sample_loss().iter().sum::<f64>();
             let outputs = self.network.outputs();
             let largest = |x: &[f64]| (0..outputs).rev().max_by(|&i, &j| x[i].total_cmp(&x[j])).unwrap();
@@ -102,12 +108,12 @@ fn runs() -> Vec<(&'static str, Run)> {
     let (ce, mse, softmax, squared) = (Loss::CrossEntropy, Loss::Mse, Loss::SoftmaxMse, Loss::SquaredError);
     let replaced = Sampling::WithReplacement;
     vec![
-        ("plain SGD", Run::new(&[5, 7, 3], Layer::Tanh, 24, sgd(ce, 0.1, 8, 3))),
-        ("gradient descent", Run::new(&[3, 4, 2], Layer::Gelu, 11, sgd(mse, 0.3, 11, 3))),
-        ("batches of one", Run::new(&[2, 3, 2], Layer::Tanh, 7, sgd(softmax, 0.5, 1, 2))),
+        ("plain SGD", Run::new(&[5, 7, 3], Layer::Tanh, 24, ce, sgd(0.1, 8, 3))),
+        ("gradient descent", Run::new(&[3, 4, 2], Layer::Gelu, 11, mse, sgd(0.3, 11, 3))),
+        ("batches of one", Run::new(&[2, 3, 2], Layer::Tanh, 7, softmax, sgd(0.5, 1, 2))),
         (
             "momentum and a last batch of one",
-            Run::new(&[5, 7, 3], Layer::Gelu, 25, TrainOptions { momentum: 0.9, ..sgd(ce, 0.05, 8, 3) }),
+            Run::new(&[5, 7, 3], Layer::Gelu, 25, ce, TrainOptions { momentum: 0.9, ..sgd(0.05, 8, 3) }),
         ),
         (
             "weight decay and a schedule",
@@ -115,7 +121,8 @@ fn runs() -> Vec<(&'static str, Run)> {
                 &[4, 9, 2],
                 Layer::Tanh,
                 31,
-                TrainOptions { weight_decay: 0.05, schedule: exponential(0.7), ..sgd(squared, 0.1, 7, 4) },
+                squared,
+                TrainOptions { weight_decay: 0.05, schedule: exponential(0.7), ..sgd(0.1, 7, 4) },
             ),
         ),
         (
@@ -124,7 +131,8 @@ fn runs() -> Vec<(&'static str, Run)> {
                 &[5, 7, 3],
                 Layer::Tanh,
                 25,
-                TrainOptions { sampling: replaced, seed: 4, ..sgd(ce, 0.1, 8, 3) },
+                ce,
+                TrainOptions { sampling: replaced, seed: 4, ..sgd(0.1, 8, 3) },
             ),
         ),
         (
@@ -133,13 +141,14 @@ fn runs() -> Vec<(&'static str, Run)> {
                 &[17, 33, 10],
                 Layer::Relu,
                 67,
+                softmax,
                 TrainOptions {
                     momentum: 0.8,
                     weight_decay: 0.01,
                     schedule: exponential(0.9),
                     sampling: replaced,
                     seed: 9,
-                    ..sgd(softmax, 0.2, 13, 4)
+                    ..sgd(0.2, 13, 4)
                 },
             ),
         ),
@@ -156,20 +165,16 @@ fn trajectories_agree_with_sgd_in_f64() {
 /// The samples lie in several buffers.
 #[test]
 fn samples_in_several_buffers_train_alike() {
-    let options = TrainOptions { momentum: 0.5, ..TrainOptions::sgd(Loss::CrossEntropy, 0.05, 32, 2) };
-    let run = Run::new(&[61, 5, 3], Layer::Tanh, 203, options);
+    let options = TrainOptions { momentum: 0.5, ..TrainOptions::sgd(0.05, 32, 2) };
+    let run = Run::new(&[61, 5, 3], Layer::Tanh, 203, Loss::CrossEntropy, options);
     run.check(&own_device(bindings_of(16 << 10), None), "samples in several buffers");
 }
 
 /// A batch that the memory budget cuts into parts makes the same step as a whole one.
 #[test]
 fn batches_larger_than_the_budget_are_made_in_parts() {
-    let options = TrainOptions {
-        momentum: 0.5,
-        weight_decay: 0.01,
-        ..TrainOptions::sgd(Loss::CrossEntropy, 0.5, 499, 3)
-    };
-    let run = Run::new(&[17, 33, 10], Layer::Tanh, 700, options);
+    let options = TrainOptions { momentum: 0.5, weight_decay: 0.01, ..TrainOptions::sgd(0.5, 499, 3) };
+    let run = Run::new(&[17, 33, 10], Layer::Tanh, 700, Loss::CrossEntropy, options);
     let small = Gpu::new(&GpuOptions { memory_budget: Some(150_000), ..GpuOptions::from_env() }).unwrap();
     let (whole, parts) = (run.trainer(gpu()), run.trainer(&small));
     // 499 is prime: parts of one size make more rows than it has
@@ -218,7 +223,7 @@ fn repeated_and_resumed_runs_have_the_same_bits() {
 
 #[test]
 fn orders_of_samples() {
-    let epoch = TrainOptions::sgd(Loss::Mse, 0.1, 8, 5);
+    let epoch = TrainOptions::sgd(0.1, 8, 5);
     let drawn = TrainOptions { sampling: Sampling::WithReplacement, ..epoch.clone() };
     for options in [&epoch, &drawn] {
         assert_eq!(options.order(67, 3), options.order(67, 3));
@@ -267,7 +272,7 @@ fn initial_parameters_are_pytorchs() {
 #[test]
 fn a_step_is_a_short_list_of_dispatches() {
     let mut run =
-        Run::new(&[784, 50, 50, 10], Layer::Relu, 50, TrainOptions::sgd(Loss::CrossEntropy, 0.1, 50, 1));
+        Run::new(&[784, 50, 50, 10], Layer::Relu, 50, Loss::CrossEntropy, TrainOptions::sgd(0.1, 50, 1));
     assert!(run.trainer(gpu()).dispatches_per_step() <= 20);
     run.network = Network::new(&Model::mlp(&[784, 50, 50, 10], Layer::Relu, false)).unwrap();
     run.theta = run.network.initial_parameters(0);
@@ -282,8 +287,9 @@ fn divergence_names_the_step() {
     for (samples, epoch) in [(1, 3), (2, 2), (3, 1)] {
         let targets = Targets::Values { values: vec![0.0; samples], width: 1 };
         let data = Dataset::new(vec![1.0; samples], vec![1], targets).unwrap();
-        let options = TrainOptions::sgd(Loss::SquaredError, 1e19, 1, 5);
-        let mut trainer = Trainer::new(gpu(), &network, vec![1.0], &data, options).unwrap();
+        let options = TrainOptions::sgd(1e19, 1, 5);
+        let session = Session::new(gpu(), &network, &[1.0], &data, Loss::SquaredError).unwrap();
+        let mut trainer = Trainer::new(&session, options).unwrap();
         for _ in 1..epoch {
             trainer.run_epoch().unwrap();
         }
@@ -303,8 +309,9 @@ fn parameters_that_are_not_finite_are_no_result() {
     let network = Network::new(&Model::mlp(&[1, 1], Layer::Relu, false)).unwrap();
     let targets = Targets::Values { values: vec![0.0], width: 1 };
     let data = Dataset::new(vec![0.0], vec![1], targets).unwrap();
-    let options = TrainOptions { weight_decay: 1e20, ..TrainOptions::sgd(Loss::SquaredError, 1e20, 1, 1) };
-    let mut trainer = Trainer::new(gpu(), &network, vec![1.0], &data, options).unwrap();
+    let options = TrainOptions { weight_decay: 1e20, ..TrainOptions::sgd(1e20, 1, 1) };
+    let session = Session::new(gpu(), &network, &[1.0], &data, Loss::SquaredError).unwrap();
+    let mut trainer = Trainer::new(&session, options).unwrap();
     assert_eq!(trainer.run_epoch().unwrap().loss, 0.0);
     for error in [trainer.parameters().unwrap_err(), trainer.state().unwrap_err()] {
         assert_eq!(
@@ -316,10 +323,10 @@ fn parameters_that_are_not_finite_are_no_result() {
 
 #[test]
 fn options_that_cannot_be_used_are_refused() {
-    let good = TrainOptions::sgd(Loss::CrossEntropy, 0.1, 4, 2);
-    let run = Run::new(&[2, 3, 2], Layer::Tanh, 7, good.clone());
+    let good = TrainOptions::sgd(0.1, 4, 2);
+    let run = Run::new(&[2, 3, 2], Layer::Tanh, 7, Loss::CrossEntropy, good.clone());
     let refused = |options: TrainOptions| {
-        let trainer = Trainer::new(gpu(), &run.network, run.theta.clone(), &run.data, options);
+        let trainer = Trainer::new(&run.session(gpu()), options);
         trainer.err().expect("an error").to_string()
     };
     let rate = |learning_rate| TrainOptions { learning_rate, ..good.clone() };
@@ -345,12 +352,12 @@ fn options_that_cannot_be_used_are_refused() {
     }
     let resumed = |parameters: Vec<f32>, momentum: Vec<f32>| {
         let state = TrainState { epoch: 1, parameters, momentum };
-        let trainer = Trainer::resume(gpu(), &run.network, state, &run.data, good.clone());
+        let trainer = Trainer::resume(&run.session(gpu()), state, good.clone());
         trainer.err().expect("an error").to_string()
     };
     let with = |value: f32| [&[value][..], &run.theta[1..]].concat();
     assert_eq!(resumed(vec![0.0; 16], run.theta.clone()), "parameters: found shape [16], expected [17]");
     assert_eq!(resumed(run.theta.clone(), vec![0.0; 18]), "momentum: found shape [18], expected [17]");
-    assert_eq!(resumed(with(f32::NAN), run.theta.clone()), "parameters is not finite: it holds NaN");
+    assert_eq!(resumed(with(f32::NAN), run.theta.clone()), "parameter 0.weight is not finite: it holds NaN");
     assert_eq!(resumed(run.theta.clone(), with(f32::INFINITY)), "momentum is not finite: it holds inf");
 }

@@ -3,7 +3,7 @@
 
 use curvkit::gpu::{Gpu, GpuOptions};
 use curvkit::net::{Loss, Network, ZOO};
-use curvkit::operators::Problem;
+use curvkit::operators::Session;
 use curvkit::train::{TrainOptions, Trainer};
 use kernels_tests::cases::random;
 use kernels_tests::device::gpu;
@@ -20,14 +20,13 @@ fn runs(name: &str, learning_rate: f64, budget: u64) {
     let data = samples(&network, 4);
     // one output has nothing to compare itself with
     let loss = if network.outputs() == 1 { Loss::SquaredError } else { Loss::CrossEntropy };
-    let options = TrainOptions { momentum: 0.5, ..TrainOptions::sgd(loss, learning_rate, 4, 20) };
-    let mut trainer = Trainer::new(&gpu, &network, network.initial_parameters(1), &data, options).unwrap();
+    let options = TrainOptions { momentum: 0.5, ..TrainOptions::sgd(learning_rate, 4, 20) };
+    let problem = Session::new(&gpu, &network, &network.initial_parameters(1), &data, loss).unwrap();
+    let mut trainer = Trainer::new(&problem, options).unwrap();
     let losses: Vec<f64> = (0..20).map(|_| trainer.run_epoch().unwrap().loss).collect();
     assert!(losses[19] < losses[0], "{name}: {losses:?}");
 
-    let theta = trainer.parameters().unwrap();
     drop(trainer);
-    let problem = Problem::new(&gpu, &network, &theta, &data, loss).unwrap();
     let all = network.all();
     let dot = |x: &[f32], y: &[f32]| x.iter().zip(y).map(|(&x, &y)| f64::from(x) * f64::from(y)).sum::<f64>();
     let v = random(9, 3 * network.dim());

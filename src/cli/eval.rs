@@ -10,7 +10,7 @@ use super::args::{CheckpointArgs, subspace};
 use super::record;
 use crate::data::{read_directions, write_tensors};
 use crate::net::Subspace;
-use crate::operators::Problem;
+use crate::operators::Session;
 use crate::runs::{self, Mode, Outputs, Record, Run, digest_of_values};
 use crate::{Error, Result};
 
@@ -45,13 +45,13 @@ impl Quantity {
     }
 
     /// What it comes to, `[K, dim]` for those that take directions `[K, dim]`, `[N, dim]` or `[dim]` for the others.
-    fn values(self, problem: &Problem, space: &Subspace, directions: &[f32]) -> Result<Vec<f32>> {
+    fn values(self, problem: &Session, space: &Subspace, directions: &[f32]) -> Result<Vec<f32>> {
         match self {
             Quantity::Loss => Ok(vec![problem.loss()?.loss as f32]),
             Quantity::Gradient => problem.gradient(space),
             Quantity::PerSampleGradient => {
                 let mut rows = Vec::with_capacity(problem.samples().len() * space.dim);
-                problem.per_sample_gradients(space, |batch| {
+                problem.per_sample_gradients(space, |_, batch| {
                     rows.extend_from_slice(batch);
                     Ok(())
                 })?;
@@ -65,7 +65,7 @@ impl Quantity {
     }
 
     /// Why element `at` of what it comes to is not finite, although loss, weights and directions are.
-    fn overflow(self, at: usize, problem: &Problem, space: &Subspace, directions: &[f32]) -> Result<String> {
+    fn overflow(self, at: usize, problem: &Session, space: &Subspace, directions: &[f32]) -> Result<String> {
         if self.takes_directions() {
             let which = at / space.dim;
             let direction = &directions[which * space.dim..][..space.dim];
@@ -137,7 +137,7 @@ impl Eval {
         let mode = if self.overwrite { Mode::Overwrite } else { Mode::Begin };
         let run = Run::claim(outputs, record, mode)?;
         let loss = self.checkpoint.model.loss;
-        let (problem, report) = Problem::with_loss(&gpu, &network, &parameters, &data, loss)?;
+        let (problem, report) = Session::with_loss(&gpu, &network, &parameters, &data, loss)?;
         let mut tensors: Vec<(&str, Vec<usize>, Vec<f32>)> = Vec::new();
         for &quantity in &self.compute {
             let values = match quantity {

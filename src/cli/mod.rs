@@ -56,6 +56,7 @@ impl Device {
         Gpu::new(&GpuOptions {
             adapter: self.adapter.clone(),
             memory_budget: self.memory_budget,
+            timings: GpuOptions::users_timings(),
             ..GpuOptions::default()
         })
     }

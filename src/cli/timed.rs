@@ -1,6 +1,6 @@
 //! An operator whose products are timed.
 
-use std::cell::Cell;
+use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use crate::Result;
@@ -10,17 +10,17 @@ use crate::operators::{Block, SymmetricOperator};
 /// Another operator, and the seconds that its products took. Each is waited for.
 pub struct Timed<'a> {
     operator: &'a dyn SymmetricOperator,
-    seconds: Cell<f64>,
+    seconds: Mutex<f64>,
 }
 
 impl<'a> Timed<'a> {
     pub fn new(operator: &'a dyn SymmetricOperator) -> Timed<'a> {
-        Timed { operator, seconds: Cell::new(0.0) }
+        Timed { operator, seconds: Mutex::new(0.0) }
     }
 
     /// Seconds of all products so far.
     pub fn seconds(&self) -> f64 {
-        self.seconds.get()
+        *self.seconds.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -42,7 +42,7 @@ impl SymmetricOperator for Timed<'_> {
         let start = Instant::now();
         self.operator.apply(x, y)?;
         self.gpu().wait()?;
-        self.seconds.set(self.seconds.get() + start.elapsed().as_secs_f64());
+        *self.seconds.lock().unwrap_or_else(PoisonError::into_inner) += start.elapsed().as_secs_f64();
         Ok(())
     }
 
@@ -54,11 +54,11 @@ impl SymmetricOperator for Timed<'_> {
         self.operator.description()
     }
 
-    fn pad(&self, flat: &[f32]) -> Vec<f32> {
+    fn pad(&self, flat: &[f32]) -> Result<Vec<f32>> {
         self.operator.pad(flat)
     }
 
-    fn unpad(&self, padded: &[f32]) -> Vec<f32> {
+    fn unpad(&self, padded: &[f32]) -> Result<Vec<f32>> {
         self.operator.unpad(padded)
     }
 }

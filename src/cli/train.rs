@@ -11,7 +11,7 @@ use super::args::{DataArgs, ModelArgs, RunArgs, bar};
 use super::record;
 use crate::data::{Elements, TensorFile, read_parameters, write_parameters, write_state};
 use crate::net::Network;
-use crate::operators::Problem;
+use crate::operators::Session;
 use crate::report::plots::{Axis, Mark, Scale, Series, chart};
 use crate::report::{write_csv, write_text};
 use crate::runs::{self, Outputs, Record, Run, digest_of_data, digest_of_values};
@@ -93,7 +93,6 @@ impl Train {
     fn options(&self) -> TrainOptions {
         let Optimizer::Sgd = self.optimizer;
         TrainOptions {
-            loss: self.model.loss,
             learning_rate: self.learning_rate,
             momentum: self.momentum,
             weight_decay: self.weight_decay,
@@ -129,7 +128,7 @@ impl Train {
         outputs.check()?;
         let network = self.model.network()?;
         let options = self.options();
-        let data = self.data.read(&network, options.loss)?;
+        let data = self.data.read(&network, self.model.loss)?;
         options.check(data.len())?;
         let parameters = match &self.weights {
             Some(path) => read_parameters(path, &network.signature())?,
@@ -138,7 +137,10 @@ impl Train {
         let first = parameters.clone();
         let gpu = device.open()?;
         let determined = json!({
-            "options": { "model": network.model(), "train": options, "checkpoint_every": self.checkpoint_every },
+            "options": {
+                "model": network.model(), "loss": self.model.loss, "train": options,
+                "checkpoint_every": self.checkpoint_every,
+            },
             "contents": { "weights": digest_of_values(&parameters), "data": digest_of_data(&data) },
         });
         let weights = self.weights.as_ref().map(runs::path);
@@ -160,7 +162,8 @@ impl Train {
             let expected = format!("at least {}: so many have been run", state.epoch);
             return Err(Error::argument("--epochs", epochs, expected));
         }
-        let mut trainer = Trainer::resume(&gpu, &network, state, &data, options)?;
+        let session = Session::new(&gpu, &network, &state.parameters, &data, self.model.loss)?;
+        let mut trainer = Trainer::resume(&session, state, options)?;
         let bar = bar(device.quiet, epochs, "epoch {pos}/{len} {bar:30} {msg}, {eta} left");
         bar.set_position(trainer.epoch());
         let mut saved = Instant::now();
@@ -168,7 +171,7 @@ impl Train {
             let record = trainer.run_epoch().map_err(|error| match error {
                 // where the loss was not finite before the first update, it is not the learning rate's fault
                 Error::Diverged { .. } => {
-                    Problem::with_loss(&gpu, &network, &first, &data, self.model.loss).err().unwrap_or(error)
+                    Session::with_loss(&gpu, &network, &first, &data, self.model.loss).err().unwrap_or(error)
                 }
                 error => error,
             })?;

@@ -1,5 +1,7 @@
 //! Which adapters there are, and which one to use.
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 
 use super::{Gpu, Trial};
@@ -19,6 +21,9 @@ pub struct GpuOptions {
     /// How often an invocation may go round its loops, all of them together, at the most: work is cut to it.
     /// `None` for as often as the adapter was seen to.
     pub loop_iterations: Option<usize>,
+    /// The folder in which measured timings are kept for later runs. `None`: nothing is measured nor kept, and what is
+    /// sound for the adapter's class is chosen.
+    pub timings: Option<PathBuf>,
 }
 
 /// Two ways to make products and convolutions.
@@ -35,10 +40,20 @@ impl GpuOptions {
     /// What is assumed where nothing is said: wgpu does not tell how much memory an adapter has.
     pub const DEFAULT_MEMORY_BUDGET: u64 = 2 << 30;
 
-    /// The adapter that the environment variable `CURVKIT_ADAPTER` names, if it is set.
+    /// The adapter that the environment variable `CURVKIT_ADAPTER` names, if it is set, with timings kept in
+    /// [`GpuOptions::users_timings`].
     pub fn from_env() -> GpuOptions {
-        let adapter = std::env::var_os("CURVKIT_ADAPTER");
-        GpuOptions { adapter: adapter.map(|name| name.to_string_lossy().into()), ..Default::default() }
+        let adapter = std::env::var_os("CURVKIT_ADAPTER").map(|name| name.to_string_lossy().into());
+        GpuOptions { adapter, timings: Self::users_timings(), ..Default::default() }
+    }
+
+    /// The user's folder for timings: `$CURVKIT_CACHE`, or `curvkit/` in the user's cache folder.
+    pub fn users_timings() -> Option<PathBuf> {
+        let var = |name| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+        var("CURVKIT_CACHE")
+            .or_else(|| var("XDG_CACHE_HOME").map(|dir| dir.join("curvkit")))
+            .or_else(|| var("LOCALAPPDATA").map(|dir| dir.join("curvkit")))
+            .or_else(|| var("HOME").map(|dir| dir.join(".cache/curvkit")))
     }
 }
 

@@ -10,13 +10,17 @@ mod record;
 mod trial;
 
 pub use adapter::{AdapterReport, Family, GpuOptions, LimitsChoice, adapters};
+pub(crate) use buffer::Cache;
 pub use buffer::{ALIGN, Buffer, View};
 pub use pipeline::{Kernel, Shader};
-pub use record::{Program, Recorder, Step, Work, grid};
+pub(crate) use record::{Exclusive, Prepare};
+pub use record::{Program, Recorder, Work, grid};
 pub use trial::{Errors, SHADER as TRIAL, Trial};
 
+use std::any::{Any, TypeId};
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use crate::{Error, Result};
 
@@ -35,16 +39,21 @@ struct Inner {
     info: wgpu::AdapterInfo,
     memory_budget: u64,
     lost: Arc<Mutex<Option<String>>>,
-    kernels: Mutex<HashMap<pipeline::Key, Arc<Kernel>>>,
+    kernels: Mutex<pipeline::Kernels>,
     uniform_layout: wgpu::BindGroupLayout,
     pool: Arc<buffer::Pool>,
     pace: Mutex<record::Pace>,
-    gemm: OnceLock<crate::kernels::gemm::Tuning>,
+    /// What the layers above keep for the device, by its type.
+    kept: Mutex<HashMap<TypeId, Kept>>,
     family: Option<Family>,
+    timings: Option<PathBuf>,
     /// Iterations that an invocation's loops may make together, at the caller's wish.
     loop_iterations: usize,
     trial: OnceLock<Trial>,
 }
+
+/// A value that is made once, by whoever asks first.
+type Kept = Arc<OnceLock<Arc<dyn Any + Send + Sync>>>;
 
 impl Gpu {
     /// Opens the adapter that `options` name, or the most capable one there is.
@@ -75,22 +84,48 @@ impl Gpu {
         let note = lost.clone();
         device.set_device_lost_callback(move |reason, message| {
             if reason != wgpu::DeviceLostReason::Destroyed {
-                *note.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(message);
+                *note.lock().unwrap_or_else(PoisonError::into_inner) = Some(message);
             }
         });
         Self::assemble(device, queue, options, lost)
     }
 
-    /// Uses a device of the caller's, within the limits it was made with.
+    /// Uses a device of the caller's, within the limits it was made with; `options` say the rest, but for the adapter and
+    /// its limits.
     ///
     /// The caller's error handlers stay as they are: the crate catches its own errors in error scopes.
-    /// `memory_budget` is in bytes; `None` stands for [`GpuOptions::DEFAULT_MEMORY_BUDGET`].
     ///
     /// # Errors
-    /// [`Error::Unfit`] where the adapter does not do what kernels need, and the device's errors.
-    pub fn from_device(device: wgpu::Device, queue: wgpu::Queue, memory_budget: Option<u64>) -> Result<Gpu> {
-        let options = GpuOptions { memory_budget, ..GpuOptions::default() };
-        Self::assemble(device, queue, &options, Arc::default())
+    /// [`Error::Unfit`] where the device's limits are below [`Gpu::required_limits`] or the adapter does not do what
+    /// kernels need, and the device's errors.
+    pub fn from_device(device: wgpu::Device, queue: wgpu::Queue, options: &GpuOptions) -> Result<Gpu> {
+        let (limits, mut missing) = (device.limits(), Vec::new());
+        Self::required_limits().check_limits_with_fail_fn(&limits, false, |name, required, found| {
+            missing.push(format!("{name} is {found}, below {required}"));
+        });
+        if !missing.is_empty() {
+            return Err(Error::Unfit {
+                adapter: driver(&device.adapter_info()),
+                problem: format!("the device was made with limits too small: {}", missing.join(", ")),
+                remedy: "ask for Gpu::required_limits or wgpu's defaults".into(),
+            });
+        }
+        Self::assemble(device, queue, options, Arc::default())
+    }
+
+    /// The limits that a device has to have; every WebGPU device has them. With larger bindings and buffers less is cut.
+    pub fn required_limits() -> wgpu::Limits {
+        let default = wgpu::Limits::default();
+        wgpu::Limits {
+            max_storage_buffers_per_shader_stage: default.max_storage_buffers_per_shader_stage,
+            max_storage_buffer_binding_size: 4 << 10,
+            max_compute_workgroup_storage_size: default.max_compute_workgroup_storage_size,
+            max_compute_invocations_per_workgroup: default.max_compute_invocations_per_workgroup,
+            max_compute_workgroup_size_x: default.max_compute_workgroup_size_x,
+            max_compute_workgroups_per_dimension: default.max_compute_workgroups_per_dimension,
+            max_buffer_size: 4 << 10,
+            ..wgpu::Limits::downlevel_webgl2_defaults()
+        }
     }
 
     fn assemble(
@@ -110,8 +145,9 @@ impl Gpu {
                 uniform_layout,
                 pool: Arc::default(),
                 pace: Mutex::new(record::Pace::new(info.device_type)),
-                gemm: OnceLock::new(),
+                kept: Mutex::default(),
                 family: options.family,
+                timings: options.timings.clone(),
                 loop_iterations: options.loop_iterations.unwrap_or(usize::MAX),
                 trial: OnceLock::new(),
                 info,
@@ -185,8 +221,24 @@ impl Gpu {
         self.inner.family
     }
 
-    pub(crate) fn gemm_tuning(&self) -> &crate::kernels::gemm::Tuning {
-        self.inner.gemm.get_or_init(|| crate::kernels::gemm::Tuning::load_or_measure(self))
+    /// The folder in which measured timings are kept, if they are.
+    pub(crate) fn timings(&self) -> Option<&Path> {
+        self.inner.timings.as_deref()
+    }
+
+    /// The device's value of type T, made by `make` where there is none yet.
+    pub(crate) fn kept<T: Send + Sync + 'static>(&self, make: impl FnOnce(&Gpu) -> T) -> Arc<T> {
+        let cell = {
+            let mut kept = self.inner.kept.lock().unwrap_or_else(PoisonError::into_inner);
+            kept.entry(TypeId::of::<T>()).or_default().clone()
+        };
+        let value = cell.get_or_init(|| Arc::new(make(self))).clone();
+        value.downcast().unwrap_or_else(|_| unreachable!("values are kept by their type"))
+    }
+
+    /// Whether both are the same device.
+    pub fn is(&self, other: &Gpu) -> bool {
+        Arc::ptr_eq(&self.inner, &other.inner)
     }
 
     /// Runs `work` inside error scopes; what wgpu reports becomes a typed error that names `doing`.
@@ -213,7 +265,7 @@ impl Gpu {
     }
 
     fn check_lost(&self, doing: &str) -> Result<()> {
-        match self.inner.lost.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).as_ref() {
+        match self.inner.lost.lock().unwrap_or_else(PoisonError::into_inner).as_ref() {
             None => Ok(()),
             Some(reason) => Err(Error::DeviceLost { doing: doing.into(), reason: one_line(reason) }),
         }

@@ -1,18 +1,21 @@
 //! Compute pipelines, made once per shader, entry point and constants, with layouts read off the WGSL.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError};
 
 use super::Gpu;
 use crate::Result;
 
 /// A WGSL module: its name and the files that make it up, each included whole.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Shader {
     pub name: &'static str,
     pub files: &'static [&'static str],
 }
 
-pub(super) type Key = (&'static str, &'static str, Vec<(&'static str, u32)>);
+/// Kernels by the shader's name, entry point and constants; those of shaders that bear one name are told by their text.
+pub(super) type Kernels = HashMap<Key, Vec<(Shader, Arc<Kernel>)>>;
+type Key = (&'static str, &'static str, Vec<(&'static str, u32)>);
 
 /// A compute pipeline and what is bound to it.
 pub struct Kernel {
@@ -46,6 +49,12 @@ pub(super) fn uniform_layout(device: &wgpu::Device) -> wgpu::BindGroupLayout {
     })
 }
 
+impl std::fmt::Debug for Kernel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Kernel({})", self.name)
+    }
+}
+
 impl Gpu {
     /// The pipeline of `entry` in `shader` with WGSL `override` constants set.
     ///
@@ -61,11 +70,14 @@ impl Gpu {
         constants: &[(&'static str, u32)],
     ) -> Result<Arc<Kernel>> {
         let key = (shader.name, entry, constants.to_vec());
-        if let Some(kernel) = self.inner.kernels.lock().unwrap_or_else(|p| p.into_inner()).get(&key) {
+        let kernels = || self.inner.kernels.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(made) = kernels().get(&key)
+            && let Some((_, kernel)) = made.iter().find(|(other, _)| *other == shader)
+        {
             return Ok(kernel.clone());
         }
         let kernel = Arc::new(self.build(shader, entry, constants)?);
-        self.inner.kernels.lock().unwrap_or_else(|p| p.into_inner()).insert(key, kernel.clone());
+        kernels().entry(key).or_default().push((shader, kernel.clone()));
         Ok(kernel)
     }
 

@@ -1,28 +1,12 @@
 //! Recording: a step is a list of dispatches, recorded once and replayed.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
 use super::pipeline::SLOT;
 use super::{Buffer, Gpu, Kernel, View};
 use crate::{Error, Result};
-
-/// What changes from one replay of a program to the next; the kernels that use it read it as `step`.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, bytemuck::Pod, bytemuck::Zeroable)]
-pub struct Step {
-    /// Where this step's samples start in the list of sample indices.
-    pub first: u32,
-    /// How many samples it has; the rest of the batch's rows weigh nothing.
-    pub count: u32,
-    /// The weight of each sample in sums over samples.
-    pub weight: f32,
-    pub learning_rate: f32,
-    pub momentum: f32,
-    pub weight_decay: f32,
-    pub padding: [u32; 2],
-}
 
 /// What one dispatch takes.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -44,31 +28,82 @@ impl Work {
 /// A kernel's name, and buffer, byte offset and words of each binding.
 type BindGroupKey = (String, Vec<(wgpu::Buffer, u64, usize)>);
 
-/// Collects dispatches, clears and copies.
+/// Collects dispatches, clears, copies and replays of other programs.
 pub struct Recorder<'g> {
     gpu: &'g Gpu,
     commands: Vec<Command>,
     parameters: Vec<u8>,
     bind_groups: HashMap<BindGroupKey, Arc<wgpu::BindGroup>>,
     flops: f64,
+    dispatches: usize,
     held: Vec<Buffer>,
     scratch: Option<Buffer>,
+    exclusive: Vec<Exclusive>,
+    preparations: Vec<Arc<dyn Prepare>>,
+    /// What went wrong where nothing could be returned.
+    error: Option<Error>,
 }
 
 enum Command {
-    Dispatch { kernel: Arc<Kernel>, bind_group: Arc<wgpu::BindGroup>, groups: [u32; 3], work: f64 },
-    Clear { view: View },
-    Copy { from: View, to: View },
+    Dispatch {
+        kernel: Arc<Kernel>,
+        bind_group: Arc<wgpu::BindGroup>,
+        groups: [u32; 3],
+        work: f64,
+    },
+    Clear {
+        view: View,
+    },
+    Copy {
+        from: View,
+        to: View,
+    },
+    /// With steps of its own, or once.
+    Replay {
+        program: Arc<Program>,
+        steps: Option<Steps>,
+    },
+}
+
+/// Steps of a replay, as kernels read them; the bind group holds the dispatches' parameters too.
+struct Steps {
+    count: usize,
+    uniforms: Option<wgpu::BindGroup>,
+}
+
+/// What only one run of a program may use at a time, such as the buffers of a sweep that several operators share: runs on
+/// other threads are submitted after it.
+pub(crate) type Exclusive = Arc<Mutex<()>>;
+
+/// What a program depends on and has to be brought up to date before it runs.
+pub(crate) trait Prepare: Send + Sync {
+    /// Brings it up to date.
+    fn prepare(&self) -> Result<()>;
 }
 
 /// Recorded dispatches, to be replayed.
+///
+/// Programs can be run from several threads. Runs on one device follow each other in the order of their submissions; no
+/// thread waits for another's.
 pub struct Program {
     gpu: Gpu,
     commands: Vec<Command>,
     parameters: Option<wgpu::Buffer>,
+    /// The steps of [`Program::run`]: one, of zeros.
+    once: OnceLock<Steps>,
     flops: f64,
+    dispatches: usize,
+    /// In the order of their addresses, in which they are locked.
+    exclusive: Vec<Exclusive>,
+    preparations: Vec<Arc<dyn Prepare>>,
     /// What the commands read and write: none of it goes back to the pool before the program does.
     _held: Vec<Buffer>,
+}
+
+/// A program that has been submitted, before another that shares buffers with it may be: what is copied from those
+/// buffers has to be submitted by now.
+pub(crate) struct Submitted<'p> {
+    _guards: Vec<MutexGuard<'p, ()>>,
 }
 
 /// How long submissions take, so that each stays short of a desktop's watchdog.
@@ -113,8 +148,12 @@ impl<'g> Recorder<'g> {
             parameters: Vec::new(),
             bind_groups: HashMap::new(),
             flops: 0.0,
+            dispatches: 0,
             held: Vec::new(),
             scratch: None,
+            exclusive: Vec::new(),
+            preparations: Vec::new(),
+            error: None,
         }
     }
 
@@ -127,9 +166,61 @@ impl<'g> Recorder<'g> {
         self.gpu
     }
 
-    /// The number of dispatches so far.
+    /// The number of dispatches so far, those of replayed programs included.
     pub fn dispatches(&self) -> usize {
-        self.commands.iter().filter(|c| matches!(c, Command::Dispatch { .. })).count()
+        self.dispatches
+    }
+
+    /// Records that no other run of a program may use what `exclusive` stands for at the same time.
+    pub(crate) fn use_alone(&mut self, exclusive: &Exclusive) {
+        if !self.exclusive.iter().any(|other| Arc::ptr_eq(other, exclusive)) {
+            self.exclusive.push(exclusive.clone());
+        }
+    }
+
+    /// Records what has to be brought up to date before each run.
+    pub(crate) fn prepare(&mut self, preparation: &Arc<dyn Prepare>) {
+        if !self.preparations.iter().any(|other| Arc::ptr_eq(other, preparation)) {
+            self.preparations.push(preparation.clone());
+        }
+    }
+
+    /// Records a replay of `program` for each of `steps`, which its kernels read as `step`.
+    ///
+    /// # Errors
+    /// [`Error::OtherDevice`] where the program is one of another device, and the device's errors.
+    pub fn replay<S: bytemuck::Pod>(&mut self, program: &Arc<Program>, steps: &[S]) -> Result<()> {
+        if !self.gpu.is(&program.gpu) {
+            return Err(Error::other_device("program", &program.gpu, self.gpu));
+        }
+        for chunk in steps.chunks(most_steps(self.gpu)) {
+            let steps = Some(program.steps(chunk)?);
+            self.commands.push(Command::Replay { program: program.clone(), steps });
+        }
+        self.takes(program, steps.len());
+        Ok(())
+    }
+
+    /// Records one replay of `program`, with a step of zeros.
+    ///
+    /// # Errors
+    /// As [`Recorder::replay`].
+    pub fn replay_once(&mut self, program: &Arc<Program>) -> Result<()> {
+        if !self.gpu.is(&program.gpu) {
+            return Err(Error::other_device("program", &program.gpu, self.gpu));
+        }
+        program.once()?;
+        self.commands.push(Command::Replay { program: program.clone(), steps: None });
+        self.takes(program, 1);
+        Ok(())
+    }
+
+    /// What `times` replays of a program take and need.
+    fn takes(&mut self, program: &Program, times: usize) {
+        self.flops += program.flops * times as f64;
+        self.dispatches += program.dispatches * times;
+        program.exclusive.iter().for_each(|exclusive| self.use_alone(exclusive));
+        program.preparations.iter().for_each(|preparation| self.prepare(preparation));
     }
 
     /// `words` of memory for what one dispatch leaves for the next: those recorded later use it again.
@@ -173,6 +264,9 @@ impl<'g> Recorder<'g> {
                 adapter: self.gpu.driver(),
             });
         }
+        for (name, view) in bindings {
+            self.own(name, view)?;
+        }
         let views: Vec<&View> = kernel
             .bindings
             .iter()
@@ -190,7 +284,7 @@ impl<'g> Recorder<'g> {
         }
         let key = (
             kernel.name.clone(),
-            views.iter().map(|v| (v.raw().clone(), v.byte_offset(), v.len())).collect::<Vec<_>>(),
+            views.iter().map(|v| (v.buffer.handle().clone(), v.byte_offset(), v.len())).collect::<Vec<_>>(),
         );
         let bind_group = match self.bind_groups.get(&key) {
             Some(bind_group) => bind_group.clone(),
@@ -216,15 +310,37 @@ impl<'g> Recorder<'g> {
         views.iter().for_each(|view| self.hold(&view.buffer));
         let bytes = bytemuck::bytes_of(parameters);
         assert_eq!(bytes.len(), kernel.parameters, "{}: bytes of parameters", kernel.name);
+        // a slot for each dispatch, also of kernels without parameters
+        let end = self.parameters.len() + SLOT as usize;
         self.parameters.extend_from_slice(bytes);
-        self.parameters.resize(self.parameters.len().next_multiple_of(SLOT as usize), 0);
+        self.parameters.resize(end, 0);
         self.commands.push(Command::Dispatch {
             kernel: kernel.clone(),
             bind_group,
             groups,
             work: work.operations,
         });
+        self.dispatches += 1;
         Ok(())
+    }
+
+    /// Whether `view` lies on the recorder's device.
+    fn own(&self, name: &str, view: &View) -> Result<()> {
+        match view.buffer.is_of(self.gpu) {
+            true => Ok(()),
+            false => Err(Error::OtherDevice {
+                tensor: name.into(),
+                found: "memory of another device".into(),
+                expected: self.gpu.driver(),
+            }),
+        }
+    }
+
+    /// Keeps the first error for [`Recorder::finish`].
+    fn note(&mut self, result: Result<()>) {
+        if let Err(error) = result {
+            self.error.get_or_insert(error);
+        }
     }
 
     fn hold(&mut self, buffer: &Buffer) {
@@ -235,6 +351,7 @@ impl<'g> Recorder<'g> {
 
     /// Records zeros into `view`.
     pub fn clear(&mut self, view: &View) {
+        self.note(self.own("memory to clear", view));
         if !view.is_empty() {
             self.commands.push(Command::Clear { view: view.clone() });
         }
@@ -247,24 +364,45 @@ impl<'g> Recorder<'g> {
     pub fn copy(&mut self, from: &View, to: &View) {
         assert_eq!(from.len(), to.len(), "a copy's lengths");
         assert!(!from.buffer.is(&to.buffer), "a copy within one buffer");
+        self.note(self.own("memory to copy from", from));
+        self.note(self.own("memory to copy to", to));
         if !from.is_empty() {
             self.commands.push(Command::Copy { from: from.clone(), to: to.clone() });
         }
     }
 
     /// Ends the recording.
-    pub fn finish(self) -> Result<Program> {
+    ///
+    /// # Errors
+    /// [`Error::OtherDevice`] where something was recorded that lies on another device, and the device's errors.
+    pub fn finish(mut self) -> Result<Program> {
+        if let Some(error) = self.error {
+            return Err(error);
+        }
         let parameters = match self.parameters.as_slice() {
             [] => None,
             bytes => Some(uniform_buffer(self.gpu, bytes)?),
         };
+        self.exclusive.sort_by_key(|exclusive| Arc::as_ptr(exclusive) as usize);
         Ok(Program {
             gpu: self.gpu.clone(),
             commands: self.commands,
             parameters,
+            once: OnceLock::new(),
             flops: self.flops,
+            dispatches: self.dispatches,
+            exclusive: self.exclusive,
+            preparations: self.preparations,
             _held: self.held,
         })
+    }
+
+    /// Ends the recording and runs it once.
+    ///
+    /// # Errors
+    /// As [`Recorder::finish`] and [`Program::run`].
+    pub fn run(self) -> Result<()> {
+        self.finish()?.run()
     }
 }
 
@@ -281,7 +419,33 @@ fn uniform_buffer(gpu: &Gpu, bytes: &[u8]) -> Result<wgpu::Buffer> {
     })
 }
 
+/// Steps whose parameters one uniform buffer holds.
+fn most_steps(gpu: &Gpu) -> usize {
+    (gpu.limits().max_buffer_size.min(16 << 20) / SLOT) as usize
+}
+
+/// A program in the course of a run.
+struct Frame<'p> {
+    program: &'p Program,
+    steps: &'p Steps,
+    step: usize,
+    command: usize,
+    /// Dispatches of this step so far.
+    slot: u32,
+}
+
+impl<'p> Frame<'p> {
+    fn new(program: &'p Program, steps: &'p Steps) -> Frame<'p> {
+        Frame { program, steps, step: 0, command: 0, slot: 0 }
+    }
+}
+
 impl Program {
+    /// The device.
+    pub fn gpu(&self) -> &Gpu {
+        &self.gpu
+    }
+
     /// Floating-point operations of the matrix products in one replay.
     pub fn flops(&self) -> f64 {
         self.flops
@@ -289,142 +453,184 @@ impl Program {
 
     /// The number of dispatches in one replay.
     pub fn dispatches(&self) -> usize {
-        self.commands.iter().filter(|c| matches!(c, Command::Dispatch { .. })).count()
+        self.dispatches
     }
 
-    /// Replays the program once, with no step parameters.
+    /// Binds the parameters of dispatches and `steps`.
+    fn steps<S: bytemuck::Pod>(&self, steps: &[S]) -> Result<Steps> {
+        assert!(size_of::<S>() <= SLOT as usize, "a step of {} bytes, {SLOT} fit", size_of::<S>());
+        let Some(parameters) = &self.parameters else {
+            return Ok(Steps { count: steps.len(), uniforms: None });
+        };
+        let mut ring = vec![0; steps.len() * SLOT as usize];
+        for (slot, step) in ring.chunks_exact_mut(SLOT as usize).zip(steps) {
+            slot[..size_of::<S>()].copy_from_slice(bytemuck::bytes_of(step));
+        }
+        let gpu = &self.gpu;
+        let ring = uniform_buffer(gpu, &ring)?;
+        let uniforms = gpu.scoped("binding parameters", || {
+            let entry = |binding, buffer| wgpu::BindGroupEntry {
+                binding,
+                resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
+                    buffer,
+                    offset: 0,
+                    size: std::num::NonZeroU64::new(SLOT),
+                }),
+            };
+            gpu.device().create_bind_group(&wgpu::BindGroupDescriptor {
+                label: Some("parameters"),
+                layout: &gpu.inner.uniform_layout,
+                entries: &[entry(0, parameters), entry(1, &ring)],
+            })
+        })?;
+        Ok(Steps { count: steps.len(), uniforms: Some(uniforms) })
+    }
+
+    /// Replays the program once, with a step of zeros; does not wait for the end.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`], [`Error::DeviceLost`] or [`Error::Device`] where the device fails.
     pub fn run(&self) -> Result<()> {
-        self.run_steps(&[Step::default()])
+        self.submit().map(drop)
+    }
+
+    /// [`Program::run`], with the right to read what it leaves in buffers that it shares with others.
+    pub(crate) fn submit(&self) -> Result<Submitted<'_>> {
+        let submitted = self.begin()?;
+        self.submit_all(self.once()?)?;
+        Ok(submitted)
+    }
+
+    /// [`Program::run_steps`] after `before`, which may write to buffers that the program shares with others, and with the
+    /// right to read from them.
+    pub(crate) fn submit_steps<S: bytemuck::Pod>(
+        &self,
+        steps: &[S],
+        before: impl FnOnce() -> Result<()>,
+    ) -> Result<Submitted<'_>> {
+        let submitted = self.begin()?;
+        before()?;
+        steps.chunks(most_steps(&self.gpu)).try_for_each(|chunk| self.submit_all(&self.steps(chunk)?))?;
+        Ok(submitted)
+    }
+
+    /// One step of zeros.
+    fn once(&self) -> Result<&Steps> {
+        if let Some(steps) = self.once.get() {
+            return Ok(steps);
+        }
+        let steps = self.steps(&[[0u8; SLOT as usize]])?;
+        Ok(self.once.get_or_init(|| steps))
     }
 
     /// Replays the program once per step, in submissions of bounded time; does not wait for the end.
     ///
     /// # Errors
-    /// [`crate::Error::OutOfMemory`], [`crate::Error::DeviceLost`] or [`crate::Error::Device`] where the
-    /// device fails.
-    pub fn run_steps(&self, steps: &[Step]) -> Result<()> {
-        let gpu = &self.gpu;
-        let Some(parameters) = &self.parameters else {
-            return self.submit_all(steps.len(), None);
-        };
-        // the steps' parameters in one ring, as long as a uniform buffer may be
-        let most = (gpu.limits().max_buffer_size.min(16 << 20) / SLOT) as usize;
-        for steps in steps.chunks(most) {
-            let mut ring = vec![0; steps.len() * SLOT as usize];
-            for (slot, step) in ring.chunks_exact_mut(SLOT as usize).zip(steps) {
-                slot[..size_of::<Step>()].copy_from_slice(bytemuck::bytes_of(step));
-            }
-            let ring = uniform_buffer(gpu, &ring)?;
-            let group = gpu.scoped("binding parameters", || {
-                let entry = |binding, buffer| wgpu::BindGroupEntry {
-                    binding,
-                    resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
-                        buffer,
-                        offset: 0,
-                        size: std::num::NonZeroU64::new(SLOT),
-                    }),
-                };
-                gpu.device().create_bind_group(&wgpu::BindGroupDescriptor {
-                    label: Some("parameters"),
-                    layout: &gpu.inner.uniform_layout,
-                    entries: &[entry(0, parameters), entry(1, &ring)],
-                })
-            })?;
-            self.submit_all(steps.len(), Some(&group))?;
-        }
-        Ok(())
+    /// As [`Program::run`].
+    pub fn run_steps<S: bytemuck::Pod>(&self, steps: &[S]) -> Result<()> {
+        self.submit_steps(steps, || Ok(())).map(drop)
     }
 
-    fn submit_all(&self, steps: usize, uniforms: Option<&wgpu::BindGroup>) -> Result<()> {
+    /// Brings up to date what the program depends on, and takes what it uses alone.
+    fn begin(&self) -> Result<Submitted<'_>> {
+        self.preparations.iter().try_for_each(|preparation| preparation.prepare())?;
+        let guards = self.exclusive.iter().map(|exclusive| exclusive.lock());
+        Ok(Submitted { _guards: guards.map(|guard| guard.unwrap_or_else(PoisonError::into_inner)).collect() })
+    }
+
+    fn submit_all(&self, steps: &Steps) -> Result<()> {
         let gpu = &self.gpu;
-        let mut pace = gpu.inner.pace.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        let mut position = (0, 0); // step, command
-        let mut slot = 0;
-        let mut in_flight: Option<(wgpu::SubmissionIndex, f64, Instant)> = None;
-        while position.0 < steps && !self.commands.is_empty() {
-            let allowed = pace.rate * Pace::SUBMISSION;
+        let mut frames = vec![Frame::new(self, steps)];
+        let mut in_flight: Option<(wgpu::SubmissionIndex, f64, f64, Instant)> = None;
+        while !frames.is_empty() && !self.commands.is_empty() {
+            let allowed = gpu.pace().rate * Pace::SUBMISSION;
             let started = Instant::now();
-            let mut work = 0.0;
-            let submission = gpu.scoped("submitting work", || {
+            let (submission, work) = gpu.scoped("submitting work", || {
                 let mut encoder = gpu.device().create_command_encoder(&Default::default());
-                while position.0 < steps && work < allowed {
-                    work += self.encode(&mut encoder, &mut position, &mut slot, uniforms, allowed - work);
-                    if position.1 == self.commands.len() {
-                        position = (position.0 + 1, 0);
-                        slot = 0;
-                    }
-                }
-                gpu.queue().submit([encoder.finish()])
+                let work = encode(&mut encoder, &mut frames, allowed);
+                (gpu.queue().submit([encoder.finish()]), work)
             })?;
             // one submission runs while the next is encoded; the one before has to be done
-            if let Some((before, done, since)) = in_flight.replace((submission, work, started)) {
+            if let Some((before, done, allowed, since)) =
+                in_flight.replace((submission, work, allowed, started))
+            {
                 gpu.wait_for(Some(before), "running submitted work")?;
                 let seconds = since.elapsed().as_secs_f64();
                 if done > 0.5 * allowed && seconds > 1e-3 {
+                    let mut pace = gpu.pace();
                     pace.rate = (done / seconds).clamp(0.5 * pace.rate, 2.0 * pace.rate);
                 }
             }
         }
         Ok(())
     }
+}
 
-    /// Encodes commands from `position` on, until the step ends or `allowed` work is reached; returns the
-    /// work done.
-    fn encode(
-        &self,
-        encoder: &mut wgpu::CommandEncoder,
-        position: &mut (usize, usize),
-        slot: &mut u32,
-        uniforms: Option<&wgpu::BindGroup>,
-        allowed: f64,
-    ) -> f64 {
-        let mut done = 0.0;
-        while position.1 < self.commands.len() && done < allowed {
-            match &self.commands[position.1] {
-                Command::Clear { view } => {
-                    encoder.clear_buffer(view.raw(), view.byte_offset(), Some(view.byte_len()));
-                    done += Pace::DISPATCH + view.len() as f64;
-                    position.1 += 1;
+/// Encodes what comes next, until all programs have ended or `allowed` work is reached; returns the work done.
+fn encode(encoder: &mut wgpu::CommandEncoder, frames: &mut Vec<Frame<'_>>, allowed: f64) -> f64 {
+    let mut done = 0.0;
+    // dispatches that follow each other share a pass
+    let mut pass: Option<wgpu::ComputePass<'static>> = None;
+    let mut last: Option<Arc<Kernel>> = None;
+    while done < allowed {
+        let Some(frame) = frames.last_mut() else { break };
+        let program = frame.program;
+        if frame.step == frame.steps.count {
+            frames.pop();
+            continue;
+        }
+        let Some(command) = program.commands.get(frame.command) else {
+            (frame.step, frame.command, frame.slot) = (frame.step + 1, 0, 0);
+            continue;
+        };
+        frame.command += 1;
+        match command {
+            Command::Replay { program, steps } => {
+                let steps = steps.as_ref().or_else(|| program.once.get());
+                frames.push(Frame::new(program, steps.expect("made when the replay was recorded")));
+            }
+            Command::Clear { view } => {
+                pass = None;
+                encoder.clear_buffer(view.buffer.handle(), view.byte_offset(), Some(view.byte_len()));
+                done += Pace::DISPATCH + view.len() as f64;
+            }
+            Command::Copy { from, to } => {
+                pass = None;
+                encoder.copy_buffer_to_buffer(
+                    from.buffer.handle(),
+                    from.byte_offset(),
+                    to.buffer.handle(),
+                    to.byte_offset(),
+                    from.byte_len(),
+                );
+                done += Pace::DISPATCH + from.len() as f64;
+            }
+            Command::Dispatch { kernel, bind_group, groups, work } => {
+                let pass = pass.get_or_insert_with(|| {
+                    last = None;
+                    encoder.begin_compute_pass(&Default::default()).forget_lifetime()
+                });
+                if last.as_ref().is_none_or(|last| !Arc::ptr_eq(last, kernel)) {
+                    pass.set_pipeline(&kernel.pipeline);
+                    last = Some(kernel.clone());
                 }
-                Command::Copy { from, to } => {
-                    let bytes = from.byte_len();
-                    encoder.copy_buffer_to_buffer(
-                        from.raw(),
-                        from.byte_offset(),
-                        to.raw(),
-                        to.byte_offset(),
-                        bytes,
-                    );
-                    done += Pace::DISPATCH + from.len() as f64;
-                    position.1 += 1;
-                }
-                Command::Dispatch { .. } => {
-                    let mut pass = encoder.begin_compute_pass(&Default::default());
-                    let mut last: Option<&Arc<Kernel>> = None;
-                    while let Some(Command::Dispatch { kernel, bind_group, groups, work }) =
-                        self.commands.get(position.1)
-                        && done < allowed
-                    {
-                        if last.is_none_or(|last| !Arc::ptr_eq(last, kernel)) {
-                            pass.set_pipeline(&kernel.pipeline);
-                            last = Some(kernel);
-                        }
-                        pass.set_bind_group(0, &**bind_group, &[]);
-                        let offsets = [*slot * SLOT as u32, position.0 as u32 * SLOT as u32];
-                        pass.set_bind_group(1, uniforms, &offsets);
-                        pass.dispatch_workgroups(groups[0], groups[1], groups[2]);
-                        done += Pace::DISPATCH + work;
-                        position.1 += 1;
-                        *slot += 1;
-                    }
-                }
+                pass.set_bind_group(0, &**bind_group, &[]);
+                let offsets = [frame.slot * SLOT as u32, frame.step as u32 * SLOT as u32];
+                pass.set_bind_group(1, frame.steps.uniforms.as_ref(), &offsets);
+                pass.dispatch_workgroups(groups[0], groups[1], groups[2]);
+                done += Pace::DISPATCH + work;
+                frame.slot += 1;
             }
         }
-        done
     }
+    done
 }
 
 impl Gpu {
+    fn pace(&self) -> MutexGuard<'_, Pace> {
+        self.inner.pace.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The floating-point operations that one dispatch may have, for it to end well within a watchdog. A
     /// software adapter has none.
     ///

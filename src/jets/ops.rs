@@ -58,7 +58,7 @@ impl Operand {
 }
 
 /// Samples and directions of a sweep.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Extent {
     pub n: usize,
     pub k: usize,

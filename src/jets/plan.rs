@@ -35,7 +35,7 @@ pub fn adjoint(id: TensorId, order: u8) -> Slot {
 }
 
 /// Where tangents start.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Tangents {
     None,
     /// The directions move these parameters (positions in [`Graph::parameters`]).
@@ -45,7 +45,7 @@ pub enum Tangents {
 }
 
 /// What the reverse sweep starts from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Seeds {
     /// There is none: losses only, and slopes ℓ1 where there are tangents.
     None,
@@ -53,12 +53,15 @@ pub enum Seeds {
     Jet,
     /// `∇²ℓ z1` as a plain adjoint: `G v`.
     Ggn,
-    /// `(ℓ1 − ḡ·v) ∇ℓ` as a plain adjoint: the centred noise covariance's `C v`.
+    /// `z1` as a plain adjoint: `(1/N) Σ Jᵀ J v`.
+    Outputs,
+    /// `(ℓ1 − c) ∇ℓ` as a plain adjoint, with the sweep's centres c: the noise covariance's `C v` with `c = ḡ·v`, the second
+    /// moment's `Σ₁ v` with c = 0.
     Noise,
 }
 
 /// What a sweep is to compute.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Request {
     pub tangents: Tangents,
     /// Of the tangents: 0, 1 or 2.
@@ -160,6 +163,11 @@ pub enum Instruction {
         g1: Slot,
         g2: Option<Slot>,
     },
+    /// The adjoint that is weighted output tangents.
+    OutputSeed {
+        z1: Slot,
+        g1: Slot,
+    },
     NoiseSeed {
         g: Slot,
         g1: Slot,
@@ -174,7 +182,7 @@ impl Instruction {
             Instruction::Jet { y, .. } => y.iter().flatten().copied().collect(),
             Instruction::Loss { g, .. } => vec![*g],
             Instruction::LossTangent { g1, g2, .. } => [Some(*g1), *g2].into_iter().flatten().collect(),
-            Instruction::NoiseSeed { g1, .. } => vec![*g1],
+            Instruction::OutputSeed { g1, .. } | Instruction::NoiseSeed { g1, .. } => vec![*g1],
         }
     }
 
@@ -194,6 +202,7 @@ impl Instruction {
             Instruction::Jet { x, .. } => x.iter().flatten().copied().collect(),
             Instruction::Loss { z, .. } => vec![*z],
             Instruction::LossTangent { z, .. } => z.iter().flatten().copied().collect(),
+            Instruction::OutputSeed { z1, .. } => vec![*z1],
             Instruction::NoiseSeed { g, .. } => vec![*g],
         }
     }
@@ -321,16 +330,19 @@ impl Planner<'_> {
             let second = self.request.order == 2 && self.request.seeds == Seeds::Jet;
             let g2 = second.then_some(adjoint(output, 2));
             self.push(Instruction::LossTangent { z, g1: adjoint(output, 1), g2 });
-            if self.request.seeds == Seeds::Noise {
-                // the slopes stay; the adjoint's first order is made anew from them
-                self.push(Instruction::NoiseSeed { g: adjoint(output, 0), g1: adjoint(output, 1) });
+            // the slopes stay; the adjoint's first order is made anew
+            let (g, g1) = (adjoint(output, 0), adjoint(output, 1));
+            match (self.request.seeds, z[1]) {
+                (Seeds::Noise, _) => self.push(Instruction::NoiseSeed { g, g1 }),
+                (Seeds::Outputs, Some(z1)) => self.push(Instruction::OutputSeed { z1, g1 }),
+                _ => {}
             }
         }
     }
 
     fn reverse(&mut self) {
         // a plain adjoint sees no tangents and has no order 0
-        if matches!(self.request.seeds, Seeds::Ggn | Seeds::Noise) {
+        if matches!(self.request.seeds, Seeds::Ggn | Seeds::Outputs | Seeds::Noise) {
             self.present.retain(|slot| match slot.var {
                 Var::Value(_) => slot.order == 0,
                 Var::Adjoint(_) => slot.order == 1,
@@ -437,8 +449,8 @@ fn drop_unused(instructions: Vec<Instruction>, results: &[Slot]) -> Vec<Instruct
                     }
                 }
             }
-            // a slot of an adjoint may be made twice (noise seeds): the later one stands
-            Instruction::NoiseSeed { g1, .. } => {
+            // a slot of an adjoint may be made twice: the later one stands
+            Instruction::OutputSeed { g1, .. } | Instruction::NoiseSeed { g1, .. } => {
                 needed.remove(g1);
             }
             _ => {}

@@ -1,12 +1,13 @@
 //! A sweep: a plan whose tensors have memory, recorded for batches of n samples and k directions.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use super::ops::{self, Extent, Of, Operand};
 use super::plan::{Instruction, Request, Slot, Summand, Tangents, Var, plan};
 use super::samples::Samples;
-use crate::gpu::{ALIGN, Buffer, Gpu, Program, Recorder, Step, View};
-use crate::kernels::{gather, loss, pointwise, vector};
+use crate::gpu::{ALIGN, Buffer, Exclusive, Gpu, Program, Recorder, View};
+use crate::kernels::{Step, gather, loss, pointwise, vector};
 use crate::net::{Kind, Linear, Loss, Network, Subspace, Term};
 use crate::{Error, Result};
 
@@ -25,8 +26,10 @@ pub struct Workload<'a> {
 }
 
 /// A recorded sweep and the buffers that go in and out of it.
+///
+/// Runs from several threads follow each other: they share the buffers.
 pub struct Sweep {
-    program: Program,
+    program: Arc<Program>,
     /// Samples of a batch and directions of a block.
     pub extent: Extent,
     /// The directions, `[k, stride]` of the subspace, or per-sample ones, `[n, stride]`.
@@ -64,8 +67,9 @@ impl Sweep {
         results: Results,
     ) -> Result<Sweep> {
         let mut recorder = Recorder::new(work.gpu);
+        recorder.use_alone(&Exclusive::default());
         let parts = Self::record_onto(&mut recorder, work, request, space, extent, results)?;
-        Ok(Sweep { program: recorder.finish()?, ..parts })
+        Ok(Sweep { program: Arc::new(recorder.finish()?), ..parts })
     }
 
     /// Records onto a recorder to which the caller has more to add; [`Sweep::record`] otherwise. The
@@ -87,7 +91,7 @@ impl Sweep {
         let [directions, gradient] =
             vectors(request, extent).map(|count| (count > 0).then(|| view(count * space.stride)).transpose());
         let sweep = Sweep {
-            program: Recorder::new(gpu).finish()?,
+            program: Arc::new(Recorder::new(gpu).finish()?),
             extent,
             directions: directions?,
             gradient: gradient?,
@@ -139,6 +143,11 @@ impl Sweep {
     /// Runs the sweep on one batch after another.
     pub fn run(&self, steps: &[Step]) -> Result<()> {
         self.program.run_steps(steps)
+    }
+
+    /// The program that one step of the sweep is.
+    pub(crate) fn program(&self) -> &Arc<Program> {
+        &self.program
     }
 
     /// A slot that the request asked to keep, `[n, len]` at order 0 and `[k, n, len]` above.
@@ -413,6 +422,9 @@ impl Emitter<'_> {
                 let spare = self.spare.view();
                 let shape = (n, outputs, k);
                 loss::tangent(rec, &targets, shape, (&z0, &z1), self.slopes(), &g1, second, &spare)
+            }
+            Instruction::OutputSeed { z1, g1 } => {
+                loss::output_seed(rec, (n, outputs, k), &self.view(*z1), &self.view(*g1))
             }
             Instruction::NoiseSeed { g, g1 } => {
                 let (g, g1) = (self.view(*g), self.view(*g1));

@@ -224,7 +224,7 @@ impl Pass {
 
 /// The family asked for, or the one that the adapter is tuned to.
 fn chosen(gpu: &Gpu, family: Option<Family>, s: Shape) -> Family {
-    family.unwrap_or_else(|| gpu.gemm_tuning().family(s))
+    family.unwrap_or_else(|| super::gemm::Tuning::of(gpu).family(s))
 }
 
 /// A kernel, its constants, the tiles of its matrix (rows and columns), and how many a workgroup makes.

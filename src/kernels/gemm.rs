@@ -188,7 +188,7 @@ pub fn gemm(
     bias: Option<(&View, usize)>,
     c: Matrix,
 ) -> Result<()> {
-    let family = rec.gpu().gemm_tuning().family(product.shape);
+    let family = Tuning::of(rec.gpu()).family(product.shape);
     gemm_with(rec, family, product, a, b, bias, c)
 }
 
@@ -353,16 +353,20 @@ impl Tuning {
         if s.batch * s.m * s.n < Self::SMALL { self.small } else { self.large }
     }
 
-    /// The tuning that an earlier run measured for this adapter and driver, or measures it. Where it cannot be kept
-    /// or measured, the families for the adapter's class do: one run's bits are then the next one's.
-    pub(crate) fn load_or_measure(gpu: &Gpu) -> Tuning {
-        if let Some(family) = gpu.family() {
-            return Tuning { small: family, large: family };
-        }
-        let software = gpu.info().device_type == wgpu::DeviceType::Cpu;
-        let family = if software { Family::Register } else { Family::Workgroup };
-        let measured = super::cache::kept_or_measured(gpu, "families", || Self::measure(gpu));
-        measured.unwrap_or(Tuning { small: family, large: family })
+    /// The device's tuning: the family that the caller wants, else what an earlier run measured for this adapter and
+    /// driver, else what is measured now and kept. Where nothing can be kept or measured it is the family for the
+    /// adapter's class: one run's bits are then the next one's.
+    pub fn of(gpu: &Gpu) -> Tuning {
+        *gpu.kept(|gpu| {
+            let software = gpu.info().device_type == wgpu::DeviceType::Cpu;
+            let of_class = if software { Family::Register } else { Family::Workgroup };
+            let all = |family| Tuning { small: family, large: family };
+            match gpu.family() {
+                Some(family) => all(family),
+                None => super::timings::kept_or_measured(gpu, "families", || Self::measure(gpu))
+                    .unwrap_or(all(of_class)),
+            }
+        })
     }
 
     fn measure(gpu: &Gpu) -> Result<Tuning> {

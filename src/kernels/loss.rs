@@ -154,6 +154,34 @@ pub fn centre(
     rec.dispatch(&kernel, &bindings, &params, grid(items, 64), Work::new(3.0 * items as f64, 0))
 }
 
+/// Seeds of `(1/N) Σ JᵀJ`: `g1[k, n] = w[n] z1[k, n]` with the step's weights w, 0 in rows without a sample.
+///
+/// `z1`, `g1`: `[K, N, L]`.
+pub fn output_seed(
+    rec: &mut Recorder,
+    (rows, outputs, directions): (usize, usize, usize),
+    z1: &View,
+    g1: &View,
+) -> Result<()> {
+    let params = Params {
+        rows: rows as u32,
+        outputs: outputs as u32,
+        directions: directions as u32,
+        order: 1,
+        has_z2: 0,
+        slope_stride: 0,
+    };
+    let kernel = rec.gpu().kernel(SHADER, "output_seed", &[])?;
+    let items = rows * outputs * directions;
+    rec.dispatch(
+        &kernel,
+        &[("z1", z1), ("g1", g1)],
+        &params,
+        grid(items, 64),
+        Work::new(2.0 * items as f64, 0),
+    )
+}
+
 /// Seeds of a noise covariance: `g1[k, n] = ℓ1[k, n] g[n]`.
 ///
 /// `g`: `[N, L]`. `g1`: `[K, N, L]`. `slopes` as in [`centre`].

@@ -4,7 +4,6 @@
 //! of the caller's within this crate, not of the user's input.
 
 pub mod broadcast;
-pub(crate) mod cache;
 pub mod conv;
 pub mod gather;
 pub mod gemm;
@@ -15,9 +14,25 @@ pub mod pointwise;
 pub mod pool;
 pub mod sequence;
 pub mod sgd;
+pub(crate) mod timings;
 pub mod vector;
 
 use crate::gpu::{Gpu, Shader};
+
+/// What changes from one replay of a program to the next; the kernels that use it read it as `step`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, bytemuck::Pod, bytemuck::Zeroable)]
+pub struct Step {
+    /// Where this step's samples start in the list of sample indices.
+    pub first: u32,
+    /// How many samples it has; the rest of the batch's rows weigh nothing.
+    pub count: u32,
+    /// The weight of each sample in sums over samples.
+    pub weight: f32,
+    pub learning_rate: f32,
+    pub momentum: f32,
+    pub weight_decay: f32,
+}
 
 const COMMON: &str = include_str!("../../shaders/common.wgsl");
 const TILE: &str = include_str!("../../shaders/tile.wgsl");
@@ -35,7 +50,7 @@ pub fn shaders() -> Vec<(Shader, &'static [&'static str])> {
         (broadcast::SHADER, &["expand", "expand4", "reduce_many", "reduce_long"]),
         (gather::SHADER, &["gather"]),
         (jacobi::SHADER, &["eigen"]),
-        (loss::SHADER, &["primal", "tangent", "centre", "noise_seed"]),
+        (loss::SHADER, &["primal", "tangent", "centre", "noise_seed", "output_seed"]),
         (pack::SHADER, &["matrix", "square"]),
         (pointwise::SHADER, &["jet0", "jet1", "jet2", "adjoint_block", "adjoint1", "adjoint2"]),
         (

@@ -6,7 +6,6 @@ use rand_chacha::ChaCha8Rng;
 use super::graph::{Graph, Parameter};
 use super::model::Model;
 use crate::data::Layout;
-use crate::gpu::Gpu;
 use crate::{Error, Result};
 
 /// A model with its graph.
@@ -106,6 +105,28 @@ impl Network {
         Layout::of(space.parts.iter().map(|part| signature[part.parameter].clone()))
     }
 
+    /// A hash of the parameters' names and shapes.
+    fn identity(&self) -> u64 {
+        let mut hasher = std::hash::DefaultHasher::new();
+        std::hash::Hash::hash(&self.signature(), &mut hasher);
+        std::hash::Hasher::finish(&hasher)
+    }
+
+    /// Whether `space` is a subspace of this network's parameters.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] where it is one of a network with other parameters.
+    pub fn check_subspace(&self, space: &Subspace) -> Result<()> {
+        match space.network == self.identity() {
+            true => Ok(()),
+            false => Err(Error::Shape {
+                tensor: "subspace".into(),
+                found: format!("[{}] of another network's parameters", space.dim),
+                expected: format!("one of this network's {} parameters", self.dim()),
+            }),
+        }
+    }
+
     fn subspace(&self, chosen: Vec<usize>) -> Subspace {
         let mut parts = Vec::new();
         let (mut flat, mut padded) = (0, 0);
@@ -115,12 +136,12 @@ impl Network {
             flat += len;
             padded += len.next_multiple_of(crate::gpu::ALIGN);
         }
-        Subspace { parts, dim: flat, stride: padded }
+        Subspace { parts, dim: flat, stride: padded, network: self.identity() }
     }
 }
 
 /// One parameter's coordinates in vectors of a [`Subspace`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Part {
     /// Its position in [`Network::parameters`].
     pub parameter: usize,
@@ -135,11 +156,16 @@ pub struct Part {
 ///
 /// A *flat* vector has `dim` values, parameter after parameter in the order of `parts`; on the device each parameter starts
 /// at a multiple of 64 words, with zeros between, and a vector takes `stride` words.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Subspace {
+    /// Where the coordinates of each parameter stand.
     pub parts: Vec<Part>,
+    /// The number of coordinates.
     pub dim: usize,
+    /// Words of one vector on the device.
     pub stride: usize,
+    /// A hash of the names and shapes of the network's parameters, by which another network's subspace is told.
+    network: u64,
 }
 
 impl Subspace {
@@ -149,8 +175,11 @@ impl Subspace {
     }
 
     /// Flat vectors `[K, dim]` as they lie on the device: `[K, stride]`.
-    pub fn pad(&self, flat: &[f32]) -> Vec<f32> {
-        assert!(flat.len().is_multiple_of(self.dim), "{} values for vectors of {}", flat.len(), self.dim);
+    ///
+    /// # Errors
+    /// [`Error::Shape`] where they are not whole vectors.
+    pub fn pad(&self, flat: &[f32]) -> Result<Vec<f32>> {
+        self.check_whole(flat, self.dim)?;
         let mut padded = vec![0.0; flat.len() / self.dim * self.stride];
         for (from, to) in flat.chunks_exact(self.dim).zip(padded.chunks_exact_mut(self.stride)) {
             for part in &self.parts {
@@ -158,22 +187,32 @@ impl Subspace {
                     .copy_from_slice(&from[part.flat..part.flat + part.len]);
             }
         }
-        padded
+        Ok(padded)
     }
 
-    /// The other way round.
-    pub fn unpad(&self, padded: &[f32]) -> Vec<f32> {
+    fn check_whole(&self, values: &[f32], len: usize) -> Result<()> {
+        match len > 0 && values.len().is_multiple_of(len) {
+            true => Ok(()),
+            false => Err(Error::Shape {
+                tensor: "vectors".into(),
+                found: format!("[{}]", values.len()),
+                expected: format!("[K, {len}]"),
+            }),
+        }
+    }
+
+    /// Flat vectors `[K, dim]` of those that lie on the device, `[K, stride]`.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] where they are not whole vectors.
+    pub fn unpad(&self, padded: &[f32]) -> Result<Vec<f32>> {
+        self.check_whole(padded, self.stride)?;
         let mut flat = Vec::with_capacity(padded.len() / self.stride * self.dim);
         for vector in padded.chunks_exact(self.stride) {
             for part in &self.parts {
                 flat.extend_from_slice(&vector[part.padded..part.padded + part.len]);
             }
         }
-        flat
-    }
-
-    /// Vectors on the device from flat ones `[K, dim]`.
-    pub fn upload(&self, gpu: &Gpu, flat: &[f32]) -> Result<crate::gpu::Buffer> {
-        gpu.upload(&self.pad(flat))
+        Ok(flat)
     }
 }

@@ -1,7 +1,7 @@
 //! A dense symmetric matrix as an operator.
 
-use super::curvature::check_blocks;
-use super::{Block, SymmetricOperator};
+use super::algebra::Vectors;
+use super::{Block, SymmetricOperator, check_blocks};
 use crate::gpu::{ALIGN, Buffer, Gpu, Recorder};
 use crate::kernels::gemm::{Gemm, Layout, Matrix, Shape, gemm};
 use crate::{Error, Result};
@@ -52,6 +52,12 @@ impl DenseMatrix {
     }
 }
 
+impl std::fmt::Debug for DenseMatrix {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "DenseMatrix({0} × {0} on {1:?})", self.dim, self.gpu)
+    }
+}
+
 impl SymmetricOperator for DenseMatrix {
     fn gpu(&self) -> &Gpu {
         &self.gpu
@@ -70,13 +76,19 @@ impl SymmetricOperator for DenseMatrix {
     }
 
     fn apply(&self, x: &Block, y: &Block) -> Result<()> {
+        let mut rec = Recorder::new(&self.gpu);
+        self.record(&mut rec, x, y)?;
+        rec.run()
+    }
+
+    fn record(&self, rec: &mut Recorder, x: &Block, y: &Block) -> Result<()> {
         check_blocks(self, x, y)?;
         let stride = self.stride();
-        let mut recorder = Recorder::new(&self.gpu);
-        // Y[k, j] = Σ_i X[k, i] A[i, j], shard of rows i after shard; X and Y are cut into shards alike
-        for ((first, xs), (_, ys)) in x.runs(0, x.len()).into_iter().zip(y.runs(0, y.len())) {
+        // Y[k, j] = Σ_i X[k, i] A[i, j], shard of rows i after shard; X and Y are cut into pieces alike
+        let pieces = |block: &Block| Vectors::from(block).pieces(1 << 16);
+        for ((_, xs), (_, ys)) in pieces(x).into_iter().zip(pieces(y)) {
             let k = xs.len() / stride;
-            debug_assert!(ys.len() == xs.len(), "shards from vector {first} on");
+            debug_assert!(ys.len() == xs.len(), "blocks that are cut alike");
             for (i, (row, rows)) in self.shards.iter().enumerate() {
                 let held = self.rows_per_shard.min(self.dim - row);
                 let from = Matrix { view: &xs.slice(*row, xs.len() - row), row: stride, batch: 0, period: 0 };
@@ -85,9 +97,9 @@ impl SymmetricOperator for DenseMatrix {
                 let to = Matrix { view: &ys, row: stride, batch: 0, period: 0 };
                 let shape = Shape { batch: 1, m: k, n: self.dim, k: held };
                 let product = Gemm { layout: Layout::NN, shape, alpha: 1.0, add: i > 0 };
-                gemm(&mut recorder, product, from, matrix, None, to)?;
+                gemm(rec, product, from, matrix, None, to)?;
             }
         }
-        recorder.finish()?.run()
+        Ok(())
     }
 }

@@ -1,14 +1,14 @@
-//! Several symmetric operators that are applied together.
+//! Sequential symmetric operators that are applied together.
 
 use std::ops::Range;
 
-use super::{Block, SymmetricOperator, pad_behind, unpad_behind};
+use super::{Block, SymmetricOperator, check_vectors, pad_behind, unpad_behind};
 use crate::gpu::{Gpu, Recorder};
 use crate::{Error, Result};
 
 /// Symmetric linear maps A_i of one space, such as the Hessians of a data set's samples, whose products are made
 /// together.
-pub trait OperatorFamily {
+pub trait OperatorFamily: Send + Sync {
     /// The device.
     fn gpu(&self) -> &Gpu;
 
@@ -30,12 +30,18 @@ pub trait OperatorFamily {
     fn apply(&self, members: Range<usize>, x: &Block, y: &Block) -> Result<()>;
 
     /// Flat vectors `[K, dim]` as they lie on the device, `[K, stride]`; as [`SymmetricOperator::pad`].
-    fn pad(&self, flat: &[f32]) -> Vec<f32> {
+    ///
+    /// # Errors
+    /// [`Error::Shape`] where they are not whole vectors.
+    fn pad(&self, flat: &[f32]) -> Result<Vec<f32>> {
         pad_behind(flat, self.dim(), self.stride())
     }
 
-    /// The other way round.
-    fn unpad(&self, padded: &[f32]) -> Vec<f32> {
+    /// Flat vectors `[K, dim]` of those that lie on the device; as [`SymmetricOperator::unpad`].
+    ///
+    /// # Errors
+    /// [`Error::Shape`] where they are not whole vectors.
+    fn unpad(&self, padded: &[f32]) -> Result<Vec<f32>> {
         unpad_behind(padded, self.dim(), self.stride())
     }
 }
@@ -55,42 +61,37 @@ pub(super) fn vectors_of_each(
         return Err(Error::argument("members", found, format!("some of 0..{}", family.count())));
     }
     let each = x.len() / members.len().max(1);
-    let expected = [each * members.len(), family.stride()];
-    for (name, block) in [("X", x), ("Y", y)] {
-        let found = [block.len(), block.stride()];
-        if found != expected {
-            return Err(Error::shape(format!("block {name}"), found, expected));
-        }
-    }
+    let blocks = [("X", x), ("Y", y)];
+    check_vectors(family.gpu(), family.stride(), &blocks, each * members.len())?;
     Ok(each)
 }
 
 /// Operators that know nothing of each other, applied one after the other.
-pub struct Several<'a>(Vec<&'a dyn SymmetricOperator>);
+#[derive(Debug)]
+pub struct Sequential<A>(Vec<A>);
 
-impl<'a> Several<'a> {
+impl<A: SymmetricOperator> Sequential<A> {
     /// The family of these operators.
     ///
     /// # Errors
     /// [`Error::Argument`] where there are none, [`Error::Shape`] naming the first whose vectors are not like those
     /// of the operator before it.
-    pub fn new(operators: Vec<&'a dyn SymmetricOperator>) -> Result<Several<'a>> {
+    pub fn new(operators: Vec<A>) -> Result<Sequential<A>> {
         if operators.is_empty() {
             return Err(Error::argument("operators", 0, "at least 1"));
         }
-        let vectors = |operator: &dyn SymmetricOperator| [operator.dim(), operator.stride()];
         for (i, pair) in operators.windows(2).enumerate() {
-            let [expected, found] = [vectors(pair[0]), vectors(pair[1])];
+            let [expected, found] = [0, 1].map(|of| [pair[of].dim(), pair[of].stride()]);
             if found != expected {
                 let name = format!("coordinates and words of operator {}", i + 1);
                 return Err(Error::shape(name, found, expected));
             }
         }
-        Ok(Several(operators))
+        Ok(Sequential(operators))
     }
 }
 
-impl OperatorFamily for Several<'_> {
+impl<A: SymmetricOperator> OperatorFamily for Sequential<A> {
     fn gpu(&self) -> &Gpu {
         self.0[0].gpu()
     }
@@ -119,18 +120,18 @@ impl OperatorFamily for Several<'_> {
                 into.copy(&vector(x, i * each + k), &vector(&own_x, k));
                 back.copy(&vector(&own_y, k), &vector(y, i * each + k));
             }
-            into.finish()?.run()?;
+            into.run()?;
             operator.apply(&own_x, &own_y)?;
-            back.finish()?.run()?;
+            back.run()?;
         }
         Ok(())
     }
 
-    fn pad(&self, flat: &[f32]) -> Vec<f32> {
+    fn pad(&self, flat: &[f32]) -> Result<Vec<f32>> {
         self.0[0].pad(flat)
     }
 
-    fn unpad(&self, padded: &[f32]) -> Vec<f32> {
+    fn unpad(&self, padded: &[f32]) -> Result<Vec<f32>> {
         self.0[0].unpad(padded)
     }
 }

@@ -15,21 +15,22 @@
 use faer::Mat;
 
 use super::kronecker::{self, KroneckerSums};
-use super::pass::{LONGEST_BATCH, Pass};
-use super::problem::Problem;
-use crate::gpu::{Recorder, Step, View};
+use super::pass::{LONGEST_BATCH, Outline, Pass};
+use super::session::Session;
+use crate::gpu::{Recorder, View};
 use crate::jets::ops::Extent;
 use crate::jets::plan::{Request, Seeds, Tangents, adjoint, value};
 use crate::jets::sweep::fit;
+use crate::kernels::Step;
 use crate::kernels::gemm::{Gemm, Layout, Matrix, Shape, gemm};
 use crate::kernels::pack::{self, Rows, packed_len};
 use crate::net::{Bilinear, Graph, Network, TensorId, Term};
 use crate::{Error, Result};
 
-/// The curvature of a fully connected layer `z = W a` of a problem's network, `W [d_out, d_in]`: see
-/// [`Problem::layer`].
-pub struct LayerCurvature<'p> {
-    pub(super) problem: &'p Problem,
+/// The curvature of a fully connected layer `z = W a` of a session's network, `W [d_out, d_in]`: see
+/// [`Session::layer`].
+pub struct LayerCurvature {
+    pub(super) session: Session,
     focus: Focus,
 }
 
@@ -98,13 +99,13 @@ pub fn layer_shape(network: &Network, weight: &str) -> Result<(usize, usize)> {
     focus(network.graph(), weight).map(|focus| (focus.d_out, focus.d_in))
 }
 
-impl Problem {
+impl Session {
     /// The curvature of the fully connected layer whose weights are called `weight` (`2.weight`).
     ///
     /// # Errors
     /// As [`layer_shape`].
-    pub fn layer(&self, weight: &str) -> Result<LayerCurvature<'_>> {
-        Ok(LayerCurvature { problem: self, focus: focus(self.network().graph(), weight)? })
+    pub fn layer(&self, weight: &str) -> Result<LayerCurvature> {
+        Ok(LayerCurvature { session: self.clone(), focus: focus(self.network().graph(), weight)? })
     }
 }
 
@@ -143,7 +144,7 @@ impl LayerPass {
     }
 }
 
-impl LayerCurvature<'_> {
+impl LayerCurvature {
     /// The layer's outputs, d_out.
     pub fn d_out(&self) -> usize {
         self.focus.d_out
@@ -160,8 +161,8 @@ impl LayerCurvature<'_> {
     /// The device's.
     pub fn weights(&self) -> Result<Vec<f32>> {
         let part =
-            *self.problem.network().all().part(self.focus.parameter).expect("all parameters are there");
-        self.problem.gpu().read(&self.problem.theta().slice(part.padded, part.len))
+            *self.session.network().all().part(self.focus.parameter).expect("all parameters are there");
+        self.session.gpu().read(&self.session.theta().slice(part.padded, part.len))
     }
 
     /// Records the pass that all measures of a layer begin with: all d_out directions at once.
@@ -176,7 +177,8 @@ impl LayerCurvature<'_> {
             ..Request::loss()
         };
         let extent = self.extent(&request, needs)?;
-        let pass = Pass::new(self.problem, &request, &self.problem.network().all(), extent, 1.0)?;
+        let outline = Outline::whole(&self.session, request, &self.session.network().all());
+        let pass = Pass::new(&self.session, &outline, extent, 1.0)?;
         let kept = |slot| pass.kept(slot).clone();
         let (n, a, delta, m) = (pass.sweep.extent.n, kept(a), kept(delta), kept(m));
         debug_assert_eq!(m.len(), n * d_out * d_out);
@@ -185,16 +187,16 @@ impl LayerCurvature<'_> {
 
     /// How many samples to take at a time, all d_out directions at once.
     fn extent(&self, request: &Request, needs: &Needs) -> Result<Extent> {
-        let (problem, d_out) = (self.problem, self.focus.d_out);
-        let (gpu, network) = (problem.gpu(), problem.network());
-        let samples = problem.samples().len();
+        let (session, d_out) = (&self.session, self.focus.d_out);
+        let (gpu, network) = (session.gpu(), session.network());
+        let samples = session.samples().len();
         let most = (gpu.max_binding_len() / needs.longest)
             .min(gpu.memory_budget() as usize / 8 / needs.held)
             .min((gpu.dispatch_flops() / needs.flops) as usize)
             .clamp(1, LONGEST_BATCH);
         let mut n = samples.div_ceil(samples.div_ceil(most));
         loop {
-            let (extent, _) = fit(gpu, network, request, &network.all(), problem.held(), (n, d_out))?;
+            let (extent, _) = fit(gpu, network, request, &network.all(), session.held(), (n, d_out))?;
             if extent.k == d_out {
                 return Ok(extent);
             }
@@ -216,9 +218,9 @@ impl LayerCurvature<'_> {
     /// # Errors
     /// [`Error::NotFinite`] where the result is not finite, and the device's errors.
     pub fn moments(&self) -> Result<LayerMoments> {
-        let gpu = self.problem.gpu();
+        let gpu = self.session.gpu();
         let Focus { d_in, d_out, .. } = self.focus;
-        let samples = self.problem.samples().len();
+        let samples = self.session.samples().len();
         let (rows_a, rows_b) = (packed_len(d_out), packed_len(d_in));
         let pass = self.pass(&Needs {
             longest: (d_out * d_out).max(rows_a).max(rows_b),
@@ -260,13 +262,13 @@ impl LayerCurvature<'_> {
 }
 
 impl LayerMoments {
-    /// Measures the layer whose weights are called `weight` (`2.weight`): [`Problem::layer`] and
+    /// Measures the layer whose weights are called `weight` (`2.weight`): [`Session::layer`] and
     /// [`LayerCurvature::moments`] in one.
     ///
     /// # Errors
     /// Theirs.
-    pub fn measure(problem: &Problem, weight: &str) -> Result<LayerMoments> {
-        problem.layer(weight)?.moments()
+    pub fn measure(session: &Session, weight: &str) -> Result<LayerMoments> {
+        session.layer(weight)?.moments()
     }
 
     fn check(&self) -> Result<()> {

@@ -1,16 +1,16 @@
 //! Which of weights, inputs and targets is why a loss is not finite.
 
-use super::{LossReport, Problem};
+use super::{LossReport, Session};
 use crate::data::{Dataset, Targets};
 use crate::gpu::Gpu;
 use crate::net::{Loss, Network};
 use crate::{Error, Result};
 
-impl Problem {
-    /// Returns the problem that [`Problem::new`] makes, and its loss, which is finite at every sample.
+impl Session {
+    /// Returns the session that [`Session::new`] makes, and its loss, which is finite at every sample.
     ///
     /// # Errors
-    /// Those of [`Problem::new`]; [`Error::NotFinite`] naming the first sample whose loss is not finite, and which of
+    /// Those of [`Session::new`]; [`Error::NotFinite`] naming the first sample whose loss is not finite, and which of
     /// weights, inputs and targets is too large: the targets where it is finite with zeros in their place, the inputs
     /// where it is with none above 1, else the weights.
     pub fn with_loss(
@@ -19,16 +19,16 @@ impl Problem {
         parameters: &[f32],
         data: &Dataset,
         loss: Loss,
-    ) -> Result<(Problem, LossReport)> {
-        let problem = Problem::new(gpu, network, parameters, data, loss)?;
-        let report = problem.loss()?;
+    ) -> Result<(Session, LossReport)> {
+        let session = Session::new(gpu, network, parameters, data, loss)?;
+        let report = session.loss()?;
         let Some(at) = report.per_sample.iter().position(|loss| !loss.is_finite()) else {
-            return Ok((problem, report));
+            return Ok((session, report));
         };
-        drop(problem);
+        drop(session);
         let sample = data.select(&[at]);
         let finite = |sample: &Dataset| -> Result<bool> {
-            let report = Problem::new(gpu, network, parameters, sample, loss)?.loss()?;
+            let report = Session::new(gpu, network, parameters, sample, loss)?.loss()?;
             Ok(report.loss.is_finite())
         };
         let mut culprit = None;

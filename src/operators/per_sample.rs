@@ -1,16 +1,17 @@
 //! Each sample's own curvature: the products of many samples in one sweep.
 
-use std::cell::RefCell;
 use std::ops::Range;
+use std::sync::{Mutex, PoisonError};
 
 use super::family::vectors_of_each;
-use super::problem::parameters_of;
-use super::{Block, Curvature, OperatorFamily, Problem};
-use crate::gpu::{Buffer, Gpu, Step};
+use super::session::parameters_of;
+use super::{Block, Curvature, OperatorFamily, Session};
+use crate::gpu::{Buffer, Gpu, Recorder};
 use crate::jets::Sweep;
 use crate::jets::ops::Extent;
 use crate::jets::plan::{Request, Seeds};
 use crate::jets::sweep::{Results, fit};
+use crate::kernels::Step;
 use crate::net::Subspace;
 use crate::{Error, Result};
 
@@ -25,17 +26,17 @@ use crate::{Error, Result};
 /// use curvkit::data::{Dataset, Targets};
 /// use curvkit::gpu::{Gpu, GpuOptions};
 /// use curvkit::net::{Layer, Loss, Model, Network};
-/// use curvkit::operators::{Curvature, Problem};
+/// use curvkit::operators::{Curvature, Session};
 /// use curvkit::spectral::{FamilyOptions, family_eigenpairs};
 ///
 /// # fn main() -> curvkit::Result<()> {
 /// let gpu = Gpu::new(&GpuOptions::default())?;
 /// let network = Network::new(&Model::mlp(&[4, 8, 3], Layer::Tanh, true))?;
 /// let data = Dataset::new(vec![0.5; 2 * 4], vec![4], Targets::Classes(vec![0, 2]))?;
-/// let problem = Problem::new(&gpu, &network, &network.initial_parameters(0), &data, Loss::CrossEntropy)?;
+/// let session = Session::new(&gpu, &network, &network.initial_parameters(0), &data, Loss::CrossEntropy)?;
 ///
 /// // the three largest eigenvalues of every sample's Hessian
-/// let hessians = problem.sample_operators(Curvature::Hessian, &network.all())?;
+/// let hessians = session.sample_operators(Curvature::Hessian, &network.all())?;
 /// family_eigenpairs(&hessians, &FamilyOptions::new(3), |found| {
 ///     for (sample, values) in found.members.zip(found.values.chunks(3)) {
 ///         println!("sample {sample}: {values:?}");
@@ -45,12 +46,12 @@ use crate::{Error, Result};
 /// # Ok(())
 /// # }
 /// ```
-pub struct SampleOperators<'p> {
-    problem: &'p Problem,
+pub struct SampleOperators {
+    session: Session,
     request: Request,
     space: Subspace,
     /// For the number of vectors last used.
-    recorded: RefCell<Option<Recorded>>,
+    recorded: Mutex<Option<Recorded>>,
 }
 
 struct Recorded {
@@ -61,18 +62,26 @@ struct Recorded {
     samples: Buffer,
 }
 
-impl<'p> SampleOperators<'p> {
-    pub(super) fn new(problem: &'p Problem, which: Curvature, space: &Subspace) -> Result<Self> {
+impl SampleOperators {
+    pub(super) fn new(session: &Session, which: Curvature, space: &Subspace) -> Result<Self> {
+        session.network().check_subspace(space)?;
         let seeds = match which {
             Curvature::Hessian => Seeds::Jet,
             Curvature::Ggn => Seeds::Ggn,
-            Curvature::NoiseCovariance => {
-                let expected = "the Hessian or the GGN: a sample alone does not vary";
-                return Err(Error::argument("curvature", "the noise covariance", expected));
+            Curvature::JacobianGram => Seeds::Outputs,
+            Curvature::NoiseCovariance | Curvature::SecondMoment => {
+                let expected =
+                    "the Hessian, the GGN or the Jacobians' Gram matrix: a sample's gradients are one";
+                return Err(Error::argument("curvature", format!("{which:?}"), expected));
             }
         };
         let request = Request { per_sample: true, ..Request::product(&parameters_of(space), seeds, 1) };
-        Ok(SampleOperators { problem, request, space: space.clone(), recorded: RefCell::default() })
+        Ok(SampleOperators {
+            session: session.clone(),
+            request,
+            space: space.clone(),
+            recorded: Mutex::default(),
+        })
     }
 
     /// The coordinates of its vectors.
@@ -82,25 +91,25 @@ impl<'p> SampleOperators<'p> {
 
     /// A sweep for `vectors` vectors, in as many parts as the memory asks for, as even as can be.
     fn record(&self, vectors: usize) -> Result<Recorded> {
-        let (gpu, network) = (self.problem.gpu(), self.problem.network());
+        let (gpu, network) = (self.session.gpu(), self.session.network());
         let callers = (gpu.memory_budget() / 2 / 4) as usize;
-        let held = self.problem.held() + callers;
+        let held = self.session.held() + callers;
         let (fitted, _) = fit(gpu, network, &self.request, &self.space, held, (vectors, 1))?;
         let extent = Extent { n: vectors.div_ceil(vectors.div_ceil(fitted.n)), ..fitted };
         let samples = gpu.buffer(extent.n)?;
-        let work = self.problem.workload(samples.view(), extent.n);
+        let work = self.session.workload(samples.view(), extent.n);
         let sweep = Sweep::record(&work, &self.request, &self.space, extent, Results::Replace)?;
         Ok(Recorded { vectors, sweep, samples })
     }
 }
 
-impl OperatorFamily for SampleOperators<'_> {
+impl OperatorFamily for SampleOperators {
     fn gpu(&self) -> &Gpu {
-        self.problem.gpu()
+        self.session.gpu()
     }
 
     fn count(&self) -> usize {
-        self.problem.samples().len()
+        self.session.samples().len()
     }
 
     fn dim(&self) -> usize {
@@ -116,7 +125,7 @@ impl OperatorFamily for SampleOperators<'_> {
         if x.is_empty() {
             return Ok(());
         }
-        let mut recorded = self.recorded.borrow_mut();
+        let mut recorded = self.recorded.lock().unwrap_or_else(PoisonError::into_inner);
         // the one before is let go first: the budget is for one
         let current = match recorded.take().filter(|recorded| recorded.vectors == x.len()) {
             Some(current) => current,
@@ -132,18 +141,20 @@ impl OperatorFamily for SampleOperators<'_> {
             let vectors = (first..first + n).map(|vector| vector.min(x.len() - 1));
             let of: Vec<u32> = vectors.map(|vector| (members.start + vector / each) as u32).collect();
             self.gpu().write(&samples.view(), &of)?;
-            x.copy_to(first, &directions.slice(0, count * self.space.stride))?;
-            sweep.run(&[Step { count: count as u32, weight: 1.0, ..Step::default() }])?;
-            y.copy_from(first, &products.slice(0, count * self.space.stride))?;
+            let mut rec = Recorder::new(self.gpu());
+            x.record_copy_to(&mut rec, first, &directions.slice(0, count * self.space.stride));
+            rec.replay(sweep.program(), &[Step { count: count as u32, weight: 1.0, ..Step::default() }])?;
+            y.record_copy_from(&mut rec, first, &products.slice(0, count * self.space.stride));
+            rec.run()?;
         }
         Ok(())
     }
 
-    fn pad(&self, flat: &[f32]) -> Vec<f32> {
+    fn pad(&self, flat: &[f32]) -> Result<Vec<f32>> {
         self.space.pad(flat)
     }
 
-    fn unpad(&self, padded: &[f32]) -> Vec<f32> {
+    fn unpad(&self, padded: &[f32]) -> Result<Vec<f32>> {
         self.space.unpad(padded)
     }
 }

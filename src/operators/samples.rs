@@ -60,13 +60,13 @@ pub struct SampleSpectra {
     pub residuals: Vec<f32>,
 }
 
-impl LayerCurvature<'_> {
+impl LayerCurvature {
     /// Hands the factors of every sample to `each`, batch after batch in the order of the data set.
     ///
     /// # Errors
     /// What `each` returns, and the device's errors.
     pub fn factors(&self, mut each: impl FnMut(&SampleFactors) -> Result<()>) -> Result<()> {
-        let (gpu, d_out, d_in) = (self.problem.gpu(), self.d_out(), self.d_in());
+        let (gpu, d_out, d_in) = (self.session.gpu(), self.d_out(), self.d_in());
         let square = d_out * d_out;
         let pass = self.pass(&Needs { longest: square, held: square, flops: square as f64 })?;
         for step in pass.steps() {
@@ -92,7 +92,7 @@ impl LayerCurvature<'_> {
     /// # Errors
     /// [`Error::NotFinite`] where an M_p is not finite, what `each` returns, and the device's errors.
     pub fn spectra(&self, mut each: impl FnMut(&SampleSpectra) -> Result<()>) -> Result<()> {
-        let (gpu, d_out, d_in) = (self.problem.gpu(), self.d_out(), self.d_in());
+        let (gpu, d_out, d_in) = (self.session.gpu(), self.d_out(), self.d_in());
         if d_out > jacobi::MOST {
             return self.factors(|batch| each(&decomposed(batch)?)); // more than the kernel's workgroup memory holds
         }

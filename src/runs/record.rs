@@ -143,7 +143,7 @@ pub fn adapter(gpu: &Gpu) -> Value {
         "backend": info.backend.to_string(),
         "device_type": format!("{:?}", info.device_type),
         "memory_budget": gpu.memory_budget(),
-        "tuning": gpu.gemm_tuning(),
+        "tuning": crate::kernels::gemm::Tuning::of(gpu),
     })
 }
 

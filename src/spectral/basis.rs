@@ -4,11 +4,10 @@ use std::ops::Range;
 
 use faer::{Mat, MatRef};
 
-use super::algebra::{Vectors, combine, copy, gram, upload_transposed};
 use crate::Result;
 use crate::gpu::{ALIGN, Gpu, Recorder, View};
 use crate::kernels::gemm::{Gemm, Layout, Matrix, Shape, gemm};
-use crate::operators::Block;
+use crate::operators::{Block, Vectors, combine, copy, gram, upload_transposed};
 
 /// Up to `capacity` vectors V, columns of a D × len matrix.
 ///

@@ -3,10 +3,10 @@
 use std::ops::Range;
 
 use super::Which;
-use super::algebra::{Distribution, combine_each, dots};
 use super::options::{chased, check_wanted};
+use super::random::Distribution;
 use super::recurrence::{Recurrences, groups};
-use crate::operators::{Block, OperatorFamily};
+use crate::operators::{Block, OperatorFamily, combine_each, dots};
 use crate::{Error, Result};
 
 /// The share of the tolerance that the recurrence's residual has to reach: the fresh one has rounding on top.

@@ -1,9 +1,9 @@
 //! Two operators on one space: do their leading eigenvectors span the same directions, and do they commute?
 
-use super::algebra::{Distribution, RandomVectors, combine_each, dots};
 use super::products::Products;
+use super::random::{Distribution, RandomVectors};
 use super::{Basis, Eigenpairs};
-use crate::operators::SymmetricOperator;
+use crate::operators::{SymmetricOperator, combine_each, dots};
 use crate::{Error, Result, Undefined};
 
 /// Vectors that are multiplied at a time.

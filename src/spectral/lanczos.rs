@@ -15,10 +15,10 @@
 
 use faer::Mat;
 
-use super::algebra::{Distribution, RandomVectors};
 use super::options::chased;
 use super::products::Products;
 use super::projection::{Projection, Ritz, Verdict, judge};
+use super::random::{Distribution, RandomVectors};
 use super::{Basis, Eigenpairs, LanczosOptions, Progress, orthonormalise, width};
 use crate::Result;
 use crate::operators::{Block, SymmetricOperator};
@@ -61,7 +61,7 @@ impl<'a> Lanczos<'a> {
         let width = width.min(operator.dim());
         let mut lanczos = Lanczos::empty(operator, options, width)?;
         let start = match &lanczos.options.start {
-            Some(flat) => Block::upload(operator.gpu(), operator.stride(), &operator.pad(flat))?,
+            Some(flat) => Block::upload(operator.gpu(), operator.stride(), &operator.pad(flat)?)?,
             None => lanczos.no_vectors()?,
         };
         lanczos.add_pending(start, width)?;

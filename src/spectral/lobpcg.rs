@@ -19,13 +19,13 @@
 
 use faer::{Mat, MatRef};
 
-use super::algebra::{Distribution, RandomVectors, combine, combine_each, dots};
 use super::options::{check_start, check_wanted};
 use super::orthonormalise::whiten;
 use super::products::Products;
 use super::projection::{Projection, Ritz};
+use super::random::{Distribution, RandomVectors};
 use super::{Basis, Eigenpairs, Which, orthonormalise};
-use crate::operators::{Block, SymmetricOperator};
+use crate::operators::{Block, SymmetricOperator, combine, combine_each, dots};
 use crate::{Error, Result};
 
 /// The share of the tolerance that a residual from carried products has to reach: the fresh one has rounding on top.
@@ -162,7 +162,7 @@ impl<'a> Lobpcg<'a> {
         operator.leave_room(2 * bytes(capacity) + bytes(count) + blocks);
         let mut random = RandomVectors::new(Distribution::Gaussian, options.seed);
         let mut s = Basis::sharing(gpu, stride, capacity, BASES)?;
-        let start = operator.pad(options.start.as_deref().unwrap_or(&[]));
+        let start = operator.pad(options.start.as_deref().unwrap_or(&[]))?;
         let start = Block::upload(gpu, stride, &start)?;
         s.append(&orthonormalise(operator, &s, start, width, 0.0, &mut random)?.q)?;
         let mut lobpcg = Lobpcg {

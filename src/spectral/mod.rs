@@ -2,7 +2,7 @@
 //!
 //! [`eigenpairs`] finds some at an end of the spectrum of whatever implements
 //! [`SymmetricOperator`](crate::operators::SymmetricOperator): the curvature of a
-//! [`Problem`](crate::operators::Problem), or an operator of the caller's:
+//! [`Session`](crate::operators::Session), or an operator of the caller's:
 //!
 //! ```
 //! use curvkit::gpu::{Gpu, GpuOptions};
@@ -68,7 +68,6 @@
 //! All build on the same ground: [`gram`] and [`combine`], [`dots`] and [`combine_each`], [`RandomVectors`], [`Basis`]
 //! and [`orthonormalise`].
 
-mod algebra;
 mod basis;
 mod batched;
 mod comparison;
@@ -81,12 +80,12 @@ mod power;
 mod products;
 mod projection;
 mod quadrature;
+mod random;
 mod recurrence;
 mod state;
 mod trace;
 mod width;
 
-pub use algebra::{Distribution, RandomVectors, Vectors, combine, combine_each, copy, dots, gram};
 pub use basis::Basis;
 pub use batched::{FamilyEigenpairs, FamilyOptions, family_eigenpairs};
 pub use comparison::Comparison;
@@ -97,4 +96,5 @@ pub use options::{Eigenpairs, LanczosOptions, Progress, Which};
 pub use orthonormalise::{Orthonormal, orthonormalise};
 pub use power::{LargestMagnitude, power_iteration};
 pub use quadrature::{Density, LogDensity, Quadrature, QuadratureOptions, Rule, quadrature};
+pub use random::{Distribution, RandomVectors};
 pub use trace::{Hutchinson, hutch_plus_plus, hutchinson, xtrace};

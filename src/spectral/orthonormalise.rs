@@ -2,9 +2,9 @@
 
 use faer::{Mat, MatRef, Side};
 
-use super::algebra::{RandomVectors, combine, gram};
 use super::basis::Basis;
-use crate::operators::{Block, SymmetricOperator};
+use super::random::RandomVectors;
+use crate::operators::{Block, SymmetricOperator, combine, gram};
 use crate::{Error, Result};
 
 /// A block `Y = V C + Q R`, taken apart by [`orthonormalise`].

@@ -2,9 +2,9 @@
 
 use faer::Mat;
 
-use super::algebra::{Distribution, RandomVectors, combine, dots};
 use super::products::Products;
-use crate::operators::{Block, SymmetricOperator};
+use super::random::{Distribution, RandomVectors};
+use crate::operators::{Block, SymmetricOperator, combine, dots};
 use crate::{Error, Result};
 
 /// What [`power_iteration`] found.

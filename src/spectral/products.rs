@@ -2,9 +2,8 @@
 
 use faer::Mat;
 
-use super::algebra::{combine_each, dots};
 use super::{Basis, Eigenpairs, Which};
-use crate::operators::{Block, SymmetricOperator};
+use crate::operators::{Block, SymmetricOperator, combine_each, dots};
 use crate::{Error, Result};
 
 /// The products that a solver makes.

@@ -12,7 +12,7 @@
 use std::f64::consts::PI;
 use std::ops::Range;
 
-use super::algebra::Distribution;
+use super::random::Distribution;
 use super::recurrence::{Recurrences, bytes, groups};
 use super::{Estimate, Which};
 use crate::gpu::Gpu;
@@ -94,11 +94,11 @@ impl OperatorFamily for Repeated<'_> {
         self.operator.apply(x, y)
     }
 
-    fn pad(&self, flat: &[f32]) -> Vec<f32> {
+    fn pad(&self, flat: &[f32]) -> Result<Vec<f32>> {
         self.operator.pad(flat)
     }
 
-    fn unpad(&self, padded: &[f32]) -> Vec<f32> {
+    fn unpad(&self, padded: &[f32]) -> Result<Vec<f32>> {
         self.operator.unpad(padded)
     }
 }

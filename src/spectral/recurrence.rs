@@ -5,9 +5,9 @@ use std::ops::Range;
 use faer::Mat;
 
 use super::Which;
-use super::algebra::{Distribution, RandomVectors, combine_each, copy, dots};
 use super::projection::{Projection, Ritz};
-use crate::operators::{Block, OperatorFamily};
+use super::random::{Distribution, RandomVectors};
+use crate::operators::{Block, OperatorFamily, combine_each, copy, dots};
 use crate::{Error, Result};
 
 /// Below this share of |λ₁|, what a product leaves outside of the basis is rounding.
@@ -68,7 +68,7 @@ impl<'a> Recurrences<'a> {
         let vectors = Block::zeros(gpu, stride, steps * m)?;
         let mut random = RandomVectors::new(distribution, seed);
         random.drawn = members.start as u64;
-        let start: Vec<f32> = (0..m).flat_map(|_| family.pad(&random.coordinates(family.dim()))).collect();
+        let start: Vec<f32> = family.pad(&random.coordinates(family.dim(), m))?;
         let next = unit(&Block::upload(gpu, stride, &start)?)?;
         let (alpha, beta, longest) = (Vec::new(), Vec::new(), vec![0.0; m]);
         Ok(Recurrences { family, members, random, vectors, next, len: 0, alpha, beta, longest })
@@ -124,7 +124,7 @@ impl<'a> Recurrences<'a> {
         let mut padded = vec![0.0; self.members.len() * family.stride()];
         for &i in named {
             self.random.drawn = (self.len as u64) << 32 | (self.members.start + i) as u64;
-            let vector = family.pad(&self.random.coordinates(family.dim()));
+            let vector = family.pad(&self.random.coordinates(family.dim(), 1))?;
             padded[i * family.stride()..][..family.stride()].copy_from_slice(&vector);
         }
         let fresh = Block::upload(family.gpu(), family.stride(), &padded)?;

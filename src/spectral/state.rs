@@ -5,11 +5,10 @@ use std::path::Path;
 use faer::Mat;
 use serde::{Deserialize, Serialize};
 
-use super::algebra::gram;
 use super::projection::Projection;
 use super::{Lanczos, LanczosOptions, Which};
 use crate::data::{Elements, TensorFile, write_state};
-use crate::operators::{Block, SymmetricOperator};
+use crate::operators::{Block, SymmetricOperator, gram};
 use crate::{Error, Result};
 
 /// The metadata's key under which [`Scalars`] stand.

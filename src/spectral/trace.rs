@@ -2,11 +2,11 @@
 
 use faer::Mat;
 
-use super::algebra::{Distribution, RandomVectors, copy, dots};
 use super::estimate::of_few;
 use super::products::Products;
+use super::random::{Distribution, RandomVectors};
 use super::{Basis, Estimate, Orthonormal, orthonormalise};
-use crate::operators::{Block, SymmetricOperator};
+use crate::operators::{Block, SymmetricOperator, copy, dots};
 use crate::{Error, Result};
 
 /// Random vectors that are multiplied at a time; the numbers do not depend on it.
@@ -49,7 +49,7 @@ pub fn hutchinson(operator: &dyn SymmetricOperator, products: usize, seed: u64) 
         let az = made.make(&z)?;
         traces.extend(dots(&z, &az)?);
         norms.extend(dots(&az, &az)?);
-        let flat = |block: &Block| -> Result<Vec<f32>> { Ok(operator.unpad(&block.download()?)) };
+        let flat = |block: &Block| -> Result<Vec<f32>> { operator.unpad(&block.download()?) };
         let entries: Vec<f64> =
             flat(&z)?.iter().zip(flat(&az)?).map(|(&z, az)| z as f64 * az as f64).collect();
         if shift.is_empty() {

@@ -2,9 +2,9 @@
 
 use std::time::Instant;
 
-use super::algebra::{Distribution, RandomVectors};
+use super::random::{Distribution, RandomVectors};
 use crate::Result;
-use crate::kernels::cache::kept_or_measured;
+use crate::kernels::timings::kept_or_measured;
 use crate::operators::{Block, SymmetricOperator};
 
 /// The width for an operator without description, or where nothing can be measured and kept.

@@ -4,7 +4,6 @@ use rand::{RngExt, SeedableRng, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
-use crate::net::Loss;
 use crate::{Error, Result};
 
 /// Which samples make a batch.
@@ -31,7 +30,6 @@ pub enum Schedule {
 /// The hyper-parameters of a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TrainOptions {
-    pub loss: Loss,
     pub learning_rate: f64,
     pub momentum: f64,
     pub weight_decay: f64,
@@ -45,9 +43,8 @@ pub struct TrainOptions {
 
 impl TrainOptions {
     /// Plain SGD: no momentum, no weight decay, a constant learning rate, epoch sampling, seed 0.
-    pub fn sgd(loss: Loss, learning_rate: f64, batch_size: usize, epochs: u64) -> TrainOptions {
+    pub fn sgd(learning_rate: f64, batch_size: usize, epochs: u64) -> TrainOptions {
         TrainOptions {
-            loss,
             learning_rate,
             momentum: 0.0,
             weight_decay: 0.0,

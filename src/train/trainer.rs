@@ -3,14 +3,15 @@
 use serde::{Deserialize, Serialize};
 
 use super::TrainOptions;
-use crate::data::Dataset;
-use crate::gpu::{Buffer, Gpu, Program, Recorder, Step};
+use crate::gpu::{Buffer, Program, Recorder, View};
+use crate::jets::Sweep;
 use crate::jets::ops::Extent;
 use crate::jets::plan::Request;
-use crate::jets::sweep::{Results, Workload, fit};
-use crate::jets::{Samples, Sweep};
+use crate::jets::sweep::{Results, fit};
+use crate::kernels::Step;
 use crate::kernels::sgd::sgd;
-use crate::net::{Network, Subspace};
+use crate::net::Subspace;
+use crate::operators::Session;
 use crate::{Error, Result};
 
 /// One epoch of a run.
@@ -36,15 +37,12 @@ pub struct TrainState {
     pub momentum: Vec<f32>,
 }
 
-/// A run of SGD: parameters and momentum live on the device, an epoch is replayed without reading back.
+/// A run of SGD on a session: θ is the session's and momentum lies beside it on the device; an epoch is replayed without
+/// reading back.
 pub struct Trainer {
-    gpu: Gpu,
+    session: Session,
     space: Subspace,
     options: TrainOptions,
-    samples: usize,
-    /// Whether the targets are classes.
-    classes: bool,
-    theta: Buffer,
     momentum: Buffer,
     indices: Buffer,
     stepper: Stepper,
@@ -59,68 +57,39 @@ enum Stepper {
     Parts { sweep: Sweep, update: Program },
 }
 
-impl Trainer {
-    /// Prepares a run from flat `parameters`, `[P]`.
-    ///
-    /// # Errors
-    /// [`Error::Argument`] where an option cannot be used, [`Error::Shape`] and the device's errors.
-    pub fn new(
-        gpu: &Gpu,
-        network: &Network,
-        parameters: Vec<f32>,
-        data: &Dataset,
-        options: TrainOptions,
-    ) -> Result<Trainer> {
-        let momentum = vec![0.0; parameters.len()];
-        let state = TrainState { epoch: 0, parameters, momentum };
-        Self::resume(gpu, network, state, data, options)
+impl std::fmt::Debug for Trainer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Trainer")
+            .field("session", &self.session)
+            .field("options", &self.options)
+            .field("epoch", &self.epoch)
+            .finish()
     }
+}
 
-    /// Takes a run up where [`Trainer::state`] left it.
+impl Trainer {
+    /// Prepares a run from the session's θ, without momentum.
     ///
     /// # Errors
-    /// As [`Trainer::new`].
-    pub fn resume(
-        gpu: &Gpu,
-        network: &Network,
-        state: TrainState,
-        data: &Dataset,
-        options: TrainOptions,
-    ) -> Result<Trainer> {
-        options.check(data.len())?;
-        let space = network.all();
-        for (name, vector) in [("parameters", &state.parameters), ("momentum", &state.momentum)] {
-            if vector.len() != space.dim {
-                return Err(Error::shape(name, [vector.len()], [space.dim]));
-            }
-            if let Some(value) = vector.iter().find(|v| !v.is_finite()) {
-                return Err(Error::NotFinite { quantity: name.into(), detail: format!("it holds {value}") });
-            }
-        }
-        let on_device = Samples::new(gpu, network, data, options.loss)?;
-        let theta = space.upload(gpu, &state.parameters)?;
-        let momentum = space.upload(gpu, &state.momentum)?;
+    /// [`Error::Argument`] where an option cannot be used, and the device's errors.
+    pub fn new(session: &Session, options: TrainOptions) -> Result<Trainer> {
+        options.check(session.samples().len())?;
+        let space = session.network().all();
+        let momentum = session.gpu().zeros(space.stride)?;
         let batch = options.batch_size;
-        let all: Vec<usize> = (0..network.parameters().len()).collect();
+        let all: Vec<usize> = (0..session.network().parameters().len()).collect();
         let request = Request::gradient(&all);
-        let held = on_device.words() + 2 * space.stride;
-        let (extent, _) = fit(gpu, network, &request, &space, held, (batch, 1))?;
+        let held = session.held() + space.stride;
+        let gpu = session.gpu();
+        let (extent, _) = fit(gpu, session.network(), &request, &space, held, (batch, 1))?;
         // a batch's rows past its samples gather whatever index stands there: there has to be one
-        let positions = data.len().div_ceil(batch) * batch + extent.n;
+        let positions = session.samples().len().div_ceil(batch) * batch + extent.n;
         let indices = gpu.zeros(positions)?;
-        let work = Workload {
-            gpu,
-            network,
-            samples: &on_device,
-            loss: options.loss,
-            theta: theta.view(),
-            indices: indices.view(),
-            positions,
-        };
+        let work = session.workload(indices.view(), positions);
+        let (theta, stride) = (session.theta(), space.stride);
         let update = |rec: &mut Recorder, sweep: &Sweep| {
             let gradient = sweep.gradient.as_ref().expect("a gradient was asked for");
-            let stride = space.stride;
-            sgd(rec, &gradient.slice(0, stride), &theta.slice(0, stride), &momentum.slice(0, stride))
+            sgd(rec, &gradient.slice(0, stride), &theta, &momentum.slice(0, stride))
         };
         let stepper = if extent.n == batch {
             let mut rec = Recorder::new(gpu);
@@ -135,20 +104,36 @@ impl Trainer {
             rec.clear(sweep.gradient.as_ref().expect("a gradient was asked for"));
             Stepper::Parts { sweep, update: rec.finish()? }
         };
-        Ok(Trainer {
-            gpu: gpu.clone(),
-            space,
-            samples: data.len(),
-            classes: on_device.classes(),
-            options,
-            theta,
-            momentum,
-            indices,
-            stepper,
-            epoch: state.epoch,
-        })
+        Ok(Trainer { session: session.clone(), space, options, momentum, indices, stepper, epoch: 0 })
     }
 
+    /// Takes a run up where [`Trainer::state`] left it: moves the session's θ there.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] and [`Error::NotFinite`] where the state is not one of this network, and as [`Trainer::new`].
+    pub fn resume(session: &Session, state: TrainState, options: TrainOptions) -> Result<Trainer> {
+        let space = session.network().all();
+        if state.momentum.len() != space.dim {
+            return Err(Error::shape("momentum", [state.momentum.len()], [space.dim]));
+        }
+        if let Some(value) = state.momentum.iter().find(|v| !v.is_finite()) {
+            return Err(Error::NotFinite {
+                quantity: "momentum".into(),
+                detail: format!("it holds {value}"),
+            });
+        }
+        let trainer = Trainer::new(session, options)?;
+        session.set_parameters(&state.parameters)?;
+        session.gpu().write(&trainer.momentum.view(), &space.pad(&state.momentum)?)?;
+        Ok(Trainer { epoch: state.epoch, ..trainer })
+    }
+
+    /// The session whose θ the run moves.
+    pub fn session(&self) -> &Session {
+        &self.session
+    }
+
+    /// The run's options.
     pub fn options(&self) -> &TrainOptions {
         &self.options
     }
@@ -182,9 +167,10 @@ impl Trainer {
     /// [`Error::Diverged`] naming the first step whose loss is not finite, and the device's errors.
     pub fn run_epoch(&mut self) -> Result<EpochRecord> {
         let batch = self.options.batch_size;
-        let order = self.options.order(self.samples, self.epoch);
+        let (gpu, samples) = (self.session.gpu(), self.session.samples());
+        let order = self.options.order(samples.len(), self.epoch);
         let learning_rate = self.options.learning_rate_at(self.epoch);
-        self.gpu.write(&self.indices.view(), &order)?;
+        gpu.write(&self.indices.view(), &order)?;
         let steps: Vec<Step> = order
             .chunks(batch)
             .enumerate()
@@ -198,28 +184,10 @@ impl Trainer {
                 ..Step::default()
             })
             .collect();
-        let sweep = match &self.stepper {
-            Stepper::Whole { program, sweep } => {
-                program.run_steps(&steps)?;
-                sweep
-            }
-            Stepper::Parts { sweep, update } => {
-                let n = sweep.extent.n as u32;
-                for step in &steps {
-                    let part = |start: u32| Step {
-                        first: step.first + start,
-                        count: n.min(step.count - start),
-                        ..*step
-                    };
-                    let parts: Vec<Step> = (0..step.count).step_by(n as usize).map(part).collect();
-                    sweep.run(&parts)?;
-                    update.run_steps(&[*step])?;
-                }
-                sweep
-            }
-        };
-        let losses: Vec<f32> = self.gpu.read(&sweep.losses.slice(0, order.len()))?;
-        let correct: Vec<f32> = self.gpu.read(&sweep.correct.slice(0, order.len()))?;
+        self.session.move_theta(|_| self.run_steps(&steps))?;
+        let (Stepper::Whole { sweep, .. } | Stepper::Parts { sweep, .. }) = &self.stepper;
+        let losses: Vec<f32> = gpu.read(&sweep.losses.slice(0, order.len()))?;
+        let correct: Vec<f32> = gpu.read(&sweep.correct.slice(0, order.len()))?;
         let mean = |values: &[f32]| values.iter().map(|&v| v as f64).sum::<f64>() / values.len() as f64;
         if let Some(at) = losses.iter().position(|loss| !loss.is_finite()) {
             let steps_before = self.epoch * steps.len() as u64;
@@ -231,8 +199,26 @@ impl Trainer {
             });
         }
         self.epoch += 1;
-        let accuracy = self.classes.then(|| mean(&correct));
+        let accuracy = self.session.samples().classes().then(|| mean(&correct));
         Ok(EpochRecord { epoch: self.epoch, loss: mean(&losses), accuracy, learning_rate })
+    }
+
+    /// Runs one step after another.
+    fn run_steps(&self, steps: &[Step]) -> Result<()> {
+        match &self.stepper {
+            Stepper::Whole { program, .. } => program.run_steps(steps),
+            Stepper::Parts { sweep, update } => steps.iter().try_for_each(|step| {
+                let n = sweep.extent.n as u32;
+                let part = |start: u32| Step {
+                    first: step.first + start,
+                    count: n.min(step.count - start),
+                    ..*step
+                };
+                let parts: Vec<Step> = (0..step.count).step_by(n as usize).map(part).collect();
+                sweep.run(&parts)?;
+                update.run_steps(&[*step])
+            }),
+        }
     }
 
     /// The parameters, flat `[P]`.
@@ -241,7 +227,7 @@ impl Trainer {
     /// [`Error::NotFinite`] where the last step left the finite numbers, which no loss has met yet, and the
     /// device's errors.
     pub fn parameters(&self) -> Result<Vec<f32>> {
-        self.vector("parameter", &self.theta)
+        self.vector("parameter", &self.session.theta())
     }
 
     /// What [`Trainer::resume`] takes.
@@ -249,12 +235,13 @@ impl Trainer {
     /// # Errors
     /// As [`Trainer::parameters`].
     pub fn state(&self) -> Result<TrainState> {
-        let (parameters, momentum) = (self.parameters()?, self.vector("momentum", &self.momentum)?);
+        let (parameters, momentum) =
+            (self.parameters()?, self.vector("momentum", &self.momentum.slice(0, self.space.stride))?);
         Ok(TrainState { epoch: self.epoch, parameters, momentum })
     }
 
-    fn vector(&self, name: &str, buffer: &Buffer) -> Result<Vec<f32>> {
-        let values = self.space.unpad(&self.gpu.read(&buffer.slice(0, self.space.stride))?);
+    fn vector(&self, name: &str, view: &View) -> Result<Vec<f32>> {
+        let values = self.space.unpad(&self.session.gpu().read::<f32>(view)?)?;
         match values.iter().find(|value| !value.is_finite()) {
             None => Ok(values),
             Some(value) => Err(Error::NotFinite {

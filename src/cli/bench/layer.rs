@@ -13,7 +13,7 @@ use crate::data::read_parameters;
 use crate::gpu::Gpu;
 use crate::kernels::pack::packed_len;
 use crate::net::{Loss, Network};
-use crate::operators::{Problem, layer_shape};
+use crate::operators::{Session, layer_shape};
 
 #[derive(Args)]
 pub struct Layer {
@@ -57,7 +57,7 @@ impl Layer {
             Some(path) => read_parameters(path, &network.signature())?,
             None => network.initial_parameters(0),
         };
-        let problem = Problem::new(gpu, network, &theta, &data, Loss::CrossEntropy)?;
+        let problem = Session::new(gpu, network, &theta, &data, Loss::CrossEntropy)?;
         let layer = problem.layer(&self.layer)?;
         let (d_out, d_in, n) = (layer.d_out(), layer.d_in(), self.samples as f64);
         let flops = 3.0 * 2.0 * n * (packed_len(d_out) * packed_len(d_in)) as f64;

@@ -12,7 +12,7 @@ use super::work::{made_up, network, positive};
 use crate::cli::timed::Timed;
 use crate::gpu::Gpu;
 use crate::net::{Loss, Network};
-use crate::operators::{Curvature, Problem};
+use crate::operators::{Curvature, Session};
 use crate::spectral::{LanczosOptions, eigenpairs};
 use crate::{Error, Result};
 
@@ -62,7 +62,7 @@ impl Spectrum {
 
     pub fn run(&self, gpu: &Gpu, network: &Network, ceilings: &Ceilings) -> Result<Value> {
         let data = made_up(network, self.samples)?;
-        let problem = Problem::new(gpu, network, &network.initial_parameters(0), &data, Loss::CrossEntropy)?;
+        let problem = Session::new(gpu, network, &network.initial_parameters(0), &data, Loss::CrossEntropy)?;
         let operator = problem.operator(Curvature::Hessian, &network.all())?;
         let mut rows = Vec::new();
         for &block in &self.blocks {

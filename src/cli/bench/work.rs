@@ -11,7 +11,7 @@ use crate::cli::args::open_network;
 use crate::data::{Dataset, Targets};
 use crate::gpu::Gpu;
 use crate::net::{Layer, Loss, Model, Network};
-use crate::operators::{Block, Curvature, Problem, SymmetricOperator};
+use crate::operators::{Block, Curvature, Session, SymmetricOperator};
 use crate::train::{TrainOptions, Trainer};
 use crate::{Error, Result};
 
@@ -89,13 +89,13 @@ impl Hvp {
     pub fn run(&self, gpu: &Gpu, network: &Network, ceilings: &Ceilings) -> Result<Value> {
         let data = made_up(network, self.samples)?;
         let theta = network.initial_parameters(0);
-        let problem = Problem::new(gpu, network, &theta, &data, Loss::CrossEntropy)?;
+        let problem = Session::new(gpu, network, &theta, &data, Loss::CrossEntropy)?;
         let space = network.all();
         let operator = problem.operator(Curvature::Hessian, &space)?;
         let mut rows = Vec::new();
         for &k in &self.blocks {
             let directions = network.initial_parameters(1).repeat(k);
-            let x = Block::upload(gpu, space.stride, &space.pad(&directions))?;
+            let x = Block::upload(gpu, space.stride, &space.pad(&directions)?)?;
             let y = Block::zeros(gpu, space.stride, k)?;
             let seconds = seconds(gpu, || operator.apply(&x, &y))?;
             let (flops, dispatches, _) = operator.cost(k)?;
@@ -123,8 +123,9 @@ impl Train {
         let batch = self.batch_size;
         let trainer = |steps: usize| {
             let data = made_up(network, batch * steps)?;
-            let options = TrainOptions::sgd(Loss::CrossEntropy, 0.01, batch, 1);
-            Trainer::new(gpu, network, network.initial_parameters(0), &data, options)
+            let theta = network.initial_parameters(0);
+            let session = Session::new(gpu, network, &theta, &data, Loss::CrossEntropy)?;
+            Trainer::new(&session, TrainOptions::sgd(0.01, batch, 1))
         };
         // a software adapter's seconds, and enough of them for a GPU to get up to speed
         let steps = (1e11 / trainer(1)?.flops_per_step()).clamp(8.0, 400.0) as usize;

@@ -110,7 +110,7 @@ impl Wanted<'_> {
         let found = Found { pairs, count, tolerance, seconds };
         let [values, vectors, plot] = RESULTS.map(|name| self.folder.join(named(name)));
         write_csv(values, found.rows())?;
-        let elements = space.unpad(&found.pairs.vectors.download()?);
+        let elements = space.unpad(&found.pairs.vectors.download()?)?;
         let shape = [found.pairs.values.len(), space.dim];
         let (layout_key, layout) = layout.metadata();
         let metadata = [(key, &*how), (layout_key, &layout)];

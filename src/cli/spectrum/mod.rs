@@ -15,7 +15,7 @@ use super::args::{CheckpointArgs, RunArgs, subspace};
 use super::record;
 use crate::data::Layout;
 use crate::net::{Network, Subspace};
-use crate::operators::{Curvature, Problem, layer_shape};
+use crate::operators::{Curvature, Session, layer_shape};
 use crate::runs::{Outputs, Record, Run};
 use crate::spectral::{LanczosOptions, QuadratureOptions, Which};
 use crate::{Error, Result, Undefined};
@@ -241,7 +241,7 @@ impl Spectrum {
         // more products are no other run
         let run = Run::claim(outputs, record.free(&["options.max_products"]), self.run.mode())?;
         let loss = self.checkpoint.model.loss;
-        let (problem, _) = Problem::with_loss(&gpu, &network, &parameters, &data, loss)?;
+        let (problem, _) = Session::with_loss(&gpu, &network, &parameters, &data, loss)?;
         let layout = network.layout(&space);
         let measured = run.finish(|folder| {
             let measured = self.measure(device, &problem, (&space, &layout, count), &run, folder)?;
@@ -273,7 +273,7 @@ impl Spectrum {
     fn measure(
         &self,
         device: &Device,
-        problem: &Problem,
+        problem: &Session,
         (space, layout, count): (&Subspace, &Layout, Option<usize>),
         run: &Run,
         folder: &Path,

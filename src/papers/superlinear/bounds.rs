@@ -43,7 +43,7 @@ impl Curvatures {
     ///
     /// # Errors
     /// As [`LayerCurvature::spectra`].
-    pub fn measure(layer: &LayerCurvature<'_>) -> Result<Curvatures> {
+    pub fn measure(layer: &LayerCurvature) -> Result<Curvatures> {
         let (mut largest, mut smallest, mut negative, mut sum) = (0.0f64, 0.0f64, 0.0, 0.0);
         layer.spectra(|batch| {
             for kappa in batch.eigenvalues.iter().map(|&kappa| kappa as f64) {

@@ -7,7 +7,7 @@ use super::duality::{Chain, States, Terms};
 use super::measures::{Diagonals, Eigenbasis};
 use super::pairs::BatchPairs;
 use crate::Result;
-use crate::operators::Problem;
+use crate::operators::Session;
 
 /// An estimate of the noise covariance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -76,9 +76,9 @@ impl Members {
     /// Measures the fully connected layer `layer` of `problem` over all of its samples.
     ///
     /// # Errors
-    /// As [`Problem::layer`], [`LayerCurvature::moments`](crate::operators::LayerCurvature::moments) and
+    /// As [`Session::layer`], [`LayerCurvature::moments`](crate::operators::LayerCurvature::moments) and
     /// [`LayerCurvature::spectra`](crate::operators::LayerCurvature::spectra).
-    pub fn measure(problem: &Problem, layer: &str, pairs: &BatchPairs) -> Result<Members> {
+    pub fn measure(problem: &Session, layer: &str, pairs: &BatchPairs) -> Result<Members> {
         let layer = problem.layer(layer)?;
         let moments = layer.moments()?;
         let basis = Eigenbasis::of(moments.hessian.as_ref())?;
@@ -121,7 +121,7 @@ impl Diagonals {
     ///
     /// # Errors
     /// As [`Members::measure`].
-    pub fn of_layer(problem: &Problem, layer: &str, pairs: &BatchPairs) -> Result<Diagonals> {
+    pub fn of_layer(problem: &Session, layer: &str, pairs: &BatchPairs) -> Result<Diagonals> {
         let layer = problem.layer(layer)?;
         let moments = layer.moments()?;
         let basis = Eigenbasis::of(moments.hessian.as_ref())?;

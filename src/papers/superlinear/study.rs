@@ -18,7 +18,7 @@ use super::{Progress, alignment, bounds, evolution, scaling, suppression};
 use crate::data::{Dataset, Targets, read_parameters};
 use crate::gpu::Gpu;
 use crate::net::{Loss, Network};
-use crate::operators::{Problem, layer_shape};
+use crate::operators::{Session, layer_shape};
 use crate::report::Block;
 use crate::runs::{self, digest_of_data, digest_of_values};
 use crate::train::{TrainOptions, TrainState, Trainer};
@@ -119,12 +119,12 @@ impl<'a> Study<'a> {
         Ok(self.drawn.get().expect("just drawn"))
     }
 
-    fn problem(&self, parameters: &[f32]) -> Result<Problem> {
-        Problem::new(self.gpu, &self.network, parameters, &self.data, self.loss)
+    fn problem(&self, parameters: &[f32]) -> Result<Session> {
+        Session::new(self.gpu, &self.network, parameters, &self.data, self.loss)
     }
 
     /// Loss and accuracy over the samples.
-    fn report(&self, problem: &Problem) -> Result<(f64, f64)> {
+    fn report(&self, problem: &Session) -> Result<(f64, f64)> {
         let report = problem.loss()?;
         Ok((report.loss, report.accuracy.expect(CLASSES)))
     }
@@ -172,11 +172,12 @@ impl<'a> Study<'a> {
         }
         let options = TrainOptions {
             seed: training.seed,
-            ..TrainOptions::sgd(self.loss, training.learning_rate, training.batch_size, epochs)
+            ..TrainOptions::sgd(training.learning_rate, training.batch_size, epochs)
         };
         let momentum = vec![0.0; parameters.len()];
         let state = TrainState { epoch: trained.history.len() as u64, parameters, momentum };
-        let mut trainer = Trainer::resume(self.gpu, &self.network, state, &self.data, options)?;
+        let session = Session::new(self.gpu, &self.network, &state.parameters, &self.data, self.loss)?;
+        let mut trainer = Trainer::resume(&session, state, options)?;
         let mut saved = Instant::now();
         for epoch in trained.history.len() as u64 + 1..=epochs {
             let record = trainer.run_epoch()?;
@@ -294,7 +295,7 @@ impl<'a> Study<'a> {
     ) -> Result<Vec<Block>> {
         let count = suppression::SAMPLES.min(self.data.len());
         let drawn = self.data.select(&suppression::draw(&self.data.targets, count, seed)?);
-        let problem = Problem::new(self.gpu, &self.network, parameters, &drawn, self.loss)?;
+        let problem = Session::new(self.gpu, &self.network, parameters, &drawn, self.loss)?;
         let layer = problem.layer(&self.layer)?;
         let measured = Suppression::measure(&layer, &members.basis, self.loss, claims.theta(), self.top)?;
         suppression::write(folder, &self.title(), measured)?.blocks(claims)

@@ -125,7 +125,7 @@ impl Suppression {
     /// # Errors
     /// As [`Suppression::of`] and [`LayerCurvature::spectra`].
     pub fn measure(
-        layer: &LayerCurvature<'_>,
+        layer: &LayerCurvature,
         basis: &Eigenbasis,
         loss: Loss,
         theta: f64,

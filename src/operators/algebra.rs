@@ -1,4 +1,4 @@
-//! Block linear algebra: inner products, combinations and random vectors.
+//! Block linear algebra: inner products and combinations.
 //!
 //! Vectors are columns. A block X of k vectors stands for a D × k matrix, so that `XᵀY` are inner products
 //! and `X S` combinations, S being a small f64 matrix of the host. Padding is zero and stays zero.
@@ -6,15 +6,12 @@
 use std::ops::Range;
 
 use faer::{Mat, MatRef};
-use rand::{Rng, SeedableRng};
-use rand_chacha::ChaCha8Rng;
-use rand_distr::{Distribution as _, StandardNormal};
 
+use super::Block;
 use crate::Result;
 use crate::gpu::{Gpu, Recorder, View};
 use crate::kernels::gemm::{Gemm, Layout, Matrix, Shape, gemm};
 use crate::kernels::vector;
-use crate::operators::{Block, SymmetricOperator};
 
 /// The most partial inner products that are read back at a time.
 const PARTIAL_PRODUCTS: usize = 4 << 20;
@@ -60,7 +57,7 @@ impl Vectors<'_> {
     }
 
     /// Pieces of at most `most` vectors that lie together, with the number of each piece's first, from 0.
-    pub(super) fn pieces(&self, most: usize) -> Vec<(Range<usize>, View)> {
+    pub(crate) fn pieces(&self, most: usize) -> Vec<(Range<usize>, View)> {
         let stride = self.block.stride();
         let mut pieces = Vec::new();
         for (at, run) in self.block.runs(self.first, self.len) {
@@ -176,7 +173,7 @@ pub fn combine<'a>(
 }
 
 /// `Sᵀ` of these rows and columns, on the device: `[columns, rows]`.
-pub(super) fn upload_transposed(
+pub(crate) fn upload_transposed(
     gpu: &Gpu,
     s: MatRef<'_, f64>,
     rows: &Range<usize>,
@@ -286,54 +283,4 @@ pub fn copy<'a>(x: impl Into<Vectors<'a>>, y: impl Into<Vectors<'a>>) -> Result<
         rec.copy(from, &to);
     }
     rec.finish()?.run()
-}
-
-/// What the coordinates of random vectors are drawn from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Distribution {
-    /// Standard normal.
-    Gaussian,
-    /// 1 or −1.
-    Rademacher,
-}
-
-/// A sequence of random vectors. The n-th depends on the distribution, the seed and n alone, however many are
-/// drawn at a time.
-#[derive(Clone, Debug)]
-pub struct RandomVectors {
-    pub distribution: Distribution,
-    pub seed: u64,
-    /// How many were drawn so far: n of the next one.
-    pub drawn: u64,
-}
-
-impl RandomVectors {
-    /// The sequence from its start.
-    pub fn new(distribution: Distribution, seed: u64) -> RandomVectors {
-        RandomVectors { distribution, seed, drawn: 0 }
-    }
-
-    /// The next `count` vectors of the operator's space, independent in each coordinate, zero elsewhere.
-    ///
-    /// # Errors
-    /// The device's.
-    pub fn draw(&mut self, operator: &dyn SymmetricOperator, count: usize) -> Result<Block> {
-        let mut padded = Vec::with_capacity(count * operator.stride());
-        for _ in 0..count {
-            padded.extend(operator.pad(&self.coordinates(operator.dim())));
-        }
-        Block::upload(operator.gpu(), operator.stride(), &padded)
-    }
-
-    /// The next one's coordinates, `[dim]`.
-    pub(super) fn coordinates(&mut self, dim: usize) -> Vec<f32> {
-        let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
-        rng.set_stream(self.drawn);
-        self.drawn += 1;
-        let coordinate = |_| match self.distribution {
-            Distribution::Gaussian => StandardNormal.sample(&mut rng),
-            Distribution::Rademacher => 1.0 - 2.0 * (rng.next_u32() >> 31) as f32,
-        };
-        (0..dim).map(coordinate).collect()
-    }
 }

@@ -12,8 +12,8 @@ use crate::{Error, Result};
 /// What an earlier run measured as `name` on this adapter, driver and version, or else `measure`'s result,
 /// kept.
 ///
-/// It is kept in `$CURVKIT_CACHE`, or in the user's cache folder under `curvkit/`. `None` where it cannot be
-/// kept or measured: a choice that the next run may make otherwise is none.
+/// It is kept in the folder of [`crate::gpu::GpuOptions::timings`]. `None` where it cannot be kept or measured: a choice
+/// that the next run may make otherwise is none.
 pub(crate) fn kept_or_measured<T: Serialize + DeserializeOwned>(
     gpu: &Gpu,
     name: &str,
@@ -32,11 +32,7 @@ pub(crate) fn kept_or_measured<T: Serialize + DeserializeOwned>(
 }
 
 fn path(gpu: &Gpu, name: &str) -> Option<PathBuf> {
-    let var = |name| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
-    let folder = var("CURVKIT_CACHE")
-        .or_else(|| var("XDG_CACHE_HOME").map(|dir| dir.join("curvkit")))
-        .or_else(|| var("LOCALAPPDATA").map(|dir| dir.join("curvkit")))
-        .or_else(|| var("HOME").map(|dir| dir.join(".cache/curvkit")))?;
+    let folder = gpu.timings()?;
     let info = gpu.info();
     let name = format!("{name}-{}-{}-{}", info.name, info.driver_info, env!("CARGO_PKG_VERSION"));
     let name: String = name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
