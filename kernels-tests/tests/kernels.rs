@@ -2,12 +2,12 @@
 //! a kernel has no business writing has to be that NaN still.
 
 use curvkit::gpu::{Gpu, View};
-use curvkit::kernels::Step;
+
 use curvkit::kernels::broadcast::{Axes, Strided, reduce};
 use curvkit::kernels::gemm::{self, Family, Gemm, Layout, Matrix, Shape};
 use curvkit::kernels::pack::{Rows, packed_len};
 use curvkit::kernels::pointwise::Pointwise;
-use curvkit::kernels::{gather, loss, pack, pointwise, sgd, vector};
+use curvkit::kernels::{Step, block, gather, loss, pack, pointwise, sgd, vector};
 use curvkit::net::{Layer, Loss};
 use kernels_tests::cases::{assert_close, random};
 use kernels_tests::device::{GRID_ROW, POISON, gpu, poisoned, read, run, run_step, upload};
@@ -862,5 +862,47 @@ fn each_combined_from_its_own() {
         twins::combine_each(&c, &x, first, &mut expected, len);
         let what = format!("{vectors} of {len} into {period} from {first} on");
         assert_close(&what, &read(gpu, &y_), &expected, 1e-6, 1.0);
+    }
+}
+
+/// Blocks of vectors: whole and ragged tiles, one chunk and several, with a rest or without.
+#[test]
+fn products_and_combinations_of_blocks() {
+    let gpu = gpu();
+    // vectors of X and Y, words of a vector, coordinates of a chunk
+    for (i, j, stride, chunk) in [
+        (1, 1, 64, 64),
+        (3, 2, 64, 256),
+        (4, 4, 192, 64),
+        (13, 5, 320, 128),
+        (67, 4, 1_088, 256),
+        (300, 3, 128, 64),
+    ] {
+        let what = format!("{i} and {j} vectors of {stride}, {chunk} at a time");
+        let (x, y, s) = (random(1, i * stride), random(2, j * stride), random(3, i * j));
+        let (x_, y_) = (upload(gpu, &x), upload(gpu, &y));
+        let chunks = block::chunks(stride, chunk);
+        let partial = poisoned(gpu, chunks * i * j + 1);
+        run(gpu, |rec| block::gram(rec, stride, chunk, &x_, &y_, &partial));
+        let found = read(gpu, &partial);
+        assert_untouched(&what, &found, |at| at < chunks * i * j);
+        for (at, (x, y)) in x.chunks(stride).flat_map(|x| y.chunks(stride).map(move |y| (x, y))).enumerate() {
+            let sum: f64 = (0..chunks).map(|c| f64::from(found[c * i * j + at])).sum();
+            let expected = twins::dots(x, y, stride)[0];
+            assert!((sum - expected).abs() <= 1e-6 * stride as f64, "{what}: {sum}, not {expected}");
+        }
+        // Y = S X, S being [J, I]
+        for add in [false, true] {
+            let to = if add { upload(gpu, &y) } else { poisoned(gpu, j * stride) };
+            run(gpu, |rec| block::combine(rec, stride, &upload(gpu, &s), &x_, &to, add));
+            let expected: Vec<f64> = (0..j * stride)
+                .map(|at| {
+                    let terms = (0..i)
+                        .map(|k| f64::from(s[at / stride * i + k]) * f64::from(x[k * stride + at % stride]));
+                    terms.sum::<f64>() + if add { f64::from(y[at]) } else { 0.0 }
+                })
+                .collect();
+            assert_close(&what, &read(gpu, &to), &expected, 2e-6, (i as f64).sqrt());
+        }
     }
 }

@@ -3,6 +3,7 @@
 //! Every function records onto a [`crate::gpu::Recorder`]. Lengths are asserted: a wrong one is a mistake
 //! of the caller's within this crate, not of the user's input.
 
+pub mod block;
 pub mod broadcast;
 pub mod conv;
 pub mod gather;
@@ -47,6 +48,7 @@ fn scratch_words(gpu: &Gpu) -> usize {
 /// Every shader with its entry points, for the tests that validate and translate them all.
 pub fn shaders() -> Vec<(Shader, &'static [&'static str])> {
     let mut all: Vec<(Shader, &'static [&'static str])> = vec![
+        (block::SHADER, &["gram", "combine"]),
         (broadcast::SHADER, &["expand", "expand4", "reduce_many", "reduce_long"]),
         (gather::SHADER, &["gather"]),
         (jacobi::SHADER, &["eigen"]),

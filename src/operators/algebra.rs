@@ -10,8 +10,7 @@ use faer::{Mat, MatRef};
 use super::Block;
 use crate::Result;
 use crate::gpu::{Gpu, Recorder, View};
-use crate::kernels::gemm::{Gemm, Layout, Matrix, Shape, gemm};
-use crate::kernels::vector;
+use crate::kernels::{block, vector};
 
 /// The most partial inner products that are read back at a time.
 const PARTIAL_PRODUCTS: usize = 4 << 20;
@@ -20,8 +19,8 @@ const PARTIAL_PRODUCTS: usize = 4 << 20;
 /// because a long sum in single precision costs orthogonality. The fewer products there are, the shorter they
 /// can be.
 fn chunk(stride: usize, products: usize) -> usize {
-    let fits = |chunk: &usize| stride / chunk <= 1 << 14 && stride / chunk * products <= 1 << 16;
-    [64, 128, 256, 512, 1024, 2048].into_iter().find(fits).unwrap_or(4096)
+    let fits = |chunk: &usize| stride / chunk * products <= 1 << 16;
+    [256, 512, 1024, 2048].into_iter().find(fits).unwrap_or(4096)
 }
 
 /// Some neighbouring vectors of a block: all of it (`(&block).into()`) or a range (`(&block, 2..5).into()`).
@@ -78,7 +77,7 @@ fn at_once(gpu: &Gpu, stride: usize, others: usize) -> usize {
 
 /// `XᵀY`: `[k_x, k_y]`, inner products of vectors with vectors.
 ///
-/// Summed in single precision over 64 to 4,096 coordinates, from there on in double precision, in a fixed
+/// Summed in single precision over 256 to 4,096 coordinates, from there on in double precision, in a fixed
 /// order.
 ///
 /// # Errors
@@ -93,40 +92,23 @@ pub fn gram<'a>(x: impl Into<Vectors<'a>>, y: impl Into<Vectors<'a>>) -> Result<
     assert_eq!(stride, y.block.stride(), "the strides of X and Y");
     let gpu = x.block.gpu();
     let chunk = chunk(stride, x.len * y.len);
-    let (whole, rest) = (stride / chunk, stride % chunk);
-    for (columns, y) in y.pieces((PARTIAL_PRODUCTS / (whole + 1)).max(1)) {
+    let chunks = block::chunks(stride, chunk);
+    for (columns, y) in y.pieces((PARTIAL_PRODUCTS / chunks).max(1)) {
         let ky = columns.len();
-        let fits = (PARTIAL_PRODUCTS / ((whole + 1) * ky)).clamp(1, at_once(gpu, stride, ky));
+        let fits = (PARTIAL_PRODUCTS / (chunks * ky)).clamp(1, at_once(gpu, stride, ky));
         for (rows, x) in x.pieces(fits) {
-            let kx = rows.len();
-            // [chunk, k_x, k_y]; rounded up, so that the pool's buffers serve a basis that grows
-            let after = (whole * kx * ky).next_multiple_of(crate::gpu::ALIGN);
-            let partial = gpu.buffer((after + kx * ky).next_power_of_two())?;
+            let words = chunks * rows.len() * ky;
+            // rounded up, so that the pool's buffers serve a basis that grows
+            let partial = gpu.buffer(words.next_power_of_two())?.slice(0, words);
             let mut rec = Recorder::new(gpu);
-            for (start, batch, k) in [(0, whole, chunk), (whole * chunk, 1, rest)] {
-                if batch * k == 0 {
-                    continue;
-                }
-                let (a, b) = (x.slice(start, x.len() - start), y.slice(start, y.len() - start));
-                let c = partial.slice(if start == 0 && whole > 0 { 0 } else { after }, batch * kx * ky);
-                let shape = Shape { batch, m: kx, n: ky, k };
-                let product = Gemm { layout: Layout::NT, shape, alpha: 1.0, add: false };
-                let operand = |view| Matrix { view, row: stride, batch: chunk, period: 0 };
-                let c = Matrix { view: &c, row: ky, batch: kx * ky, period: 0 };
-                gemm(&mut rec, product, operand(&a), operand(&b), None, c)?;
-            }
-            rec.finish()?.run()?;
-            let partial: Vec<f32> = gpu.read(&partial.slice(0, after + kx * ky))?;
-            let mut add = |part: &[f32]| {
+            block::gram(&mut rec, stride, chunk, &x, &y, &partial)?;
+            rec.run()?;
+            for part in gpu.read::<f32>(&partial)?.chunks_exact(rows.len() * ky) {
                 for (i, row) in part.chunks_exact(ky).enumerate() {
                     for (j, &product) in row.iter().enumerate() {
                         products[(rows.start + i, columns.start + j)] += product as f64;
                     }
                 }
-            };
-            partial[..whole * kx * ky].chunks_exact(kx * ky).for_each(&mut add);
-            if rest > 0 {
-                add(&partial[after..]);
             }
         }
     }
@@ -156,20 +138,11 @@ pub fn combine<'a>(
             rec.clear(&y);
         }
         for (rows, x) in x.pieces(at_once(gpu, stride, columns.len())) {
-            // Y[j, e] (+)= Σ_i Sᵀ[j, i] X[i, e]
-            let (s, row) = (upload_transposed(gpu, s, &rows, &columns)?, rows.len());
-            let shape = Shape { batch: 1, m: columns.len(), n: stride, k: rows.len() };
-            let product = Gemm { layout: Layout::NN, shape, alpha: 1.0, add: add || rows.start > 0 };
-            let [s, x, y] = [(&s, row), (&x, stride), (&y, stride)].map(|(view, row)| Matrix {
-                view,
-                row,
-                batch: 0,
-                period: 0,
-            });
-            gemm(&mut rec, product, s, x, None, y)?;
+            let s = upload_transposed(gpu, s, &rows, &columns)?;
+            block::combine(&mut rec, stride, &s, &x, &y, add || rows.start > 0)?;
         }
     }
-    rec.finish()?.run()
+    rec.run()
 }
 
 /// `Sᵀ` of these rows and columns, on the device: `[columns, rows]`.

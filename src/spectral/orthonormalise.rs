@@ -68,7 +68,7 @@ pub fn orthonormalise(
         c += removed * &r;
         let whitened = inverse * &r;
         r = Mat::from_fn(width, r.ncols(), |i, j| if i < rank { whitened[(i, j)] } else { 0.0 });
-        let next = Block::zeros(operator.gpu(), stride, width)?;
+        let next = Block::uninitialized(operator.gpu(), stride, width)?;
         combine(s.as_ref(), &q, (&next, 0..rank), false)?;
         if rank < width {
             let fresh = random.draw(operator, width - rank)?;

@@ -48,10 +48,10 @@ impl Projection {
     pub fn extend(&mut self, c: MatRef<'_, f64>, r: MatRef<'_, f64>) {
         let (n, grown) = (self.len(), c.nrows());
         assert_eq!((grown, c.ncols(), r.ncols()), (n + self.pending(), self.pending(), self.pending()));
-        self.t = Mat::from_fn(grown, grown, |i, j| match (i < n, j < n) {
-            (true, true) => self.t[(i, j)],
-            (true, false) => c[(i, j - n)],
+        // in place: only the new rows and columns are made
+        self.t.resize_with(grown, grown, |i, j| match (i < n, j < n) {
             (false, true) => c[(j, i - n)],
+            (true, _) => c[(i, j - n)],
             (false, false) => 0.5 * (c[(i, j - n)] + c[(j, i - n)]),
         });
         self.s = Mat::from_fn(r.nrows(), grown, |i, j| if j < n { 0.0 } else { r[(i, j - n)] });
