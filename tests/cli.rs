@@ -267,10 +267,7 @@ fn bad_arguments() {
             &format!("{eval} --compute loss --classes 2,7"),
             "--classes: found class 7, of which there is no sample, expected some of 0,1,2,3",
         ),
-        (
-            &format!("{eval} --compute loss --limit 0"),
-            "data set: found no samples, expected at least one sample",
-        ),
+        (&format!("{eval} --compute loss --limit 0"), "--limit: found 0, expected at least 1"),
         ("data fetch mnits --dir data", "data set: found “mnits”, expected mnist, cifar10, sst2"),
         (
             "reproduce superlinear table2 --out run",

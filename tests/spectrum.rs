@@ -238,8 +238,8 @@ fn refusals() {
         ("--tolerance nan", "--tolerance: found NaN, expected a number above 0"),
         ("--block 0", "--block: found 0, expected at least 1"),
         ("--max-products 0", "--max-products: found 0, expected at least 1"),
-        ("--probes 1", "--probes: found 1, expected at least 2, for a standard error"),
-        ("--steps 0", "--steps: found 0, expected at least 1"),
+        ("--probes 1", "--probes: found 1, expected 2, for a standard error, to 100000"),
+        ("--steps 0", "--steps: found 0, expected 1 to 100000"),
         ("--compare hessian", "--compare: found hessian, expected another operator than --operator"),
         (
             "--layer 1.weight",

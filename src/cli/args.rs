@@ -102,6 +102,7 @@ impl DataPlace {
 impl DataArgs {
     /// The samples, which `network` and `loss` can take.
     pub fn read(&self, network: &Network, loss: Loss) -> Result<Dataset> {
+        self.check()?;
         let split = if self.test { Split::Test } else { Split::Train };
         let used = Selection { classes: self.classes.clone(), per_class: self.per_class, limit: self.limit };
         let mut data = match self.dataset {
@@ -122,11 +123,49 @@ impl DataArgs {
             data = shaped(data);
             let standardization = match self.fitted()? {
                 None => Standardization::of(&data)?,
-                Some(fitted) => Standardization::of(&shaped(self.images(Split::Train, &fitted)?))?,
+                Some(fitted) => {
+                    let fitted = self.images(Split::Train, &fitted)?;
+                    self.enough(fitted.len())?;
+                    Standardization::of(&shaped(fitted))?
+                }
             };
             standardization.apply(&mut data)?;
         }
         Ok(data)
+    }
+
+    /// Whether what is said has a meaning for these samples.
+    fn check(&self) -> Result<()> {
+        const LONGEST: usize = 1 << 16;
+        if self.test && self.data.is_some() {
+            return Err(Error::argument(
+                "--test",
+                "it with --data",
+                "a data set by name, which has test samples",
+            ));
+        }
+        if self.fit_on.is_some() && !self.standardize && !matches!(self.dataset, Some(Named::Sst2)) {
+            let expected = "--standardize, or sst2, whose vocabulary is taken from samples";
+            return Err(Error::argument("--fit-on", "it alone", expected));
+        }
+        if self.fit_on == Some(0) {
+            return Err(Error::argument("--fit-on", 0, "at least 1"));
+        }
+        if !(1..=LONGEST).contains(&self.max_length) {
+            return Err(Error::argument("--max-length", self.max_length, format!("1 to {LONGEST}")));
+        }
+        Ok(())
+    }
+
+    /// The samples that something is fitted to, which have to be as many as were asked for.
+    fn enough(&self, found: usize) -> Result<()> {
+        match self.fit_on {
+            Some(wanted) if found < wanted => {
+                let found = format!("{wanted} of {found} training samples");
+                Err(Error::argument("--fit-on", found, "no more than there are"))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn sentences(&self, split: Split, used: &Selection) -> Result<Dataset> {
@@ -137,7 +176,11 @@ impl DataArgs {
         let rows = sst2(dir, split, used)?;
         let vocabulary = match self.fitted()? {
             None => Vocabulary::of(&rows.sentences),
-            Some(fitted) => Vocabulary::of(&sst2(dir, Split::Train, &fitted)?.sentences),
+            Some(fitted) => {
+                let rows = sst2(dir, Split::Train, &fitted)?;
+                self.enough(rows.sentences.len())?;
+                Vocabulary::of(&rows.sentences)
+            }
         };
         rows.encode(&vocabulary, self.max_length)
     }

@@ -50,6 +50,10 @@ impl SymmetricOperator for Timed<'_> {
         self.operator.leave_room(bytes);
     }
 
+    fn rounding(&self) -> Result<f64> {
+        self.operator.rounding()
+    }
+
     fn description(&self) -> Option<String> {
         self.operator.description()
     }

@@ -256,8 +256,19 @@ impl Files<'_> {
     /// The last state and the history up to it, if a run was saved that is to be resumed.
     fn load(&self) -> Result<Option<(TrainState, Vec<EpochRecord>)>> {
         let path = self.run.path(STATE);
-        if !self.run.resumes() || !path.exists() {
+        if !self.run.resumes() {
             return Ok(None);
+        }
+        if !path.exists() {
+            let kept = [HISTORY, "weights.safetensors"].into_iter().find(|name| self.run.path(name).exists());
+            return match kept {
+                // it was stopped before it had anything to keep
+                None => Ok(None),
+                Some(kept) => {
+                    let problem = format!("found none beside {kept}, expected the state to go on from");
+                    Err(Error::file(&path, problem))
+                }
+            };
         }
         let file = TensorFile::read(&path)?;
         file.check_undamaged()?;

@@ -233,6 +233,11 @@ impl Selection {
     /// # Errors
     /// Those of [`Dataset::selected`].
     pub fn indices(&self, targets: &Targets, len: usize) -> Result<Vec<usize>> {
+        for (option, count) in [("--per-class", self.per_class), ("--limit", self.limit)] {
+            if count == Some(0) {
+                return Err(Error::argument(option, 0, "at least 1"));
+            }
+        }
         let mut taken = match (&self.classes, self.per_class) {
             (None, None) => (0..len).collect(),
             (classes, per_class) => of_classes(targets, classes.as_deref(), per_class)?,

@@ -6,7 +6,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::{Dataset, Targets};
-use crate::Result;
+use crate::{Error, Result};
 
 /// Pixels along an edge.
 const SIDE: usize = 28;
@@ -22,8 +22,12 @@ type Point = [f32; 2];
 /// of more.
 ///
 /// # Errors
-/// [`Error::Argument`](crate::Error::Argument) where `per_class` is 0.
+/// [`Error::Argument`] where `per_class` is 0, or more than 100,000.
 pub fn synthetic_digits(per_class: usize, seed: u64) -> Result<Dataset> {
+    const MOST: usize = 100_000;
+    if per_class > MOST {
+        return Err(Error::argument("--per-class", per_class, format!("at most {MOST} drawn digits")));
+    }
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let classes: Vec<u32> = (0..per_class).flat_map(|_| 0..10).collect();
     let inputs = classes.iter().flat_map(|&digit| draw(digit, &mut rng)).collect();

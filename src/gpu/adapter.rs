@@ -158,7 +158,7 @@ pub(super) fn choose(options: &GpuOptions) -> Result<wgpu::Adapter> {
 }
 
 /// The adapter that `wanted` means, if there is one: that of this index, else that of this name, else the one whose
-/// name has it as a part (upper and lower case alike).
+/// name has it as a part (upper and lower case alike), a number as a whole one.
 ///
 /// # Errors
 /// Where several have, their indices.
@@ -172,7 +172,13 @@ pub fn position(wanted: &str, names: &[String]) -> Result<Option<usize>, Vec<usi
     };
     let mut found = those(&|name| name == wanted);
     if found.is_empty() {
-        found = those(&|name| name.contains(&wanted));
+        found = match wanted.trim() {
+            "" => Vec::new(),
+            number if number.bytes().all(|byte| byte.is_ascii_digit()) => {
+                those(&|name| name.split(|c: char| !c.is_ascii_digit()).any(|part| part == number))
+            }
+            _ => those(&|name| name.contains(&wanted)),
+        };
     }
     match found[..] {
         [] => Ok(None),
@@ -195,6 +201,9 @@ mod tests {
             ("2", Ok(Some(2))),
             ("3", Ok(None)),
             ("256", Ok(Some(0))),
+            ("5", Ok(None)),
+            ("", Ok(None)),
+            (" ", Ok(None)),
             ("4090", Err(vec![1, 2])),
             ("4090 d", Ok(Some(2))),
             ("nvidia geforce rtx 4090", Ok(Some(1))),

@@ -109,6 +109,12 @@ impl SymmetricOperator for CurvatureOperator {
         self.products.leave_room(bytes);
     }
 
+    /// Of the noise covariance: slopes are off by some ε‖ḡ‖, and the variance of that alone is some (ε‖ḡ‖)².
+    fn rounding(&self) -> Result<f64> {
+        const SHARE: f64 = 8.0 / (1 << 24) as f64;
+        Ok(self.products.mean_square()? * SHARE * SHARE)
+    }
+
     fn description(&self) -> Option<String> {
         let (which, parts, session) = (self.which, &self.space().parts, self.session());
         let (samples, loss) = (session.samples().len(), session.loss_kind());

@@ -92,6 +92,15 @@ pub trait SymmetricOperator: Send + Sync {
         let _ = bytes;
     }
 
+    /// The magnitude below which an eigenvalue is what rounding makes of 0, where the operator knows that: one whose
+    /// entries are differences of much larger numbers. An operator of which no eigenvalue is larger counts as 0.
+    ///
+    /// # Errors
+    /// The device's.
+    fn rounding(&self) -> Result<f64> {
+        Ok(0.0)
+    }
+
     /// What tells it from operators whose products take another time; `None` where it cannot say.
     /// Eigensolvers keep measured times by it.
     fn description(&self) -> Option<String> {
@@ -141,6 +150,10 @@ macro_rules! operator_behind {
 
             fn leave_room(&self, bytes: u64) {
                 (**self).leave_room(bytes);
+            }
+
+            fn rounding(&self) -> Result<f64> {
+                (**self).rounding()
             }
 
             fn description(&self) -> Option<String> {

@@ -109,6 +109,14 @@ impl Products {
         self.frame == Frame::Centred && self.outline.samples == 1
     }
 
+    /// ‖ḡ‖², where products are centred; else 0.
+    pub fn mean_square(&self) -> Result<f64> {
+        let Some(mean) = &self.mean else { return Ok(0.0) };
+        mean.prepare()?;
+        let values: Vec<f32> = self.session.gpu().read(&mean.view)?;
+        Ok(values.iter().map(|&g| f64::from(g).powi(2)).sum())
+    }
+
     /// Records `Y` = the products with the vectors of X.
     pub fn record(&self, rec: &mut Recorder, x: &Block, y: &Block) -> Result<()> {
         if x.is_empty() || self.are_zero() {

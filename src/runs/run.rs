@@ -65,6 +65,12 @@ impl Run {
             }
         };
         let workplace = Workplace::open(&outputs.folder, &place, &outputs.asked)?;
+        // a file of a folder that a run writes to, and a folder of which another process writes a file
+        let others = if outputs.is_folder { of_files(&outputs.folder) } else { vec![".curvkit".into()] };
+        if let Some(other) = others.iter().find(|other| Workplace::is_held(&outputs.folder.join(other))) {
+            let path = if outputs.is_folder { outputs.folder.join(other) } else { outputs.folder.clone() };
+            return Err(Error::InUse { path });
+        }
         let there = outputs.there();
         let earlier = outputs.earlier(&there);
         let (mut replaced, mut resumes, recorded) =
@@ -368,6 +374,16 @@ fn remove(path: &Path) -> Result<()> {
     }
 }
 
+/// The names of the workplaces of single files in `folder`.
+fn of_files(folder: &Path) -> Vec<OsString> {
+    let names = folder.read_dir().into_iter().flatten().flatten().map(|entry| entry.file_name());
+    let of_a_file = |name: &OsString| {
+        let name = name.as_encoded_bytes();
+        name.len() > ".curvkit".len() && name.starts_with(b".") && name.ends_with(b".curvkit")
+    };
+    names.filter(of_a_file).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -401,6 +417,26 @@ mod tests {
         assert!(folder.exists());
         drop(run);
         assert!(!place.path().join("some").exists());
+    }
+
+    /// A file of a folder that a run writes to is no other run's, and a folder with a file that is being written neither.
+    #[test]
+    fn a_folder_and_its_files_belong_to_one_run() {
+        let place = tempfile::tempdir().unwrap();
+        let folder = place.path().join("run");
+        let file = |name: &str| {
+            let record = Record::new("test", None, json!({}), json!({}));
+            Run::claim(Outputs::file(&folder.join(name))?, record, Mode::Overwrite)
+        };
+        let run = claim(&folder, 0, Mode::Begin).unwrap();
+        for name in ["a", "run.json", "other"] {
+            assert!(matches!(file(name).err(), Some(Error::InUse { .. })), "{name}");
+        }
+        drop(run);
+        let held = file("a").unwrap();
+        assert!(matches!(claim(&folder, 0, Mode::Begin).err(), Some(Error::InUse { .. })));
+        drop(held);
+        claim(&folder, 0, Mode::Begin).unwrap();
     }
 
     #[test]

@@ -71,6 +71,12 @@ impl Workplace {
         Err(Error::InUse { path: written.into() })
     }
 
+    /// Whether another process holds the workplace that is this folder, if it is one.
+    pub fn is_held(folder: &Path) -> bool {
+        let lock = File::open(folder.join("lock"));
+        lock.is_ok_and(|lock| matches!(lock.try_lock(), Err(TryLockError::WouldBlock)))
+    }
+
     /// Makes an empty folder in it.
     ///
     /// # Errors

@@ -70,7 +70,10 @@ impl Comparison {
                 undefined.note("overlap", reason);
             }
         }
-        let resolved = |i: usize| told_from_zero(of_a, i) && diagonal[i].abs() > ROUNDING * of_b.scale;
+        let resolved = |i: usize| {
+            // an operator that is 0 has rounding alone to show
+            told_from_zero(of_a, i) && of_b.scale > 0.0 && diagonal[i].abs() > ROUNDING * of_b.scale
+        };
         let (mut commutators, mut products, mut seconds) = (Vec::new(), Vec::new(), 0.0);
         let mut random = RandomVectors::new(Distribution::Rademacher, seed);
         for first in (0..probes).step_by(AT_ONCE) {
@@ -84,8 +87,12 @@ impl Comparison {
             commutators.extend(dots(&ab, &ab)?);
         }
         let rounding = (ROUNDING * of_a.scale).powi(2) * seconds;
-        let commutativity =
-            undefined.or_value("commutativity_error", root_ratio(&commutators, &products, rounding))?;
+        let zero = of_a.scale == 0.0 || of_b.scale == 0.0;
+        let ratio = match zero {
+            true => Err(Error::undefined("the commutativity error", "the operators' product is 0")),
+            false => root_ratio(&commutators, &products, rounding),
+        };
+        let commutativity = undefined.or_value("commutativity_error", ratio)?;
         Ok(Comparison {
             eigenvalues: of_a.values.clone(),
             products: by_a.made + by_b.made,

@@ -57,7 +57,8 @@ impl<'a> Lanczos<'a> {
     /// cannot be used, and the device's errors.
     pub fn new(operator: &'a dyn SymmetricOperator, options: LanczosOptions) -> Result<Lanczos<'a>> {
         let started = options.check(operator.dim())?;
-        let width = options.block.unwrap_or_else(|| width::cheapest(operator, options.count).max(started));
+        let width =
+            options.block.unwrap_or_else(|| width::cheapest_block(operator, options.count).max(started));
         let width = width.min(operator.dim());
         let mut lanczos = Lanczos::empty(operator, options, width)?;
         let start = match &lanczos.options.start {

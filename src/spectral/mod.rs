@@ -98,3 +98,4 @@ pub use power::{LargestMagnitude, power_iteration};
 pub use quadrature::{Density, LogDensity, Quadrature, QuadratureOptions, Rule, quadrature};
 pub use random::{Distribution, RandomVectors};
 pub use trace::{Hutchinson, hutch_plus_plus, hutchinson, xtrace};
+pub use width::cheapest_block;

@@ -69,6 +69,11 @@ impl<'a> Products<'a> {
             values.extend(lambda);
         }
         self.largest = values.iter().fold(self.largest, |largest, value| largest.max(value.abs()));
+        if self.largest <= self.operator.rounding()? {
+            // the zero matrix, but for the rounding that it is made with
+            self.largest = 0.0;
+            values.fill(0.0);
+        }
         let residual = |i: usize| if self.largest > 0.0 { lengths[i] / self.largest } else { 0.0 };
         // close values may have changed places
         let mut order: Vec<usize> = (0..count).collect();

@@ -18,7 +18,7 @@ const WIDTHS: [usize; 4] = [1, 4, 16, 32];
 ///
 /// Times vary from run to run and results may not: they are measured once for each operator's description,
 /// and kept like the tuning of matrix products.
-pub(super) fn cheapest(operator: &dyn SymmetricOperator, count: usize) -> usize {
+pub fn cheapest_block(operator: &dyn SymmetricOperator, count: usize) -> usize {
     let Some(description) = operator.description() else { return DEFAULT };
     let name = format!("width-{:016x}", fnv1a(description.as_bytes()));
     let Some(measured) = kept_or_measured(operator.gpu(), &name, || measure(operator)) else {
@@ -28,7 +28,9 @@ pub(super) fn cheapest(operator: &dyn SymmetricOperator, count: usize) -> usize 
     // Hessian's, and 243, 252, 280, 304, 384 for 100
     let products = |width: usize| 1.0 + 2.0 * (width - 1) as f64 / count as f64;
     let cost = |&&(width, seconds): &&(usize, f64)| seconds * products(width);
-    let best = measured.iter().min_by(|a, b| cost(a).total_cmp(&cost(b)));
+    // what was kept may have been written by anybody
+    let measured = measured.iter().filter(|(width, _)| WIDTHS.contains(width));
+    let best = measured.min_by(|a, b| cost(a).total_cmp(&cost(b)));
     best.map_or(DEFAULT, |&(width, _)| width)
 }
 

@@ -12,7 +12,7 @@ use crate::report::plots::{Axis, Mark, Scale, Series, chart};
 use crate::report::{Block, Page, Section, Table, told, write_csv, write_text};
 use crate::spectral::Comparison;
 use crate::stats::{LineFit, fit_line, spearman};
-use crate::{Error, Result, Undefined};
+use crate::{Result, Undefined};
 
 /// The files that a comparison is written to.
 pub const RESULTS: [&str; 4] = ["comparison.csv", "comparison.svg", "overlap.svg", "report.html"];
@@ -67,17 +67,19 @@ impl Report<'_> {
         let pairs = [&found_a.pairs, &found_b.pairs];
         let measured = Comparison::measure((a, pairs[0]), (b, pairs[1]), self.probes, self.seed)?;
         let mut undefined = measured.undefined.clone();
-        let (x, y): (Vec<f64>, Vec<f64>) = points(&measured)
+        let told: Vec<(f64, f64)> = points(&measured)
             .zip(&measured.resolved)
-            .filter(|&((x, y), &resolved)| resolved && x > 0.0 && y > 0.0)
-            .map(|((x, y), _)| (x.log10(), y.log10()))
-            .unzip();
+            .filter(|(_, told)| **told)
+            .map(|(point, _)| point)
+            .collect();
+        let positive = told.iter().filter(|&&(x, y)| x > 0.0 && y > 0.0);
+        let (x, y): (Vec<f64>, Vec<f64>) = positive.map(|(x, y)| (x.log10(), y.log10())).unzip();
+        let (of_a_told, of_b_told): (Vec<f64>, Vec<f64>) = told.into_iter().unzip();
         let compared = Compared {
             names: [of_a, of_b],
             dim: a.dim(),
             exponent: undefined.or_value("exponent", fit_line(&x, &y))?,
-            rank_correlation: undefined
-                .or_value("rank_correlation", spearman(&measured.eigenvalues, &measured.diagonal))?,
+            rank_correlation: undefined.or_value("rank_correlation", spearman(&of_a_told, &of_b_told))?,
             measured,
             undefined,
         };
@@ -142,18 +144,14 @@ impl Compared {
         ]
     }
 
-    /// What is wrong where nothing of the comparison has a value.
-    pub fn missing(&self) -> Option<Error> {
+    /// What is wrong where a measure has no value.
+    pub fn missing(&self) -> Option<String> {
         let measures = self.measures();
         let [a, b] = self.names.map(Operator::words);
         let because = |measure: &Measure| format!("{} ({})", measure.name, measure.note);
-        measures.iter().all(|measure| measure.value.is_none()).then(|| {
-            let reasons: Vec<String> = measures.iter().map(because).collect();
-            Error::Incomplete(vec![format!(
-                "{a} and {b}: all measures are undefined: {}",
-                reasons.join(", ")
-            )])
-        })
+        let without: Vec<String> =
+            measures.iter().filter(|measure| measure.value.is_none()).map(because).collect();
+        (!without.is_empty()).then(|| format!("{a} and {b}: undefined: {}", without.join(", ")))
     }
 
     /// Appends what is printed.

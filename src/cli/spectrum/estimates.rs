@@ -65,7 +65,7 @@ pub fn density(
     let found = quadrature(operator, options)?;
     let (low, high) = found.range();
     let largest = low.abs().max(high.abs());
-    if largest == 0.0 {
+    if largest <= operator.rounding()? {
         return Err(Error::undefined("the density", "all eigenvalues are 0"));
     }
     // of a multiple of the identity, the range is a point

@@ -17,7 +17,7 @@ use crate::data::Layout;
 use crate::net::{Network, Subspace};
 use crate::operators::{Curvature, Session, layer_shape};
 use crate::runs::{Outputs, Record, Run};
-use crate::spectral::{LanczosOptions, QuadratureOptions, Which};
+use crate::spectral::{LanczosOptions, QuadratureOptions, Which, cheapest_block};
 use crate::{Error, Result, Undefined};
 
 /// An operator's name on the command line.
@@ -128,6 +128,9 @@ struct Measured {
     amiss: Option<Error>,
 }
 
+/// Probes and steps at the most: what every one of them leaves behind has to find room.
+const MOST: usize = 100_000;
+
 impl Spectrum {
     /// The coordinates of the operator's vectors.
     fn space(&self, network: &Network) -> Result<Subspace> {
@@ -162,11 +165,12 @@ impl Spectrum {
                 return Err(Error::argument(option, 0, "at least 1"));
             }
         }
-        if self.probes < 2 {
-            return Err(Error::argument("--probes", self.probes, "at least 2, for a standard error"));
+        if !(2..=MOST).contains(&self.probes) {
+            let expected = format!("2, for a standard error, to {MOST}");
+            return Err(Error::argument("--probes", self.probes, expected));
         }
-        if self.steps == 0 {
-            return Err(Error::argument("--steps", 0, "at least 1"));
+        if !(1..=MOST).contains(&self.steps) {
+            return Err(Error::argument("--steps", self.steps, format!("1 to {MOST}")));
         }
         if self.compare == Some(self.operator) {
             return Err(Error::argument(
@@ -228,9 +232,12 @@ impl Spectrum {
         let count = self.count(space.dim)?;
         let data = self.checkpoint.data(&network)?;
         let gpu = device.open()?;
+        let loss = self.checkpoint.model.loss;
+        let (problem, _) = Session::with_loss(&gpu, &network, &parameters, &data, loss)?;
+        let block = self.blocks(&problem, &space, count)?;
         let options = json!({
             "operator": self.operator.name(), "parameters": self.parameters, "layer": self.layer, "top": count,
-            "which": self.which(), "tolerance": self.tolerance, "block": self.block,
+            "which": self.which(), "tolerance": self.tolerance, "block": block,
             "max_products": self.max_products, "seed": self.seed, "compare": self.compare.map(Operator::name),
             "density": self.density, "trace": self.trace, "probes": self.probes, "steps": self.steps,
         });
@@ -240,11 +247,9 @@ impl Spectrum {
         let record = Record::new("spectrum", Some(&gpu), determined, told);
         // more products are no other run
         let run = Run::claim(outputs, record.free(&["options.max_products"]), self.run.mode())?;
-        let loss = self.checkpoint.model.loss;
-        let (problem, _) = Session::with_loss(&gpu, &network, &parameters, &data, loss)?;
         let layout = network.layout(&space);
         let measured = run.finish(|folder| {
-            let measured = self.measure(device, &problem, (&space, &layout, count), &run, folder)?;
+            let measured = self.measure(device, &problem, (&space, &layout, count), &block, &run, folder)?;
             run.tell("results", Value::Object(measured.results.clone()));
             Ok(measured)
         })?;
@@ -269,12 +274,25 @@ impl Spectrum {
         }
     }
 
+    /// The vectors that each solver multiplies at a time: what was asked for, or what was measured to be cheapest, which
+    /// the results depend on as well.
+    fn blocks(&self, problem: &Session, space: &Subspace, count: Option<usize>) -> Result<Vec<usize>> {
+        let Some(count) = count else { return Ok(Vec::new()) };
+        let operators = [Some(self.operator), self.compare].into_iter().flatten();
+        let width = |operator: Operator| match self.block {
+            Some(block) => Ok(block),
+            None => Ok(cheapest_block(&problem.operator(operator.curvature(), space)?, count)),
+        };
+        operators.map(width).collect()
+    }
+
     /// Finds what is asked for and writes it into `folder`.
     fn measure(
         &self,
         device: &Device,
         problem: &Session,
         (space, layout, count): (&Subspace, &Layout, Option<usize>),
+        block: &[usize],
         run: &Run,
         folder: &Path,
     ) -> Result<Measured> {
@@ -287,7 +305,7 @@ impl Spectrum {
         let mut lines = vec![format!("{words} of {} parameters over {samples} samples", space.dim)];
         // what is wrong although there are results: the first of what there is to say
         let mut amiss = None;
-        let (mut missing, mut undefined) = (None, Undefined::default());
+        let (mut lost, mut undefined) = (Vec::new(), Undefined::default());
         if let Some(count) = count {
             let wanted = Wanted {
                 run,
@@ -296,7 +314,7 @@ impl Spectrum {
                 options: LanczosOptions {
                     which: self.which(),
                     tolerance: self.tolerance,
-                    block: self.block,
+                    block: Some(block[0]),
                     max_products: self.max_products,
                     seed: self.seed,
                     ..LanczosOptions::new(count)
@@ -310,11 +328,9 @@ impl Spectrum {
             if let Some(other) = self.compare {
                 let of_other = problem.operator(other.curvature(), space)?;
                 let files = format!("{}-", other.name());
-                let second = Wanted { files: &files, options: wanted.options.clone(), ..wanted }.find(
-                    &of_other,
-                    (space, layout),
-                    other,
-                )?;
+                let options = LanczosOptions { block: Some(block[1]), ..wanted.options.clone() };
+                let second =
+                    Wanted { files: &files, options, ..wanted }.find(&of_other, (space, layout), other)?;
                 second.tell(&mut lines);
                 amiss = amiss.or(second.unconverged(other));
                 let compared = comparison::Report {
@@ -324,35 +340,42 @@ impl Spectrum {
                     seed: self.seed,
                     how_made: &run.record(),
                 }
-                .write()?;
-                compared.tell(&mut lines);
-                missing = compared.missing();
-                results.insert("comparison".into(), compared.json());
+                .write();
+                if let Some(compared) = or_lost(&mut lost, "comparison", compared)? {
+                    compared.tell(&mut lines);
+                    lost.extend(compared.missing());
+                    results.insert("comparison".into(), compared.json());
+                }
             }
         }
         if self.density {
             let options = QuadratureOptions { probes: self.probes, steps: self.steps, seed: self.seed };
             let plot = self.density_plot();
             let made = estimates::density(folder, plot, &operator, self.operator, &options);
-            let (line, value) = match undefined.or_value("density", made)? {
-                Some((line, value)) => (line, value),
-                None => {
+            let made = or_lost(&mut lost, "density", undefined.or_value("density", made))?;
+            let (line, value) = match made {
+                Some(Some((line, value))) => (line, value),
+                Some(None) => {
                     let reason = undefined.reason("density").unwrap_or_default();
                     let line = format!("density of the {}: undefined: {reason}", self.operator.words());
-                    missing = missing.or(Some(Error::Incomplete(vec![line.clone()])));
+                    lost.push(line.clone());
                     (line, Value::Null)
                 }
+                None => (format!("density of the {}: not made", self.operator.words()), Value::Null),
             };
             lines.push(line);
             results.insert("density".into(), value);
         }
         if self.trace {
             let metadata = [("run", run.record().to_string()), layout.metadata()];
-            let (told, value) = estimates::trace(folder, &operator, self.probes, self.seed, &metadata)?;
-            lines.extend(told);
-            results.insert("trace".into(), value);
+            let made = estimates::trace(folder, &operator, self.probes, self.seed, &metadata);
+            if let Some((told, value)) = or_lost(&mut lost, "trace", made)? {
+                lines.extend(told);
+                results.insert("trace".into(), value);
+            }
         }
         results.insert("undefined".into(), json!(undefined));
+        let missing = (!lost.is_empty()).then(|| Error::Incomplete(lost));
         Ok(Measured { results, lines, converged: amiss.is_none(), amiss: amiss.or(missing) })
     }
 
@@ -362,5 +385,20 @@ impl Spectrum {
             WhichArg::Smallest => Which::Smallest,
             WhichArg::Magnitude => Which::Magnitude,
         }
+    }
+}
+
+/// What was made of a part of a run, or nothing where it overflows, of which the reason is kept: the others are made
+/// nevertheless.
+///
+/// # Errors
+/// Whatever else has gone wrong.
+fn or_lost<T>(lost: &mut Vec<String>, part: &str, made: Result<T>) -> Result<Option<T>> {
+    match made {
+        Err(error @ Error::NotFinite { .. }) => {
+            lost.push(format!("{part}: {error}"));
+            Ok(None)
+        }
+        made => made.map(Some),
     }
 }

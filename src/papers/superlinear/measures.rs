@@ -157,12 +157,12 @@ pub fn told_interval(interval: Option<Interval>, between: &str) -> String {
 }
 
 /// γ in `C_ii ∝ H_ii^γ` (eq. 18): the slope of log₁₀ C_ii against log₁₀ H_ii over the first `top`
-/// entries, of which those where both are positive are used.
+/// entries, of which [`curved_pairs`] are used.
 ///
 /// # Errors
 /// [`Error::Undefined`] where fewer than three of them are, or where all their H_ii are equal.
 pub fn exponent(hessian: &[f64], covariance: &[f64], top: usize) -> Result<LineFit> {
-    let (x, y): (Vec<f64>, Vec<f64>) = positive_pairs(hessian, covariance, top)
+    let (x, y): (Vec<f64>, Vec<f64>) = curved_pairs(hessian, covariance, top)
         .map(|(hessian, covariance)| (hessian.log10(), covariance.log10()))
         .unzip();
     fit_line(&x, &y).map_err(of_directions)
@@ -183,9 +183,23 @@ fn of_directions(error: Error) -> Error {
 /// # Errors
 /// As [`exponent`], but [`Error::Undefined`] for fewer than five directions.
 pub fn exponent_interval(hessian: &[f64], covariance: &[f64], top: usize, seed: u64) -> Result<Interval> {
-    let pairs = positive_pairs(hessian, covariance, top);
+    let pairs = curved_pairs(hessian, covariance, top);
     let (x, y): (Vec<f64>, Vec<f64>) = pairs.map(|(h, c)| (h.log10(), c.log10())).unzip();
     fit_line_bootstrap(&x, &y, RESAMPLES, seed).map_err(of_directions)
+}
+
+/// The pairs among the first `top` where both are positive and the curvature is told from 0.
+///
+/// H is made in single precision, and turned into its eigenbasis: an entry of its diagonal is off by some ε‖H‖/√D,
+/// whatever its size. C_ii is a sum of squares, each of which is as accurate as it is small.
+pub fn curved_pairs<'a>(
+    hessian: &'a [f64],
+    covariance: &'a [f64],
+    top: usize,
+) -> impl Iterator<Item = (f64, f64)> + 'a {
+    let norm = hessian.iter().map(|x| x * x).sum::<f64>().sqrt();
+    let floor = 4.0 * f64::from(f32::EPSILON) * norm / (hessian.len() as f64).sqrt();
+    positive_pairs(hessian, covariance, top).filter(move |&(hessian, _)| hessian > floor)
 }
 
 /// The pairs among the first `top` where both are positive.

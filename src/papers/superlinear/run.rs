@@ -230,7 +230,16 @@ impl Request<'_> {
             "measures": MEASURES,
         });
         match &self.subject {
-            Subject::Paper { layer, .. } => determined["layer"] = json!(layer),
+            Subject::Paper { data, layer, .. } => {
+                determined["layer"] = json!(layer);
+                for case in cases {
+                    let Some(setting) = case.setting else { continue };
+                    let read = data(setting.dataset, setting.classes, setting.per_class)?;
+                    determined["contents"]["data"][self.name(case)] = json!({
+                        "digest": digest_of_data(&read), "samples": read.len(), "batch_size": setting.batch_size,
+                    });
+                }
+            }
             Subject::Own { network, data, loss, layer, batch_size, top, .. } => {
                 determined["layer"] = json!(layer);
                 determined["options"] =

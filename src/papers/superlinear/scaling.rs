@@ -6,7 +6,7 @@ use faer::Mat;
 use serde::Serialize;
 
 use super::claims::Claims;
-use super::measures::{Exponent, positive_pairs, told_interval};
+use super::measures::{Exponent, curved_pairs, told_interval};
 use super::members::{Member, Members, diagonal};
 use crate::report::plots::{Axis, Mark, Scale, Series, chart};
 use crate::report::{Block, Finding, Table, told, write_columns, write_csv, write_text};
@@ -149,7 +149,7 @@ fn plot(title: &str, hessian: &[f64], scalings: &[&Scaling], top: usize, centred
     for (colour, scaling) in scalings.iter().enumerate() {
         let Some(fit) = scaling.exponent.fit else { continue };
         let logs: Vec<(f64, f64)> =
-            positive_pairs(hessian, &scaling.diagonal, top).map(|(h, c)| (h.log10(), c.log10())).collect();
+            curved_pairs(hessian, &scaling.diagonal, top).map(|(h, c)| (h.log10(), c.log10())).collect();
         let middle_of = |of: fn(&(f64, f64)) -> f64| mean(&logs.iter().map(of).collect::<Vec<_>>());
         let (x, y) = (middle_of(|p| p.0)?, middle_of(|p| p.1)?);
         let most = if centred { SHOWN } else { usize::MAX };

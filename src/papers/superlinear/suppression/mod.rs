@@ -20,11 +20,11 @@ use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
-use super::measures::{Eigenbasis, Exponent, exponent, positive_pairs};
+use super::measures::{Eigenbasis, Exponent, positive_pairs};
 use crate::data::Targets;
 use crate::net::Loss;
 use crate::operators::{LayerCurvature, SampleSpectra};
-use crate::stats::{Interval, LineFit, mean};
+use crate::stats::{Interval, LineFit, fit_line, mean};
 use crate::{Error, Result};
 
 /// n, the samples that the paper takes.
@@ -93,9 +93,10 @@ pub struct Change {
 
 impl Change {
     fn of(unchanged: &[f64], changed: &[f64], top: usize) -> Result<Change> {
-        let line = exponent(unchanged, changed, top)?;
-        let squares: Vec<f64> =
-            positive_pairs(unchanged, changed, top).map(|(x, y)| (y / x).log10().powi(2)).collect();
+        let pairs: Vec<(f64, f64)> = positive_pairs(unchanged, changed, top).collect();
+        let (x, y): (Vec<f64>, Vec<f64>) = pairs.iter().map(|(x, y)| (x.log10(), y.log10())).unzip();
+        let line = fit_line(&x, &y)?;
+        let squares: Vec<f64> = pairs.iter().map(|(x, y)| (y / x).log10().powi(2)).collect();
         Ok(Change { slope: line.slope, decades: mean(&squares)?.sqrt() })
     }
 }
