@@ -194,7 +194,7 @@ fn buffers_of_the_callers() {
     assert!(*buffer.raw() == raw && gpu.memory_in_use() == before);
     gpu.write(&buffer.view(), &[1.5f32; 64]).unwrap();
     assert_eq!(gpu.read::<f32>(&buffer.view()).unwrap(), [1.5; 64]);
-    let refused = |raw| Buffer::from_wgpu(gpu, raw).err().expect("an error");
+    let refused = |raw| Buffer::from_wgpu(gpu, raw).expect_err("an error");
     let error = refused(own(gpu, 256, wgpu::BufferUsages::STORAGE)).to_string();
     let expected = "usage of the buffer: found BufferUsages(STORAGE), expected BufferUsages(COPY_SRC | COPY_DST | STORAGE) among them";
     assert_eq!(error, expected);

@@ -65,7 +65,8 @@
 //! | [`hutch_plus_plus`], [`xtrace`] | the trace, with fewer products |
 //! | [`power_iteration`] | \|λ₁\| |
 //!
-//! All build on the same ground: [`gram`] and [`combine`], [`dots`] and [`combine_each`], [`RandomVectors`], [`Basis`]
+//! All build on the same ground: [`gram`](crate::operators::gram) and [`combine`](crate::operators::combine),
+//! [`dots`](crate::operators::dots) and [`combine_each`](crate::operators::combine_each), [`RandomVectors`], [`Basis`]
 //! and [`orthonormalise`].
 
 mod basis;

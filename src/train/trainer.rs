@@ -181,7 +181,6 @@ impl Trainer {
                 learning_rate: learning_rate as f32,
                 momentum: self.options.momentum as f32,
                 weight_decay: self.options.weight_decay as f32,
-                ..Step::default()
             })
             .collect();
         self.session.move_theta(|_| self.run_steps(&steps))?;

@@ -375,7 +375,7 @@ impl Spectrum {
             }
         }
         results.insert("undefined".into(), json!(undefined));
-        let missing = (!lost.is_empty()).then(|| Error::Incomplete(lost));
+        let missing = (!lost.is_empty()).then_some(Error::Incomplete(lost));
         Ok(Measured { results, lines, converged: amiss.is_none(), amiss: amiss.or(missing) })
     }
 

@@ -144,7 +144,7 @@ impl Suppression {
     ///
     /// # Errors
     /// [`Error::Shape`] where the layer's weights are not as many as the directions of the basis,
-    /// [`Error::Undefined`] where no sample's largest eigenvalue is positive; as [`exponent`].
+    /// [`Error::Undefined`] where no sample's largest eigenvalue is positive; as [`super::measures::exponent`].
     pub fn of(
         spectra: &[SampleSpectra],
         basis: &Eigenbasis,
