@@ -413,7 +413,7 @@ fn what_does_not_fit_is_refused() {
     let case = perceptron(&[2, 3, 2], Layer::Tanh, Loss::CrossEntropy, 4, 1); // P = 17
     let network = Network::new(&case.model).unwrap();
     let made = |parameters: &[f32], data: &Dataset, loss| {
-        Session::new(gpu(), &network, parameters, data, loss).err().expect("an error").to_string()
+        Session::new(gpu(), &network, parameters, data, loss).expect_err("an error").to_string()
     };
     let (theta, data) = (&case.parameters, &case.data);
     let with = |targets| Dataset { targets, ..data.clone() };

@@ -327,7 +327,7 @@ fn options_that_cannot_be_used_are_refused() {
     let run = Run::new(&[2, 3, 2], Layer::Tanh, 7, Loss::CrossEntropy, good.clone());
     let refused = |options: TrainOptions| {
         let trainer = Trainer::new(&run.session(gpu()), options);
-        trainer.err().expect("an error").to_string()
+        trainer.expect_err("an error").to_string()
     };
     let rate = |learning_rate| TrainOptions { learning_rate, ..good.clone() };
     let momentum = |momentum| TrainOptions { momentum, ..good.clone() };
@@ -353,7 +353,7 @@ fn options_that_cannot_be_used_are_refused() {
     let resumed = |parameters: Vec<f32>, momentum: Vec<f32>| {
         let state = TrainState { epoch: 1, parameters, momentum };
         let trainer = Trainer::resume(&run.session(gpu()), state, good.clone());
-        trainer.err().expect("an error").to_string()
+        trainer.expect_err("an error").to_string()
     };
     let with = |value: f32| [&[value][..], &run.theta[1..]].concat();
     assert_eq!(resumed(vec![0.0; 16], run.theta.clone()), "parameters: found shape [16], expected [17]");
