@@ -537,8 +537,8 @@ fn selection_errors() {
             "--per-class: found 2 samples of class 4, expected at least 9",
         ),
         (&data, take(Some(&[]), None, None), nothing),
-        (&data, take(None, Some(0), None), nothing),
-        (&data, take(None, None, Some(0)), nothing),
+        (&data, take(None, Some(0), None), "--per-class: found 0, expected at least 1"),
+        (&data, take(None, None, Some(0)), "--limit: found 0, expected at least 1"),
         (
             &values,
             take(Some(&[0]), Some(1), None),

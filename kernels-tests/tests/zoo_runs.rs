@@ -67,7 +67,7 @@ zoo_runs! {
     lenet: "lenet" at 0.05 within 64 MiB;
     resnet20: "resnet20" at 0.02 within 64 MiB;
     mlp_tanh: "mlp-tanh" at 0.1 within 64 MiB;
-    cnn_sharpness: "cnn-sharpness" at 0.05 within 64 MiB;
+    cnn_sharpness: "cnn-sharpness" at 0.02 within 64 MiB;
     transformer_sst2: "transformer-sst2" at 0.02 within 96 MiB;
     linear_4: "linear-4" at 0.05 within 64 MiB;
     two_layer: "two-layer" at 0.05 within 64 MiB;

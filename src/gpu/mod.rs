@@ -118,12 +118,12 @@ impl Gpu {
         let default = wgpu::Limits::default();
         wgpu::Limits {
             max_storage_buffers_per_shader_stage: default.max_storage_buffers_per_shader_stage,
-            max_storage_buffer_binding_size: 4 << 10,
+            max_storage_buffer_binding_size: 1 << 10,
             max_compute_workgroup_storage_size: default.max_compute_workgroup_storage_size,
             max_compute_invocations_per_workgroup: default.max_compute_invocations_per_workgroup,
             max_compute_workgroup_size_x: default.max_compute_workgroup_size_x,
             max_compute_workgroups_per_dimension: default.max_compute_workgroups_per_dimension,
-            max_buffer_size: 4 << 10,
+            max_buffer_size: 1 << 10,
             ..wgpu::Limits::downlevel_webgl2_defaults()
         }
     }
