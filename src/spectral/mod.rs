@@ -48,7 +48,7 @@
 //! let pairs = eigenpairs(&operator, options)?;
 //! assert!(pairs.complete && pairs.converged.iter().all(|&converged| converged));
 //! assert!((pairs.values[1] - 0.5).abs() < 1e-5);
-//! let v = operator.unpad(&pairs.vectors.download()?); // [K, dim]
+//! let v = operator.unpad(&pairs.vectors.download()?)?; // [K, dim]
 //! assert!((v[500 + 1].abs() - 1.0).abs() < 1e-3);
 //! # Ok(())
 //! # }
