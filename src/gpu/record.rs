@@ -25,8 +25,8 @@ impl Work {
     }
 }
 
-/// A kernel's name, and buffer, byte offset and words of each binding.
-type BindGroupKey = (String, Vec<(wgpu::Buffer, u64, usize)>);
+/// A kernel, by its address (its name may be another's too), and buffer, byte offset and words of each binding.
+type BindGroupKey = (usize, Vec<(wgpu::Buffer, u64, usize)>);
 
 /// Collects dispatches, clears, copies and replays of other programs.
 pub struct Recorder<'g> {
@@ -283,7 +283,7 @@ impl<'g> Recorder<'g> {
             }
         }
         let key = (
-            kernel.name.clone(),
+            Arc::as_ptr(kernel) as usize,
             views.iter().map(|v| (v.buffer.handle().clone(), v.byte_offset(), v.len())).collect::<Vec<_>>(),
         );
         let bind_group = match self.bind_groups.get(&key) {
