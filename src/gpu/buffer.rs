@@ -336,7 +336,7 @@ impl Gpu {
     }
 
     /// Whether `view` lies on this device.
-    fn own(&self, name: &str, view: &View) -> Result<()> {
+    pub(super) fn own(&self, name: &str, view: &View) -> Result<()> {
         match view.buffer.is_of(self) {
             true => Ok(()),
             false => Err(Error::OtherDevice {

@@ -265,7 +265,7 @@ impl<'g> Recorder<'g> {
             });
         }
         for (name, view) in bindings {
-            self.own(name, view)?;
+            self.gpu.own(name, view)?;
         }
         let views: Vec<&View> = kernel
             .bindings
@@ -324,18 +324,6 @@ impl<'g> Recorder<'g> {
         Ok(())
     }
 
-    /// Whether `view` lies on the recorder's device.
-    fn own(&self, name: &str, view: &View) -> Result<()> {
-        match view.buffer.is_of(self.gpu) {
-            true => Ok(()),
-            false => Err(Error::OtherDevice {
-                tensor: name.into(),
-                found: "memory of another device".into(),
-                expected: self.gpu.driver(),
-            }),
-        }
-    }
-
     /// Keeps the first error for [`Recorder::finish`].
     fn note(&mut self, result: Result<()>) {
         if let Err(error) = result {
@@ -351,7 +339,7 @@ impl<'g> Recorder<'g> {
 
     /// Records zeros into `view`.
     pub fn clear(&mut self, view: &View) {
-        self.note(self.own("memory to clear", view));
+        self.note(self.gpu.own("memory to clear", view));
         if !view.is_empty() {
             self.commands.push(Command::Clear { view: view.clone() });
         }
@@ -364,8 +352,8 @@ impl<'g> Recorder<'g> {
     pub fn copy(&mut self, from: &View, to: &View) {
         assert_eq!(from.len(), to.len(), "a copy's lengths");
         assert!(!from.buffer.is(&to.buffer), "a copy within one buffer");
-        self.note(self.own("memory to copy from", from));
-        self.note(self.own("memory to copy to", to));
+        self.note(self.gpu.own("memory to copy from", from));
+        self.note(self.gpu.own("memory to copy to", to));
         if !from.is_empty() {
             self.commands.push(Command::Copy { from: from.clone(), to: to.clone() });
         }
