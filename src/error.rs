@@ -60,6 +60,10 @@ pub enum Error {
     #[error("{}: {problem}", path.display())]
     File { path: PathBuf, problem: String },
 
+    /// A published data set's files hold fewer samples than were asked for: the first `there` of them alone.
+    #[error("{}: {problem}", path.display())]
+    FewerSamples { path: PathBuf, problem: String, there: usize },
+
     /// The operating system refused to read or write.
     #[error("{}: {doing}: {source}", path.display())]
     Io { path: PathBuf, doing: &'static str, source: std::io::Error },
@@ -76,19 +80,17 @@ pub enum Error {
     #[error("{}: found {found}, expected none", path.display())]
     Occupied { path: PathBuf, found: String, resumable: bool },
 
-    /// A run that is to be resumed was determined by something else.
+    /// A run that is to be resumed was determined by something else; `anyway`, it could go on from there nevertheless.
     #[error("{}: found another run: {differences}", path.display())]
-    OtherRun { path: PathBuf, differences: String },
+    OtherRun { path: PathBuf, differences: String, anyway: bool },
 
     /// A model's layers do not fit together.
     #[error("model: {0}")]
     Model(String),
 
     /// Training left the finite numbers.
-    #[error(
-        "training diverged at step {step} (epoch {epoch}): loss is {loss}; lower the learning rate (found {learning_rate:?})"
-    )]
-    Diverged { step: u64, epoch: u64, loss: f64, learning_rate: f64 },
+    #[error("training diverged at step {step} (epoch {epoch}): loss is {loss}; {remedy}")]
+    Diverged { step: u64, epoch: u64, loss: f64, remedy: String },
 
     /// A result is not finite although every input was.
     #[error("{quantity} is not finite: {detail}")]
@@ -98,7 +100,7 @@ pub enum Error {
     #[error("{quantity} is undefined: {reason}")]
     Undefined { quantity: String, reason: String },
 
-    /// Something that was asked for could not be made; everything else is there.
+    /// Something that was asked for could not be made, for these reasons; everything else is there.
     #[error("{}", .0.join("; "))]
     Incomplete(Vec<String>),
 

@@ -268,6 +268,30 @@ fn bad_arguments() {
             "--classes: found class 7, of which there is no sample, expected some of 0,1,2,3",
         ),
         (&format!("{eval} --compute loss --limit 0"), "--limit: found 0, expected at least 1"),
+        (
+            &format!("{eval} --compute loss --limit 14"),
+            "--limit: found 14 of 13 samples, expected no more than there are",
+        ),
+        (
+            &format!("{eval} --compute loss --per-class 100"),
+            "--per-class: found 4 samples of class 0, expected at least 100",
+        ),
+        (
+            &format!("{eval} --compute loss --test"),
+            "--test: found it with --data, expected a data set by name, which has test samples",
+        ),
+        (
+            &format!("{eval} --compute loss --fit-on 5"),
+            "--fit-on: found it alone, expected --standardize, or sst2, whose vocabulary is taken from samples",
+        ),
+        (
+            &format!("{eval} --compute loss --standardize --fit-on 0"),
+            "--fit-on: found 0, expected at least 1",
+        ),
+        (
+            &format!("{eval} --compute loss --standardize --fit-on 14"),
+            "--fit-on: found 14 of 13 samples, expected no more than there are",
+        ),
         ("data fetch mnits --dir data", "data set: found “mnits”, expected mnist, cifar10, sst2"),
         (
             "reproduce superlinear table2 --out run",
@@ -280,13 +304,18 @@ fn bad_arguments() {
         ),
         (
             "reproduce superlinear all --dataset synthetic --weights weights.safetensors --out run",
-            "--weights: found a checkpoint, for 2 cases, expected one of --dataset, --model, --loss, --classes and \
-             --seeds each",
+            "--weights: found a checkpoint, for 2 cases, expected one dataset, model, loss, number of classes \
+             and seed",
         ),
         (
             "reproduce superlinear scaling --dataset synthetic --weights weights.safetensors --out run",
-            "--weights: found a checkpoint, for 2 cases, expected one of --dataset, --model, --loss, --classes and \
-             --seeds each",
+            "--weights: found a checkpoint, for 2 cases, expected one dataset, model, loss, number of classes \
+             and seed",
+        ),
+        (
+            // told before the network is trained
+            "reproduce superlinear scaling --dataset synthetic --loss cross-entropy --classes 3 --per-class 30 --out run",
+            "--per-class: found 30 images of each of 3 classes, expected at least 34, for two batches of 50",
         ),
         (
             "reproduce superlinear scaling --dataset synthetic --top 5 --out run",
@@ -369,6 +398,11 @@ fn bad_training_options() {
             "--batch-size: found 0, expected 1 to the 13 samples",
         ),
         ("--batch-size 4 --epochs 0 --learning-rate 0.1", "--epochs: found 0, expected at least 1"),
+        (
+            "--batch-size 4 --epochs 1 --learning-rate 1e-46",
+            "--learning-rate: found 0.0000000000000000000000000000000000000000000001, expected a positive number, within \
+             1.2e-38 to 3.4e38",
+        ),
         (
             "--batch-size 4 --epochs 1 --learning-rate -1",
             "--learning-rate: found -1, expected a positive number",
@@ -522,6 +556,10 @@ fn bad_data() {
         (data(&[3, 7], &inputs, &[0, -1, 1]), "tensor targets: found -1 at [1], expected 0 to 4294967295"),
         (data(&[3, 7], &nan, &[0, 1, 2]), "tensor inputs: found NaN at [1, 2], expected a finite f32"),
         (data(&[3, 7], &inputs, &[0, 1]), "tensor targets: found shape [2], expected [3]"),
+        (
+            data(&[7, 3], &inputs, &[0, 1, 2]),
+            "tensor inputs: found shape [7, 3], expected the 3 samples of targets on the first axis",
+        ),
         (data(&[7, 3], &inputs, &[0; 7]), "inputs: one sample: found shape [3], expected [7]"),
         (
             data(&[0, 7], &[], &[]),
@@ -587,7 +625,10 @@ fn bad_tokens() {
         ),
         (masked(6, 0.0), "mask: found no token kept of sample 1, expected at least one"),
         (masked(3, 0.5), "mask: found 0.5 for token 3 of sample 0, expected 0 or 1"),
-        (tokens(&[1, 10], &good, Some(&mask)), "inputs: one sample: found shape [2, 10], expected [2, 5]"),
+        (
+            tokens(&[1, 10], &good, Some(&mask)),
+            "inputs: found 10 tokens a sample, expected 5, as the model has",
+        ),
         (
             safetensors(&[
                 ("inputs", Dtype::F32, &shape, &ids),
@@ -694,6 +735,39 @@ fn training_that_diverges_names_the_step() {
     let message = place.refused(&format!("{train} --learning-rate 1e30"));
     assert!(message.starts_with("training diverged at step 2 (epoch 1): loss is "), "{message}");
     assert!(message.ends_with("; lower the learning rate (found 1e30)"), "{message}");
+    let message = place.refused(&format!("{train} --learning-rate 0.1 --weight-decay 1e30"));
+    assert!(
+        message.ends_with("; lower the learning rate or the weight decay (found 0.1 and 1e30)"),
+        "{message}"
+    );
+    let message = place.refused(&format!("{train} --learning-rate 0.1 --schedule exponential --gamma 1e30"));
+    assert!(
+        message.contains("(epoch 2)")
+            && message.contains("; lower gamma (found 1e30, by which the learning rate has come to 1"),
+        "{message}"
+    );
+}
+
+/// What is finite is written where something else overflows.
+#[test]
+fn a_quantity_that_overflows_leaves_the_others() {
+    let place = Place::of("cross-entropy");
+    let mut vectors = f32s(&[1e38; 172]);
+    vectors.extend(f32s(&[1.0; 172]));
+    place.write("large.safetensors", safetensors(&[("v", Dtype::F32, &[2, 172], &vectors)]));
+    let eval =
+        |what: &str| format!("{EVAL} --loss cross-entropy --compute {what} --vectors large.safetensors");
+    let Outcome { code, out, err } = place.run(&eval("gradient,third,loss"));
+    assert_eq!(code, Some(3), "{err}");
+    assert!(out.starts_with("loss ") && out.contains("wrote"), "{out}");
+    assert!(
+        err.starts_with("curvkit: third is not finite: element ")
+            && err.contains(": it overflows by direction 0, of length 1.311487"),
+        "{err}"
+    );
+    assert_eq!(place.tensors("out.safetensors").into_keys().collect::<Vec<_>>(), ["gradient", "loss"]);
+    let message = place.refused(&eval("third"));
+    assert!(message.starts_with("third is not finite: element "), "{message}");
 }
 
 #[test]

@@ -356,7 +356,15 @@ fn a_spectrum_is_resumed_on_its_own_data() {
             if difference.is_empty() { spectrum.replace("--tolerance 1e-5 ", "") } else { spectrum.clone() };
         let message = place.refused(&format!("{spectrum} {options} --resume"));
         assert!(message.starts_with(&format!("s: found another run: {difference}")), "{message}");
+        // the state of an iteration goes on with its own operator alone
+        let helps = difference.starts_with("adapter");
+        assert_eq!(message.contains("--resume-anyway"), helps, "{message}");
+        if !helps {
+            assert_eq!(place.refused(&format!("{spectrum} {options} --resume-anyway")), message);
+        }
     }
+    let (_, header) = safetensors::SafeTensors::read_metadata(&place.read("s/lanczos.safetensors")).unwrap();
+    assert!(header.metadata().as_ref().unwrap().contains_key("layout"));
     // results, state and record say what they are of
     let run = record(&place, "s/run.json");
     for name in ["lanczos", "eigenvectors"] {
@@ -440,6 +448,98 @@ fn a_write_that_fails_leaves_the_old_results_and_the_state() {
     let state = printed["eigenpairs"]["products"].as_u64().unwrap();
     assert!(state > 46, "{state}");
     assert!(!place.path().join("s/lanczos.safetensors").exists());
+}
+
+/// The names of what is made beside a file on its way say more than its own, which may be as long as names can be.
+#[test]
+fn names_as_long_as_they_can_be() {
+    let place = Place::of("cross-entropy");
+    for length in [200, 201, 239, 255] {
+        let name = format!("{}.safetensors", "n".repeat(length - ".safetensors".len()));
+        place.done(&eval(&name));
+        place.done(
+            &format!("{TRAIN} --epochs 1 --out {name}-run").replace(&name, &name[..name.len().min(240)]),
+        );
+        assert!(place.tensors(&name).contains_key("loss"));
+    }
+    let left: Vec<_> = names(&place, ".").into_iter().filter(|name| name.starts_with('.')).collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[test]
+fn a_name_that_ends_as_a_folders_is_no_file() {
+    let place = Place::of("cross-entropy");
+    for out in ["new/", "sub/new/", "./"] {
+        assert_eq!(place.refused(&eval(out)), format!("{out}: found a folder, expected a file"));
+    }
+}
+
+/// What is read stays, even where it is called as what a killed process leaves.
+#[test]
+fn inputs_that_look_like_leftovers_stay() {
+    let place = Place::of("cross-entropy");
+    let at = |name: &str| place.path().join(name);
+    let left = ".out.safetensors.1-0.part";
+    fs::copy(at("weights.safetensors"), at(left)).unwrap();
+    let reading = |input: &str, out: &str| eval(out).replace("weights.safetensors", input);
+    place.done(&reading(left, "out.safetensors"));
+    assert!(at(left).exists());
+    place.done(&eval("out.safetensors"));
+    assert!(!at(left).exists(), "nobody reads it");
+    // the folders in which results are made are cleared
+    for (folder, command) in [
+        (".out.safetensors.curvkit", reading(".out.safetensors.curvkit/w", "out.safetensors")),
+        ("run/.curvkit", format!("{TRAIN} --epochs 1 --weights run/.curvkit/w --out run")),
+    ] {
+        fs::create_dir_all(at(folder)).unwrap();
+        fs::copy(at("weights.safetensors"), at(folder).join("w")).unwrap();
+        assert_eq!(
+            place.refused(&command),
+            format!("{folder}/w: found the file that --weights names, expected an output that is no input")
+        );
+    }
+}
+
+/// Everything is looked at before the first file is put into its place, the record too.
+#[test]
+fn a_record_that_cannot_be_written_leaves_the_old_results() {
+    let place = Place::of("cross-entropy");
+    let train = format!("{TRAIN} --epochs 3000 --checkpoint-every 1000 --out run");
+    let mut child = place.command(&train).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    wait_for(&place.path().join("run/checkpoints/epoch-001000.safetensors"), &mut child);
+    let record = place.path().join("run/run.json");
+    fs::remove_file(&record).unwrap();
+    fs::create_dir(&record).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(
+        String::from_utf8(output.stderr).unwrap(),
+        "curvkit: run/run.json: found a folder, expected a file\n"
+    );
+    assert!(!place.path().join("run/weights.safetensors").exists());
+}
+
+#[test]
+fn a_workplace_that_vanishes_is_told() {
+    let place = Place::of("cross-entropy");
+    let train = format!("{TRAIN} --epochs 100000 --checkpoint-every 1000 --out run");
+    let mut child = place.command(&train).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    wait_for(&place.path().join("run/checkpoints/epoch-001000.safetensors"), &mut child);
+    while fs::rename(place.path().join("run/.curvkit"), place.path().join("away")).is_err() {}
+    let output = child.wait_with_output().unwrap();
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{message}");
+    assert!(message.starts_with("curvkit: run/") && message.lines().count() == 1, "{message}");
+}
+
+#[test]
+fn a_run_without_its_state_is_not_resumed() {
+    let place = Place::of("cross-entropy");
+    place.done(&format!("{TRAIN} --epochs 2 --out run"));
+    fs::remove_file(place.path().join("run/checkpoint.safetensors")).unwrap();
+    assert_eq!(
+        place.refused(&format!("{TRAIN} --epochs 3 --out run --resume")),
+        "run/checkpoint.safetensors: found none beside history.csv, expected the state to go on from"
+    );
 }
 
 #[test]

@@ -90,6 +90,9 @@ fn eigenpairs_agree_with_a_dense_decomposition() {
             assert!(place.text("out/spectrum.svg").starts_with("<svg"));
             let run: Value = serde_json::from_str(&place.text("out/run.json")).unwrap();
             assert_eq!(run["options"]["operator"], operator);
+            // the width that was measured determines the results as one that was asked for
+            let widths = run["options"]["block"].as_array().unwrap();
+            assert!(widths.len() == 1 && widths[0].as_u64().is_some_and(|width| width >= 1), "{widths:?}");
             assert_eq!(run["results"]["eigenpairs"]["products"], printed["eigenpairs"]["products"]);
             assert!(run["adapter"]["name"].is_string() && run["wall_time_seconds"].is_number());
             assert!(!place.path().join("out/lanczos.safetensors").exists());
@@ -142,10 +145,7 @@ fn a_budget_that_is_spent_is_told_and_taken_up_again() {
     let cut = place.run(&format!("{spectrum} --max-products 46 --overwrite --out cut"));
     assert_eq!(cut.code, Some(3));
     let other = place.refused(&format!("{spectrum} --seed 1 --resume --out cut"));
-    assert_eq!(
-        other,
-        "cut: found another run: options.seed: found 0, expected 1; --resume-anyway goes on from it, --overwrite replaces it"
-    );
+    assert_eq!(other, "cut: found another run: options.seed: found 0, expected 1; --overwrite replaces it");
 }
 
 #[test]
@@ -220,6 +220,8 @@ fn density_and_trace() {
     let errors = place.values("out/diagonal.safetensors", "standard_error").1;
     let far = (0..172).filter(|&i| (diagonal[i] - matrix[(i, i)]).abs() > 4.0 * errors[i] + 1e-6).count();
     assert!(far <= 2, "{far} entries of the diagonal are far off");
+    let run: Value = serde_json::from_str(&place.text("out/run.json")).unwrap();
+    assert_eq!(run["options"]["block"], serde_json::json!([]), "no solver runs");
     assert!(printed.get("eigenpairs").is_none() && !place.path().join("out/eigenvalues.csv").exists());
     for plot in ["spectrum.svg", "density-log.svg"] {
         assert!(place.text(&format!("out/{plot}")).starts_with("<svg"), "{plot}");

@@ -34,6 +34,12 @@ fn reproduces_scaling(place: &Place, options: &str, dim: usize) {
     assert!(place.text("out/report.html").contains("</html>"));
     let run: Value = serde_json::from_str(&place.text("out/run.json")).unwrap();
     assert_eq!(run["weights"], "run/weights.safetensors");
+    // the data is on record by its content, and a checkpoint's epochs are not known
+    let data = run["contents"]["data"].as_object().unwrap();
+    let (name, data) = data.iter().next().unwrap();
+    assert!(name.contains("-cross-entropy-3") && data["samples"] == 1500, "{name}: {data}");
+    assert!(data["digest"].as_str().unwrap().len() == 64 && data["batch_size"].is_number());
+    assert!(!run["cases"][0].as_str().unwrap().contains("epochs"));
 }
 
 #[test]

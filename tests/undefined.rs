@@ -67,6 +67,28 @@ fn a_comparison_with_the_zero_matrix_is_undefined() {
     assert!(!place.path().join("z/density.csv").exists());
 }
 
+/// The curvature ⅔ x₀² fits single precision, its square for the unit vectors of a density too, but not for those of a
+/// trace, whose coordinates are ±1.
+#[test]
+fn a_part_that_overflows_leaves_the_others() {
+    let place = without_noise();
+    let data = [
+        ("inputs", Dtype::F32, &[1, 4][..], &f32s(&[5.5e9, 0.0, 0.0, 0.0])[..]),
+        ("targets", Dtype::F32, &[1, 3][..], &f32s(&[0.0; 3])[..]),
+    ];
+    place.write("data.safetensors", safetensors(&data));
+    let told = place.run(&format!(
+        "spectrum {CHECKPOINT} --loss mse --operator hessian --trace --density --probes 4 --out out"
+    ));
+    assert_eq!(told.code, Some(3), "{}", told.err);
+    assert!(told.err.starts_with("curvkit: trace: product 1 of the estimate is not finite"), "{}", told.err);
+    assert!(told.out.contains("density by 4 probes") && told.out.ends_with("wrote out\n"), "{}", told.out);
+    let is_there = |name: &str| place.path().join("out").join(name).exists();
+    assert!(is_there("density.csv") && is_there("run.json") && !is_there("diagonal.safetensors"));
+    let run: Value = serde_json::from_str(&place.text("out/run.json")).unwrap();
+    assert!(run["results"]["density"].is_object() && run["results"]["trace"].is_null());
+}
+
 /// Of two samples, C has rank 1: one of its eigenvectors is one, the others are whatever the solver began with.
 #[test]
 fn an_overlap_is_defined_as_far_as_the_rank() {

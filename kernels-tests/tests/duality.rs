@@ -318,7 +318,7 @@ fn what_cannot_be_paired_is_an_error() {
     for batch in [0, 19, 37] {
         let refused = BatchPairs::draw(&data, batch, 3, 0).unwrap_err().to_string();
         let expected = "at most half of the samples, and at least 1";
-        assert_eq!(refused, format!("--batch-size: found {batch} of 36 samples, expected {expected}"));
+        assert_eq!(refused, format!("batch_size: found {batch} of 36 samples, expected {expected}"));
     }
     let values = Targets::Values { values: vec![0.0; 36], width: 1 };
     let data = Dataset::new(data.inputs, vec![5], values).unwrap();

@@ -449,10 +449,10 @@ fn what_does_not_fit_is_refused() {
     for (names, expected) in [
         (
             &["5.weight"][..],
-            "--parameters: found “5.weight”, expected one of 0.weight, 0.bias, 2.weight, 2.bias",
+            "parameters: found “5.weight”, expected one of 0.weight, 0.bias, 2.weight, 2.bias",
         ),
-        (&["0.bias", "0.bias"], "--parameters: found “0.bias” twice, expected each name once"),
-        (&[], "--parameters: found no name, expected at least one"),
+        (&["0.bias", "0.bias"], "parameters: found “0.bias” twice, expected each name once"),
+        (&[], "parameters: found no name, expected at least one"),
     ] {
         assert_eq!(network.restricted(names).unwrap_err().to_string(), expected);
     }

@@ -55,7 +55,7 @@ fn an_adapter_that_is_not_there() {
     for wanted in ["no such adapter", "4711"] {
         let error = error(GpuOptions { adapter: Some(wanted.into()), ..Default::default() });
         assert!(matches!(error, Error::Argument { .. }), "{error:?}");
-        assert_eq!(error.to_string(), format!("--adapter: found “{wanted}”, expected one of {listed}"));
+        assert_eq!(error.to_string(), format!("adapter: found “{wanted}”, expected one of {listed}"));
     }
 }
 
@@ -273,6 +273,15 @@ fn kernels_of_one_name_are_told_apart() {
     assert_eq!(read(gpu, &y), [7.0; 64]);
     run(gpu, |rec| vector::combine(rec, 1.0, &x, 1.0, &y));
     assert_eq!(read(gpu, &y), [8.0; 64]);
+    // and within one recording, where both bind the same buffer
+    run(gpu, |rec| {
+        let own = rec.gpu().kernel(OWN, "combine", &[])?;
+        rec.dispatch(&own, &[("y", &y)], &(), [1, 1, 1], Work::new(64.0, 0))?;
+        vector::combine(rec, 1.0, &x, 2.0, &y)?;
+        rec.dispatch(&own, &[("y", &y)], &(), [1, 1, 1], Work::new(64.0, 0))?;
+        vector::combine(rec, 2.0, &x, 2.0, &y)
+    });
+    assert_eq!(read(gpu, &y), [16.0; 64]);
 }
 
 /// A program keeps what it works on: buffers of the same size made after its own were let go do not become

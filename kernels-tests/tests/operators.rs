@@ -321,8 +321,7 @@ fn layers_that_cannot_be_measured() {
     let problem = net.problem(gpu());
     for name in ["1.weight", "0.bias", "2"] {
         let message = LayerMoments::measure(&problem, name).unwrap_err().to_string();
-        let expected =
-            format!("--layer: found “{name}”, expected a fully connected layer: 0.weight, 2.weight");
+        let expected = format!("layer: found “{name}”, expected a fully connected layer: 0.weight, 2.weight");
         assert_eq!(message, expected);
     }
     let layers = vec![Layer::Linear { out_features: 2, bias: false }, Layer::Flatten];
@@ -331,7 +330,7 @@ fn layers_that_cannot_be_measured() {
     let problem = Session::new(gpu(), &network, &random(2, 8), &data, Loss::CrossEntropy).unwrap();
     assert_eq!(
         LayerMoments::measure(&problem, "0.weight").unwrap_err().to_string(),
-        "--layer: found “0.weight”, which is applied 3 times a sample, expected a layer that is applied once"
+        "layer: found “0.weight”, which is applied 3 times a sample, expected a layer that is applied once"
     );
     // overflow is no result
     let net = Net { theta: vec![1e30; net.theta.len()], loss: Loss::SquaredError, ..net };

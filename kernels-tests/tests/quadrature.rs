@@ -47,6 +47,26 @@ fn as_many_steps_as_dimensions_are_exact() {
     }
 }
 
+/// Where a Krylov space ends before the steps do, vectors ±1 of few coordinates are soon drawn twice: what goes on is
+/// orthogonal to the basis nevertheless, and no node leaves the spectrum.
+#[test]
+fn nodes_stay_within_a_spectrum_of_few_distinct_values() {
+    for dim in [2usize, 3, 4, 8, 12] {
+        let eigenvalues: Vec<f64> = (0..dim).map(|i| [0.25, 1.0, 2.0][i % 3]).collect();
+        for rotations in [0, 2] {
+            let operator = Prescribed::new(gpu(), eigenvalues.clone(), rotations);
+            let found = made(&operator, 64, dim);
+            let (low, high) = found.range();
+            let largest = eigenvalues.iter().fold(0.0f64, |a, &b| a.max(b));
+            assert!(low >= 0.25 - 1e-5 && high <= largest + 1e-5, "{dim}: nodes from {low} to {high}");
+            for rule in &found.rules {
+                assert!((rule.weights.iter().sum::<f64>() - 1.0).abs() < 1e-9);
+            }
+            assert_within("trace", found.moment(1), moment(&eigenvalues, 1), 1e-5);
+        }
+    }
+}
+
 /// Of each probe the moments up to 2 S − 1, as zᵀ Aʲ z in f64.
 #[test]
 fn moments_of_a_probe_are_exact() {

@@ -316,7 +316,7 @@ fn parameters_that_are_not_finite_are_no_result() {
     for error in [trainer.parameters().unwrap_err(), trainer.state().unwrap_err()] {
         assert_eq!(
             error.to_string(),
-            "a parameter after epoch 1 is not finite: it is -inf; the run diverged, lower the learning rate"
+            "a parameter after epoch 1 is not finite: it is -inf; the run diverged, lower the learning rate or the weight decay (found 1e20 and 1e20)"
         );
     }
 }
@@ -335,18 +335,18 @@ fn options_that_cannot_be_used_are_refused() {
     let batch = |batch_size| TrainOptions { batch_size, ..good.clone() };
     let gamma = |gamma| TrainOptions { schedule: exponential(gamma), ..good.clone() };
     for (options, expected) in [
-        (rate(0.0), "--learning-rate: found 0, expected a positive number"),
-        (rate(-1.0), "--learning-rate: found -1, expected a positive number"),
-        (rate(f64::NAN), "--learning-rate: found NaN, expected a positive number"),
-        (rate(f64::INFINITY), "--learning-rate: found inf, expected a positive number"),
-        (momentum(1.0), "--momentum: found 1, expected a number from 0 to below 1"),
-        (momentum(-0.5), "--momentum: found -0.5, expected a number from 0 to below 1"),
-        (decay(-0.5), "--weight-decay: found -0.5, expected a number from 0 on"),
-        (decay(f64::NAN), "--weight-decay: found NaN, expected a number from 0 on"),
-        (gamma(0.0), "--gamma: found 0, expected a positive number"),
-        (batch(0), "--batch-size: found 0, expected 1 to the 7 samples"),
-        (batch(8), "--batch-size: found 8, expected 1 to the 7 samples"),
-        (TrainOptions { epochs: 0, ..good.clone() }, "--epochs: found 0, expected at least 1"),
+        (rate(0.0), "learning_rate: found 0, expected a positive number"),
+        (rate(-1.0), "learning_rate: found -1, expected a positive number"),
+        (rate(f64::NAN), "learning_rate: found NaN, expected a positive number"),
+        (rate(f64::INFINITY), "learning_rate: found inf, expected a positive number"),
+        (momentum(1.0), "momentum: found 1, expected a number from 0 to below 1"),
+        (momentum(-0.5), "momentum: found -0.5, expected a number from 0 to below 1"),
+        (decay(-0.5), "weight_decay: found -0.5, expected a number from 0 on"),
+        (decay(f64::NAN), "weight_decay: found NaN, expected a number from 0 on"),
+        (gamma(0.0), "gamma: found 0, expected a positive number"),
+        (batch(0), "batch_size: found 0, expected 1 to the 7 samples"),
+        (batch(8), "batch_size: found 8, expected 1 to the 7 samples"),
+        (TrainOptions { epochs: 0, ..good.clone() }, "epochs: found 0, expected at least 1"),
     ] {
         assert_eq!(refused(options), expected);
     }

@@ -102,7 +102,7 @@ impl DataPlace {
 impl DataArgs {
     /// The samples, which `network` and `loss` can take.
     pub fn read(&self, network: &Network, loss: Loss) -> Result<Dataset> {
-        self.check()?;
+        self.check(network)?;
         let split = if self.test { Split::Test } else { Split::Train };
         let used = Selection { classes: self.classes.clone(), per_class: self.per_class, limit: self.limit };
         let mut data = match self.dataset {
@@ -124,8 +124,7 @@ impl DataArgs {
             let standardization = match self.fitted()? {
                 None => Standardization::of(&data)?,
                 Some(fitted) => {
-                    let fitted = self.images(Split::Train, &fitted)?;
-                    self.enough(fitted.len())?;
+                    let fitted = self.images(Split::Train, &fitted).map_err(of_fit)?;
                     Standardization::of(&shaped(fitted))?
                 }
             };
@@ -135,7 +134,7 @@ impl DataArgs {
     }
 
     /// Whether what is said has a meaning for these samples.
-    fn check(&self) -> Result<()> {
+    fn check(&self, network: &Network) -> Result<()> {
         const LONGEST: usize = 1 << 16;
         if self.test && self.data.is_some() {
             return Err(Error::argument(
@@ -154,18 +153,13 @@ impl DataArgs {
         if !(1..=LONGEST).contains(&self.max_length) {
             return Err(Error::argument("--max-length", self.max_length, format!("1 to {LONGEST}")));
         }
-        Ok(())
-    }
-
-    /// The samples that something is fitted to, which have to be as many as were asked for.
-    fn enough(&self, found: usize) -> Result<()> {
-        match self.fit_on {
-            Some(wanted) if found < wanted => {
-                let found = format!("{wanted} of {found} training samples");
-                Err(Error::argument("--fit-on", found, "no more than there are"))
-            }
-            _ => Ok(()),
+        if let (Some(Named::Sst2), Some(tokens)) = (self.dataset, network.model().tokens)
+            && tokens != self.max_length
+        {
+            let expected = format!("{tokens}, the tokens of a sample that the model takes");
+            return Err(Error::argument("--max-length", self.max_length, expected));
         }
+        Ok(())
     }
 
     fn sentences(&self, split: Split, used: &Selection) -> Result<Dataset> {
@@ -176,11 +170,7 @@ impl DataArgs {
         let rows = sst2(dir, split, used)?;
         let vocabulary = match self.fitted()? {
             None => Vocabulary::of(&rows.sentences),
-            Some(fitted) => {
-                let rows = sst2(dir, Split::Train, &fitted)?;
-                self.enough(rows.sentences.len())?;
-                Vocabulary::of(&rows.sentences)
-            }
+            Some(fitted) => Vocabulary::of(&sst2(dir, Split::Train, &fitted).map_err(of_fit)?.sentences),
         };
         rows.encode(&vocabulary, self.max_length)
     }
@@ -229,6 +219,16 @@ impl DataArgs {
             "test": self.test, "classes": self.classes, "per_class": self.per_class, "limit": self.limit,
             "max_length": self.max_length, "standardize": self.standardize, "fit_on": self.fit_on,
         })
+    }
+}
+
+/// The limit of the samples that something is fitted to is another option than that of those used.
+fn of_fit(error: Error) -> Error {
+    match error {
+        Error::Argument { option, found, expected } if option == "limit" => {
+            Error::Argument { option: "--fit-on".into(), found, expected }
+        }
+        error => error,
     }
 }
 

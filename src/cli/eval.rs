@@ -105,6 +105,14 @@ pub struct Eval {
 }
 
 impl Eval {
+    /// What is to be computed, each once.
+    fn quantities(&self) -> impl Iterator<Item = Quantity> {
+        let is_first = |&(i, which): &(usize, &Quantity)| {
+            self.compute[..i].iter().all(|before| before.tensor() != which.tensor())
+        };
+        self.compute.iter().enumerate().filter(is_first).map(|(_, which)| *which)
+    }
+
     pub fn run(&self, device: &Device) -> Result<String> {
         let vectors = self.vectors.iter().map(|path| ("--vectors", path.clone()));
         let outputs = Outputs::file(&self.out)?.reading(self.checkpoint.inputs()).reading(vectors);
@@ -124,7 +132,7 @@ impl Eval {
         }
         let data = self.checkpoint.data(&network)?;
         let gpu = device.open()?;
-        let quantities: Vec<&str> = self.compute.iter().map(|quantity| quantity.tensor()).collect();
+        let quantities: Vec<&str> = self.quantities().map(Quantity::tensor).collect();
         let options = json!({ "compute": quantities, "parameters": self.parameters });
         let mut determined = self.checkpoint.determined(&network, &parameters, &data, options);
         let mut told = self.checkpoint.describe();
@@ -139,7 +147,8 @@ impl Eval {
         let loss = self.checkpoint.model.loss;
         let (problem, report) = Session::with_loss(&gpu, &network, &parameters, &data, loss)?;
         let mut tensors: Vec<(&str, Vec<usize>, Vec<f32>)> = Vec::new();
-        for &quantity in &self.compute {
+        let mut lost = Vec::new();
+        for quantity in self.quantities() {
             let values = match quantity {
                 Quantity::Loss => vec![report.loss as f32],
                 _ => quantity.values(&problem, &space, &directions)?,
@@ -147,7 +156,8 @@ impl Eval {
             if let Some(at) = values.iter().position(|value| !value.is_finite()) {
                 let why = quantity.overflow(at, &problem, &space, &directions)?;
                 let detail = format!("element {at} is {}: {why}", values[at]);
-                return Err(Error::NotFinite { quantity: quantity.tensor().into(), detail });
+                lost.push(Error::NotFinite { quantity: quantity.tensor().into(), detail });
+                continue;
             }
             let shape = match quantity {
                 Quantity::Loss => vec![],
@@ -155,9 +165,10 @@ impl Eval {
                 Quantity::PerSampleGradient => vec![data.len(), space.dim],
                 _ => vec![directions.len() / space.dim, space.dim],
             };
-            if tensors.iter().all(|(name, ..)| *name != quantity.tensor()) {
-                tensors.push((quantity.tensor(), shape, values));
-            }
+            tensors.push((quantity.tensor(), shape, values));
+        }
+        if tensors.is_empty() {
+            return Err(lost.swap_remove(0));
         }
         let how = run.record();
         let tensors: Vec<(&str, &[usize], &[f32])> =
@@ -167,7 +178,7 @@ impl Eval {
         let metadata = [("run", &*how.to_string()), (key, &layout)];
         run.finish(|folder| write_tensors(folder.join(name), &tensors, &metadata))?;
         let (loss, accuracy, samples) = (report.loss, report.accuracy, data.len());
-        Ok(match (self.json, device.quiet) {
+        let text = match (self.json, device.quiet) {
             (true, _) => {
                 let undefined = record::undefined_accuracy(accuracy);
                 record::json(&json!({
@@ -179,6 +190,11 @@ impl Eval {
                 let (accuracy, out) = (record::accuracy(accuracy), self.out.display());
                 format!("loss      {loss:.9}\naccuracy  {accuracy}\nsamples   {samples}\nwrote     {out}")
             }
-        })
+        };
+        if lost.is_empty() {
+            return Ok(text);
+        }
+        super::print(&text)?;
+        Err(Error::Incomplete(lost.iter().map(Error::to_string).collect()))
     }
 }

@@ -18,7 +18,7 @@ use std::ffi::OsString;
 use std::io::{self, ErrorKind, Write as _};
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::gpu::{AdapterReport, Errors, Gpu, GpuOptions};
 use crate::{Error, Result};
@@ -98,7 +98,7 @@ enum Command {
 pub fn main() -> ExitCode {
     let told = |error: Error| {
         let code = if matches!(error, Error::NotConverged { .. } | Error::Incomplete(_)) { 3 } else { 2 };
-        (format!("{error}{}", advice(&error)), code)
+        (worded(&error), code)
     };
     stderr::without_desktop();
     stderr::hear_warnings();
@@ -124,20 +124,49 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Which option lets a run go on nevertheless.
-fn advice(error: &Error) -> &'static str {
-    match error {
-        Error::Occupied { resumable: true, .. } => "; --resume goes on from it, --overwrite replaces it",
-        Error::Occupied { .. } => "; --overwrite replaces it",
-        Error::OtherRun { .. } => "; --resume-anyway goes on from it, --overwrite replaces it",
-        _ => "",
+/// The error in the words of the command line: what the library calls `learning_rate` is the option `--learning-rate`;
+/// and which option helps.
+fn worded(error: &Error) -> String {
+    let advice = match error {
+        Error::Occupied { resumable: true, .. } => {
+            "; --resume goes on from it, --overwrite replaces it".into()
+        }
+        Error::Occupied { .. } => "; --overwrite replaces it".into(),
+        Error::OtherRun { anyway: true, .. } => {
+            "; --resume-anyway goes on from it, --overwrite replaces it".into()
+        }
+        Error::OtherRun { .. } => "; --overwrite replaces it".into(),
+        &Error::FewerSamples { there, .. } if there > 0 => {
+            format!("; --limit or --per-class, within the first {there} samples, asks for fewer than all")
+        }
+        _ => String::new(),
+    };
+    let option = match error {
+        Error::Argument { option, .. } => named(option),
+        _ => None,
+    };
+    match (error, option) {
+        (Error::Argument { found, expected, .. }, Some(option)) => {
+            Error::argument(option, found, expected.as_str()).to_string()
+        }
+        _ => format!("{error}{advice}"),
     }
+}
+
+/// The option of the command line that the library's field `field` is set by, if there is one.
+fn named(field: &str) -> Option<String> {
+    fn find(command: &clap::Command, field: &str) -> Option<String> {
+        let option = command.get_arguments().find(|option| option.get_id() == field);
+        let long = option.and_then(|option| Some(format!("--{}", option.get_long()?)));
+        long.or_else(|| command.get_subcommands().find_map(|command| find(command, field)))
+    }
+    find(&Cli::command(), field)
 }
 
 /// What is wrong with the arguments, in one line.
 fn usage(error: &clap::Error) -> String {
     if let Some(error) = error.source().and_then(|source| source.downcast_ref::<Error>()) {
-        return error.to_string();
+        return worded(error);
     }
     if error.kind() == clap::error::ErrorKind::InvalidUtf8 {
         return not_text();

@@ -240,7 +240,6 @@ impl Superlinear {
     }
 
     fn run(&self, device: &Device) -> Result<String> {
-        let gpu = self.target.needs_network().then(|| device.open()).transpose()?;
         each_once("--seeds", &self.seeds)?;
         each_once("--classes", &self.classes)?;
         each_once("--dataset", &self.dataset)?;
@@ -265,6 +264,7 @@ impl Superlinear {
             inputs: self.inputs(),
             leave: Leave { resume_anyway: self.resume_anyway, overwrite: self.overwrite },
         };
+        let gpu = self.target.needs_network().then(|| device.open()).transpose()?;
         let bar = bar(device.quiet, 0, "{msg} {bar:24} {pos}/{len}, {eta} left");
         let terminal = !bar.is_hidden();
         let said = RefCell::new(String::new());

@@ -147,7 +147,7 @@ impl Train {
         let told = json!({
             "inputs": { "weights": weights, "data": self.data.describe() }, "samples": data.len(),
         });
-        let record = Record::new("train", Some(&gpu), determined, told).free(FREE);
+        let record = Record::new("train", Some(&gpu), determined, told).free(FREE).bound(&["options.model"]);
         let run = Run::claim(outputs, record, self.run.mode())?;
         let files = Files { run: &run, network: &network };
         let (state, mut history) = match files.load()? {

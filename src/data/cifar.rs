@@ -33,11 +33,9 @@ pub fn cifar10(dir: impl AsRef<Path>, split: Split, wanted: &Selection) -> Resul
     let (mut inputs, mut classes) = (Vec::new(), Vec::new());
     for name in &names {
         let Some(path) = find(dir, FOLDER, &[name]) else {
-            let mut problem = format!("found no {name}, here or in the folder {FOLDER}");
-            if !classes.is_empty() {
-                problem += &format!("; {}", super::fewer(classes.len()));
-            }
-            return Err(Error::file(dir, problem));
+            let (path, there) = (dir.to_path_buf(), classes.len());
+            let problem = format!("found no {name}, here or in the folder {FOLDER}");
+            return Err(Error::FewerSamples { path, problem, there });
         };
         let bytes = std::fs::read(&path).map_err(Error::io(&path, "read"))?;
         if bytes.is_empty() || !bytes.len().is_multiple_of(RECORD) {
@@ -59,9 +57,8 @@ pub fn cifar10(dir: impl AsRef<Path>, split: Split, wanted: &Selection) -> Resul
         }
         let found = bytes.len() / RECORD;
         if found != RECORDS {
-            let problem =
-                format!("found {found} records, expected {RECORDS}; {}", super::fewer(classes.len()));
-            return Err(Error::file(path, problem));
+            let problem = format!("found {found} records, expected {RECORDS}");
+            return Err(Error::FewerSamples { path, problem, there: classes.len() });
         }
     }
     Dataset::new(inputs, SHAPE.to_vec(), Targets::Classes(classes))?.selected(wanted)

@@ -1,8 +1,9 @@
 //! Result files take their names only once they are whole.
 
 use std::{
-    ffi::OsString,
+    ffi::{OsStr, OsString},
     fs::File,
+    hash::{DefaultHasher, Hash, Hasher},
     io::{self, BufWriter, Write},
     path::{Path, PathBuf},
     process,
@@ -30,11 +31,12 @@ pub fn write_atomically(
     part.publish(path)
 }
 
-/// Removes what killed processes left in `folder` of the files whose names `of` picks.
-pub(crate) fn clear_parts(folder: &Path, of: impl Fn(&[u8]) -> bool) {
+/// Removes what killed processes left in `folder` of the files that `of` picks, by the path of what is left and the
+/// [`short`] name of the file.
+pub(crate) fn clear_parts(folder: &Path, of: impl Fn(&Path, &[u8]) -> bool) {
     for entry in folder.read_dir().into_iter().flatten().flatten() {
         let path = entry.path();
-        let is_left = written(entry.file_name().as_encoded_bytes()).is_some_and(&of)
+        let is_left = written(entry.file_name().as_encoded_bytes()).is_some_and(|name| of(&path, name))
             && File::open(&path).is_ok_and(|file| file.try_lock().is_ok());
         if is_left {
             // Whoever may not remove it is told so where the file itself cannot be written.
@@ -43,7 +45,22 @@ pub(crate) fn clear_parts(folder: &Path, of: impl Fn(&[u8]) -> bool) {
     }
 }
 
-/// The name of the file that a [`Part`] of that name may become.
+/// What stands for the name of a file in that of another beside it, which says more: the name itself where there is room
+/// for more, otherwise its beginning and a sum of all of it.
+pub(crate) fn short(name: &OsStr) -> OsString {
+    // file systems have names of up to 255 bytes, or 255 UTF-16 units
+    const LONGEST: usize = 200;
+    const KEPT: usize = 160;
+    if name.len() <= LONGEST {
+        return name.into();
+    }
+    let mut sum = DefaultHasher::new();
+    name.hash(&mut sum);
+    let text = name.to_string_lossy();
+    format!("{}~{:016x}", &text[..text.floor_char_boundary(KEPT)], sum.finish()).into()
+}
+
+/// The [`short`] name of the file that a [`Part`] of that name may become.
 fn written(part: &[u8]) -> Option<&[u8]> {
     let part = part.strip_prefix(b".")?.strip_suffix(b".part")?;
     let serial = part.iter().rposition(|&byte| byte == b'.')?;
@@ -82,11 +99,12 @@ impl Part {
             (Some(name), Err(_)) => name,
             _ => return Err(Error::file(target, "found something else, expected a regular file or none")),
         };
-        clear_parts(parent(target), |of| of == name.as_encoded_bytes());
+        let name = short(name);
+        clear_parts(parent(target), |_, of| of == name.as_encoded_bytes());
         loop {
             let serial = CREATED.fetch_add(1, Ordering::Relaxed);
             let mut part = OsString::from(".");
-            part.push(name);
+            part.push(&name);
             part.push(format!(".{}-{serial}.part", process::id()));
             let path = target.with_file_name(part);
             let file = File::options()

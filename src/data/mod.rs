@@ -15,7 +15,7 @@ pub mod fetch;
 pub use cifar::cifar10;
 pub use files::write_atomically;
 #[cfg(feature = "cli")]
-pub(crate) use files::{clear_parts, parent};
+pub(crate) use files::{clear_parts, parent, short};
 pub use idx::{Split, mnist};
 pub use layout::{Layout, Span};
 pub use sst2::{PADDING, Sentences, UNKNOWN, Vocabulary, sst2};
@@ -145,11 +145,11 @@ impl Dataset {
         counts
     }
 
-    /// The samples that `selection` takes. A `limit` above their number takes them all.
+    /// The samples that `selection` takes.
     ///
     /// # Errors
-    /// [`Error::Argument`] where a class does not occur or has fewer samples than `per_class`, where the
-    /// targets are no classes although either is given, or where no sample is left.
+    /// [`Error::Argument`] where a class does not occur or has fewer samples than `per_class`, where there are fewer
+    /// samples than `limit`, or where the targets are no classes although either of the first two is given.
     pub fn selected(&self, selection: &Selection) -> Result<Dataset> {
         Ok(self.select(&selection.indices(&self.targets, self.len())?))
     }
@@ -197,11 +197,6 @@ fn long_axes(shape: &[usize]) -> Vec<usize> {
     shape.iter().copied().filter(|&axis| axis != 1).collect()
 }
 
-/// What is said of a published data set's files that hold no more than `found` samples.
-fn fewer(found: usize) -> String {
-    format!("--limit or --per-class, within the first {found} samples, asks for fewer than all")
-}
-
 /// Refuses what is not finite in rows of `width` values, one a sample.
 fn finite(quantity: &str, values: &[f32], width: usize) -> Result<()> {
     match values.iter().position(|x| !x.is_finite()) {
@@ -233,7 +228,7 @@ impl Selection {
     /// # Errors
     /// Those of [`Dataset::selected`].
     pub fn indices(&self, targets: &Targets, len: usize) -> Result<Vec<usize>> {
-        for (option, count) in [("--per-class", self.per_class), ("--limit", self.limit)] {
+        for (option, count) in [("per_class", self.per_class), ("limit", self.limit)] {
             if count == Some(0) {
                 return Err(Error::argument(option, 0, "at least 1"));
             }
@@ -242,9 +237,15 @@ impl Selection {
             (None, None) => (0..len).collect(),
             (classes, per_class) => of_classes(targets, classes.as_deref(), per_class)?,
         };
-        taken.truncate(self.limit.unwrap_or(usize::MAX));
         if taken.is_empty() {
             return Err(Error::argument("data set", "no samples", "at least one sample"));
+        }
+        if let Some(limit) = self.limit {
+            if limit > taken.len() {
+                let found = format!("{limit} of {} samples", taken.len());
+                return Err(Error::argument("limit", found, "no more than there are"));
+            }
+            taken.truncate(limit);
         }
         Ok(taken)
     }
@@ -253,7 +254,7 @@ impl Selection {
 /// The first `per_class` samples of each of `classes`.
 fn of_classes(targets: &Targets, classes: Option<&[u32]>, per_class: Option<usize>) -> Result<Vec<usize>> {
     let Targets::Classes(targets) = targets else {
-        let option = if classes.is_some() { "--classes" } else { "--per-class" };
+        let option = if classes.is_some() { "classes" } else { "per_class" };
         return Err(Error::argument(option, "targets that are values", "targets that are classes"));
     };
     let wanted = |class| classes.is_none_or(|classes| classes.contains(&class));
@@ -269,12 +270,12 @@ fn of_classes(targets: &Targets, classes: Option<&[u32]>, per_class: Option<usiz
     if let Some(class) = classes.unwrap_or_default().iter().find(|class| !counts.contains_key(class)) {
         let there: Vec<String> = counts.keys().map(u32::to_string).collect();
         let found = format!("class {class}, of which there is no sample");
-        return Err(Error::argument("--classes", found, format!("some of {}", there.join(","))));
+        return Err(Error::argument("classes", found, format!("some of {}", there.join(","))));
     }
     let expected = per_class.unwrap_or(0);
     if let Some((class, found)) = counts.iter().find(|&(&class, &count)| wanted(class) && count < expected) {
         let found = format!("{found} samples of class {class}");
-        return Err(Error::argument("--per-class", found, format!("at least {expected}")));
+        return Err(Error::argument("per_class", found, format!("at least {expected}")));
     }
     Ok(taken)
 }

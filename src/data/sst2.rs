@@ -40,8 +40,8 @@ pub fn sst2(dir: impl AsRef<Path>, split: Split, wanted: &Selection) -> Result<S
         parse(&bytes).map_err(|(line, problem)| Error::file(&path, format!("line {line}: {problem}")))?;
     let found = all.classes.len();
     if found != published && !wanted.is_complete(&all.classes, 2) {
-        let problem = format!("found {found} sentences, expected {published}; {}", super::fewer(found));
-        return Err(Error::file(&path, problem));
+        let problem = format!("found {found} sentences, expected {published}");
+        return Err(Error::FewerSamples { path, problem, there: found });
     }
     all.selected(wanted)
 }
@@ -110,7 +110,7 @@ impl Sentences {
         let most = u32::MAX as usize / (2 * self.sentences.len().max(1));
         if !(1..=most).contains(&max_length) {
             let expected = format!("1 to {most}, for {} sentences", self.sentences.len());
-            return Err(Error::argument("--max-length", max_length, expected));
+            return Err(Error::argument("max_length", max_length, expected));
         }
         let mut inputs = Vec::with_capacity(self.sentences.len() * 2 * max_length);
         for sentence in &self.sentences {

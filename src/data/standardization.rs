@@ -57,7 +57,7 @@ fn pixels(data: &Dataset) -> Result<usize> {
         [_, height, width] => Ok(height * width),
         [_] | [_, _] => Ok(data.sample_len()),
         ref found => Err(Error::Shape {
-            tensor: "--standardize: one sample".into(),
+            tensor: "standardization: one sample".into(),
             found: format!("{found:?}"),
             expected: "[channels, height, width], [height, width] or [values]".into(),
         }),

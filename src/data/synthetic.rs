@@ -26,7 +26,7 @@ type Point = [f32; 2];
 pub fn synthetic_digits(per_class: usize, seed: u64) -> Result<Dataset> {
     const MOST: usize = 100_000;
     if per_class > MOST {
-        return Err(Error::argument("--per-class", per_class, format!("at most {MOST} drawn digits")));
+        return Err(Error::argument("per_class", per_class, format!("at most {MOST} drawn digits")));
     }
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let classes: Vec<u32> = (0..per_class).flat_map(|_| 0..10).collect();

@@ -213,6 +213,15 @@ impl TensorFile {
         let TensorInfo { dtype, shape, .. } = self.info("targets")?;
         let long = long_axes(shape.get(1..).unwrap_or_default());
         let of_all = shape.first() == Some(&n);
+        let inputs = self.shape("inputs")?;
+        if let (Some(count), [_, last]) = (shape.first(), inputs)
+            && !of_all
+            && last == count
+        {
+            let problem =
+                format!("found shape {inputs:?}, expected the {count} samples of targets on the first axis");
+            return Err(self.problem("inputs", problem));
+        }
         match dtype {
             Dtype::I32 | Dtype::I64 if of_all && long.is_empty() => {
                 Ok(Targets::Classes(self.indices("targets", shape)?))

@@ -150,10 +150,10 @@ pub(super) fn choose(options: &GpuOptions) -> Result<wgpu::Adapter> {
     let at = position(wanted, &names).map_err(|several| {
         let found = format!("“{wanted}”, of {} adapters", several.len());
         let several: Vec<&str> = several.iter().map(|&at| listed[at].as_str()).collect();
-        Error::argument("--adapter", found, format!("the index of one of {}", several.join(", ")))
+        Error::argument("adapter", found, format!("the index of one of {}", several.join(", ")))
     })?;
     at.and_then(|at| adapters.into_iter().nth(at)).ok_or_else(|| {
-        Error::argument("--adapter", format!("“{wanted}”"), format!("one of {}", listed.join(", ")))
+        Error::argument("adapter", format!("“{wanted}”"), format!("one of {}", listed.join(", ")))
     })
 }
 

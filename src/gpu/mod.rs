@@ -159,7 +159,7 @@ impl Gpu {
         trial.check(&gpu.driver())?;
         if let Some(shortcoming) = trial.shortcoming() {
             // worked around: no result depends on it
-            log::info!("{} {shortcoming}", gpu.driver());
+            log::info!("{} {shortcoming}, no result depends on it", gpu.driver());
         }
         gpu.inner.trial.get_or_init(|| trial);
         Ok(gpu)
@@ -178,6 +178,12 @@ impl Gpu {
     /// The limits that the device was made with.
     pub fn limits(&self) -> &wgpu::Limits {
         &self.inner.limits
+    }
+
+    /// Returns what the adapter was seen to fall short in when it was opened, in a sentence, if in anything: it is
+    /// worked around, and no result depends on it.
+    pub fn shortcoming(&self) -> Option<String> {
+        self.inner.trial.get().and_then(Trial::shortcoming)
     }
 
     /// Name, driver and backend of the adapter.

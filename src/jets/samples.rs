@@ -34,6 +34,10 @@ pub fn check(network: &Network, data: &Dataset, loss: Loss) -> Result<()> {
         let expected = format!("token ids (I32 or I64) [N, {}]: the model has tokens", expected[1]);
         return Err(Error::argument("inputs", format!("numbers {found:?} a sample"), expected));
     }
+    if of_tokens && found.len() == expected.len() && *found != expected {
+        let expected = format!("{}, as the model has", expected[1]);
+        return Err(Error::argument("inputs", format!("{} tokens a sample", found[1]), expected));
+    }
     let fits = if of_tokens { *found == expected } else { same_axes(found, &expected) };
     if !fits {
         return Err(Error::shape("inputs: one sample", found, expected));

@@ -257,9 +257,10 @@ impl std::str::FromStr for Loss {
     type Err = Error;
 
     fn from_str(name: &str) -> Result<Loss> {
-        Loss::ALL.into_iter().find(|loss| loss.name() == name).ok_or_else(|| {
-            Error::argument("--loss", format!("“{name}”"), Loss::ALL.map(Loss::name).join(", "))
-        })
+        Loss::ALL
+            .into_iter()
+            .find(|loss| loss.name() == name)
+            .ok_or_else(|| Error::argument("loss", format!("“{name}”"), Loss::ALL.map(Loss::name).join(", ")))
     }
 }
 

@@ -81,12 +81,12 @@ impl Network {
             let known = || self.parameters().iter().map(|p| p.name.as_str()).collect::<Vec<_>>().join(", ");
             match self.parameters().iter().position(|p| p.name == name) {
                 Some(at) if chosen.contains(&at) => {
-                    return Err(Error::argument("--parameters", format!("“{name}” twice"), "each name once"));
+                    return Err(Error::argument("parameters", format!("“{name}” twice"), "each name once"));
                 }
                 Some(at) => chosen.push(at),
                 None => {
                     return Err(Error::argument(
-                        "--parameters",
+                        "parameters",
                         format!("“{name}”"),
                         format!("one of {}", known()),
                     ));
@@ -94,7 +94,7 @@ impl Network {
             }
         }
         if chosen.is_empty() {
-            return Err(Error::argument("--parameters", "no name", "at least one"));
+            return Err(Error::argument("parameters", "no name", "at least one"));
         }
         Ok(self.subspace(chosen))
     }

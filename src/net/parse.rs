@@ -98,7 +98,10 @@ fn in_words(problem: &str) -> String {
         return problem.into();
     };
     let number = ["integer ", "floating point ", "boolean "].iter().find_map(|kind| found.strip_prefix(kind));
-    let found = number.map_or(found, |number| number.trim_matches('`'));
+    // what fits no i64 comes as "`99999999999999999999` as i128"
+    let found = number.map_or(found, |number| {
+        number.split_once(" as ").map_or(number, |(number, _)| number).trim_matches('`')
+    });
     let expected = match expected {
         "usize" => "a whole number, 0 or more",
         "f32" => "a number",

@@ -72,7 +72,7 @@ fn focus(graph: &Graph, weight: &str) -> Result<Focus> {
         dense.collect::<Vec<_>>().join(", ")
     };
     let missing =
-        || Error::argument("--layer", format!("“{weight}”"), format!("a fully connected layer: {}", known()));
+        || Error::argument("layer", format!("“{weight}”"), format!("a fully connected layer: {}", known()));
     let index = graph.parameters.iter().position(|p| p.name == weight).ok_or_else(missing)?;
     let weights = graph.parameters[index].tensor;
     for node in &graph.nodes {
@@ -82,7 +82,7 @@ fn focus(graph: &Graph, weight: &str) -> Result<Focus> {
             {
                 if rows != 1 {
                     let found = format!("“{weight}”, which is applied {rows} times a sample");
-                    return Err(Error::argument("--layer", found, "a layer that is applied once"));
+                    return Err(Error::argument("layer", found, "a layer that is applied once"));
                 }
                 return Ok(Focus { parameter: index, input: b, output: node.output, d_in: ins, d_out: outs });
             }

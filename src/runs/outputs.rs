@@ -2,15 +2,18 @@
 
 use std::ffi::OsString;
 use std::fs;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Component, Path, PathBuf, is_separator};
 
 use same_file::Handle;
 
-use crate::data::{clear_parts, parent};
+use crate::data::{clear_parts, parent, short};
 use crate::{Error, Result};
 
 /// The record of a run that has a folder.
 pub const RECORD: &str = "run.json";
+
+/// What the names of workplaces end with; that of a folder is called so.
+pub(super) const WORKPLACE: &str = ".curvkit";
 
 /// What a run writes, and what it reads.
 #[derive(Clone, Debug)]
@@ -45,10 +48,12 @@ impl Outputs {
     /// A single file.
     ///
     /// # Errors
-    /// [`Error::File`] where `file` is a folder.
+    /// [`Error::File`] where `file` is a folder, or is named as one, by a separator at its end.
     pub fn file(file: &Path) -> Result<Outputs> {
+        let ends_as_folder =
+            file.as_os_str().as_encoded_bytes().last().is_some_and(|&end| is_separator(end.into()));
         let name = match file.file_name() {
-            Some(name) if !file.is_dir() => name,
+            Some(name) if !file.is_dir() && !ends_as_folder => name,
             _ => return Err(Error::file(file, "found a folder, expected a file")),
         };
         let names = vec![Name::One(name.into())];
@@ -96,15 +101,34 @@ impl Outputs {
             if !found.is_file() {
                 return Err(Error::file(path, "found something else, expected a regular file or none"));
             }
-            let Ok(output) = Handle::from_path(&path) else { continue };
-            for (input, read) in &self.inputs {
-                let is_regular = read.metadata().is_ok_and(|found| found.is_file());
-                if is_regular && Handle::from_path(read).is_ok_and(|read| read == output) {
-                    return Err(Error::OutputIsInput { path, input: input.clone() });
-                }
+            if let Some(input) = self.input(&path) {
+                return Err(Error::OutputIsInput { input: input.into(), path });
             }
         }
         Ok(())
+    }
+
+    /// Checks that nothing that is read lies in the folder `workplace`, which is cleared.
+    ///
+    /// # Errors
+    /// [`Error::OutputIsInput`].
+    pub(super) fn check_workplace(&self, workplace: &Path) -> Result<()> {
+        let Ok(workplace) = workplace.canonicalize() else { return Ok(()) };
+        let within = |read: &Path| read.canonicalize().is_ok_and(|read| read.starts_with(&workplace));
+        match self.inputs.iter().find(|(_, read)| within(read)) {
+            Some((input, path)) => Err(Error::OutputIsInput { path: path.clone(), input: input.clone() }),
+            None => Ok(()),
+        }
+    }
+
+    /// What names the file at `path` where it is one of those that are read.
+    fn input(&self, path: &Path) -> Option<&str> {
+        let written = Handle::from_path(path).ok()?;
+        let is_written = |read: &Path| {
+            read.metadata().is_ok_and(|found| found.is_file())
+                && Handle::from_path(read).is_ok_and(|read| read == written)
+        };
+        self.inputs.iter().find(|(_, read)| is_written(read)).map(|(input, _)| input.as_str())
     }
 
     /// Returns the path of `file` in the folder, or the one that was asked for.
@@ -130,7 +154,8 @@ impl Outputs {
     /// Removes what killed processes left of them outside of a workplace.
     pub(super) fn clear_parts(&self) {
         for name in &self.names {
-            clear_parts(&self.folder.join(name.folder()), |file| name.is_called(file));
+            let folder = self.folder.join(name.folder());
+            clear_parts(&folder, |path, of| name.is_called(of) && self.input(path).is_none());
         }
     }
 
@@ -148,9 +173,14 @@ impl Outputs {
         self.names.iter().map(Name::text).collect()
     }
 
-    /// Returns the last part of a single file's path.
-    pub(super) fn file_name(&self) -> OsString {
-        self.asked.file_name().unwrap_or_default().to_os_string()
+    /// Returns the name of the workplace, in the folder.
+    pub(super) fn workplace(&self) -> OsString {
+        let mut name = OsString::from(if self.is_folder { "" } else { "." });
+        if !self.is_folder {
+            name.push(short(self.asked.file_name().unwrap_or_default()));
+        }
+        name.push(WORKPLACE);
+        name
     }
 }
 
@@ -200,10 +230,10 @@ impl Name {
         }
     }
 
-    /// Whether it is the last part of such a file's path.
+    /// Whether it is [`short`] for the last part of such a file's path.
     fn is_called(&self, file: &[u8]) -> bool {
         match self {
-            Name::One(path) => path.file_name().is_some_and(|name| name.as_encoded_bytes() == file),
+            Name::One(path) => path.file_name().is_some_and(|name| short(name).as_encoded_bytes() == file),
             Name::Numbered { within, .. } => {
                 std::str::from_utf8(file).is_ok_and(|file| self.is(&within.join(file)))
             }

@@ -19,6 +19,7 @@ pub struct Record {
     determined: Map<String, Value>,
     told: Map<String, Value>,
     free: &'static [&'static str],
+    bound: &'static [&'static str],
 }
 
 impl Record {
@@ -40,12 +41,29 @@ impl Record {
         let arguments = std::env::args_os().skip(1);
         let command: Vec<String> = arguments.map(|argument| argument.to_string_lossy().into()).collect();
         told.insert("command".into(), json!(command.join(" ")));
-        Record { started: Instant::now(), determined, told, free: &[] }
+        Record { started: Instant::now(), determined, told, free: &[], bound: &[] }
     }
 
     /// Lets members differ where a run is resumed, named as `options.train.epochs`: how far it goes.
     pub fn free(self, free: &'static [&'static str]) -> Record {
         Record { free, ..self }
+    }
+
+    /// Says in which members a run is resumed under no circumstances, with all that is below them: its state is of no
+    /// use to one in which they differ.
+    pub fn bound(self, bound: &'static [&'static str]) -> Record {
+        Record { bound, ..self }
+    }
+
+    /// Whether a run could go on in spite of these differences.
+    pub(super) fn could_go_on(&self, found: &Value, differences: &[String]) -> bool {
+        let is_bound = |difference: &String| {
+            let name = difference.split_once(": ").map_or("", |(name, _)| name);
+            self.bound.iter().any(|&bound| {
+                name.strip_prefix(bound).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+            })
+        };
+        self.is_alike(found) && !differences.iter().any(is_bound)
     }
 
     /// Says something more of the run.
@@ -142,6 +160,7 @@ pub fn adapter(gpu: &Gpu) -> Value {
         "driver_info": info.driver_info,
         "backend": info.backend.to_string(),
         "device_type": format!("{:?}", info.device_type),
+        "shortcoming": gpu.shortcoming(),
         "memory_budget": gpu.memory_budget(),
         "tuning": crate::kernels::gemm::Tuning::of(gpu),
     })

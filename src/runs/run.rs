@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use super::Record;
-use super::outputs::{Outputs, RECORD};
+use super::outputs::{Outputs, RECORD, WORKPLACE};
 use super::record::sentence;
 use super::workplace::{Stage, Workplace};
 use crate::data::{TensorFile, write_atomically};
@@ -27,7 +27,7 @@ pub enum Mode {
     Begin,
     /// Goes on from where the same run stopped.
     Resume,
-    /// Goes on from where a run of the same subject stopped, whatever determined it.
+    /// Goes on from where a run of the same subject stopped, whatever determined it, but for what [`Record::bound`] says.
     ResumeAnyway,
     /// Begins anew; files of other runs are removed.
     Overwrite,
@@ -58,15 +58,11 @@ impl Run {
     /// has left files there, those of [`Outputs::check`], and [`Error::Io`] where nothing can be written.
     pub fn claim(mut outputs: Outputs, mut record: Record, mode: Mode) -> Result<Run> {
         outputs.check()?;
-        let place = match outputs.is_folder {
-            true => OsString::from(".curvkit"),
-            false => {
-                [".".as_ref(), outputs.file_name().as_os_str(), ".curvkit".as_ref()].into_iter().collect()
-            }
-        };
+        let place = outputs.workplace();
+        outputs.check_workplace(&outputs.folder.join(&place))?;
         let workplace = Workplace::open(&outputs.folder, &place, &outputs.asked)?;
         // a file of a folder that a run writes to, and a folder of which another process writes a file
-        let others = if outputs.is_folder { of_files(&outputs.folder) } else { vec![".curvkit".into()] };
+        let others = if outputs.is_folder { of_files(&outputs.folder) } else { vec![WORKPLACE.into()] };
         if let Some(other) = others.iter().find(|other| Workplace::is_held(&outputs.folder.join(other))) {
             let path = if outputs.is_folder { outputs.folder.join(other) } else { outputs.folder.clone() };
             return Err(Error::InUse { path });
@@ -101,9 +97,10 @@ impl Run {
             }
             (Some((found, names)), Mode::Resume | Mode::ResumeAnyway) => {
                 let differences = record.differences(&found, true);
-                let accepted = mode == Mode::ResumeAnyway && record.is_alike(&found);
-                if !differences.is_empty() && !accepted {
-                    return Err(Error::OtherRun { path: outputs.asked, differences: sentence(&differences) });
+                let anyway = record.could_go_on(&found, &differences);
+                if !differences.is_empty() && !(anyway && mode == Mode::ResumeAnyway) {
+                    let differences = sentence(&differences);
+                    return Err(Error::OtherRun { path: outputs.asked, differences, anyway });
                 }
                 outputs.refuse_strangers_to(&names, &there)?;
                 outputs.add(&names);
@@ -156,11 +153,13 @@ impl Run {
         let found = file.metadata(KEY).and_then(|text| serde_json::from_str(text).ok());
         let found: Value =
             found.ok_or_else(|| Error::file(path, "found no record of its run, expected one"))?;
-        let differences = self.record.borrow().differences(&found, true);
-        if differences.is_empty() || self.mode == Mode::ResumeAnyway {
+        let record = self.record.borrow();
+        let differences = record.differences(&found, true);
+        let anyway = record.could_go_on(&found, &differences);
+        if differences.is_empty() || anyway && self.mode == Mode::ResumeAnyway {
             return Ok(());
         }
-        Err(Error::OtherRun { path: path.into(), differences: sentence(&differences) })
+        Err(Error::OtherRun { path: path.into(), differences: sentence(&differences), anyway })
     }
 
     /// Writes files of a run that goes on: what `write` puts into the folder that it is given takes its place once all
@@ -214,6 +213,9 @@ impl Run {
         let mut files = below(&stage.folder, Path::new(""))?;
         files.sort_by_key(|file| self.outputs.position(file));
         self.outputs.check_files(&files)?;
+        if complete.is_some() {
+            self.outputs.check_files(&[RECORD.into()])?;
+        }
         if complete.is_some() && !self.begun.replace(true) {
             self.replaced.iter().try_for_each(|file| self.make_way(file))?;
             self.place(&begin, Path::new(RECORD))?;
@@ -258,6 +260,13 @@ impl Run {
     fn gone(&self, error: Error) -> Error {
         let folder = &self.outputs.folder;
         match error {
+            Error::Io { .. } if folder.exists() && !folder.is_dir() => {
+                Error::file(folder, "found a file, expected the folder that the run began in")
+            }
+            Error::Io { source, .. } if source.kind() == ErrorKind::NotFound && folder.exists() => {
+                let workplace = folder.join(self.outputs.workplace());
+                Error::file(workplace, "found it gone, expected the folder that the run makes its files in")
+            }
             Error::Io { source, .. } if source.kind() == ErrorKind::NotFound => {
                 Error::file(folder, "found it gone, expected the folder that the run began in")
             }
@@ -379,7 +388,7 @@ fn of_files(folder: &Path) -> Vec<OsString> {
     let names = folder.read_dir().into_iter().flatten().flatten().map(|entry| entry.file_name());
     let of_a_file = |name: &OsString| {
         let name = name.as_encoded_bytes();
-        name.len() > ".curvkit".len() && name.starts_with(b".") && name.ends_with(b".curvkit")
+        name.len() > WORKPLACE.len() && name.starts_with(b".") && name.ends_with(WORKPLACE.as_bytes())
     };
     names.filter(of_a_file).collect()
 }

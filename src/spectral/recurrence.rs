@@ -13,6 +13,9 @@ use crate::{Error, Result};
 /// Below this share of |λ₁|, what a product leaves outside of the basis is rounding.
 const ROUNDING: f64 = 1e-6;
 
+/// The share of a random vector that has to be left outside of the basis for its direction not to be rounding's.
+const LEAST_LEFT: f64 = 1e-5;
+
 /// For each member i of a family, orthonormal `V_i = [v_0 … v_(n−1)]` with
 ///
 /// ```text
@@ -120,16 +123,31 @@ impl<'a> Recurrences<'a> {
     /// For each member i that is named, a random vector orthogonal to V_i; numbered by step and member, so that it does
     /// not depend on who else is here.
     fn fresh(&mut self, named: &[usize]) -> Result<Block> {
-        let family = self.family;
-        let mut padded = vec![0.0; self.members.len() * family.stride()];
-        for &i in named {
-            self.random.drawn = (self.len as u64) << 32 | (self.members.start + i) as u64;
-            let vector = family.pad(&self.random.coordinates(family.dim(), 1))?;
-            padded[i * family.stride()..][..family.stride()].copy_from_slice(&vector);
-        }
-        let fresh = Block::upload(family.gpu(), family.stride(), &padded)?;
-        for _ in 0..2 {
-            self.remove_from(&fresh)?;
+        let (family, m) = (self.family, self.members.len());
+        // of what is drawn
+        let length = (family.dim() as f64).sqrt();
+        let fresh = Block::zeros(family.gpu(), family.stride(), m)?;
+        let mut left = named.to_vec();
+        for attempt in 0_u64.. {
+            let mut padded = vec![0.0; m * family.stride()];
+            for &i in &left {
+                self.random.drawn = attempt << 56 | (self.len as u64) << 32 | (self.members.start + i) as u64;
+                let vector = family.pad(&self.random.coordinates(family.dim(), 1))?;
+                padded[i * family.stride()..][..family.stride()].copy_from_slice(&vector);
+            }
+            let drawn = Block::upload(family.gpu(), family.stride(), &padded)?;
+            for _ in 0..2 {
+                self.remove_from(&drawn)?;
+            }
+            let squares = dots(&drawn, &drawn)?;
+            // of one that V_i holds already, rounding is left: with entries ±1 that is likely where there are few
+            let (made, held): (Vec<usize>, Vec<usize>) =
+                left.into_iter().partition(|&i| squares[i].sqrt() > LEAST_LEFT * length);
+            made.into_iter().try_for_each(|i| copy((&drawn, i..i + 1), (&fresh, i..i + 1)))?;
+            left = held;
+            if left.is_empty() {
+                break;
+            }
         }
         Ok(fresh)
     }

@@ -59,29 +59,49 @@ impl TrainOptions {
     /// # Errors
     /// [`Error::Argument`] naming the first option that cannot be used with `samples` samples.
     pub fn check(&self, samples: usize) -> Result<()> {
-        let ranged = |name: &str, value: f64, fits: bool, expected: &str| {
-            if fits { Ok(()) } else { Err(Error::argument(name, value, expected)) }
+        // on the device, what is smaller is 0 and what is larger is infinite
+        let held = |x: f64| (f64::from(f32::MIN_POSITIVE)..=f64::from(f32::MAX)).contains(&x);
+        let ranged = |name: &str, value: f64, fits: bool, expected: &str| match fits {
+            true if value == 0.0 || held(value) => Ok(()),
+            true => Err(Error::argument(name, value, format!("{expected}, within 1.2e-38 to 3.4e38"))),
+            false => Err(Error::argument(name, value, expected)),
         };
+        let positive = |x: f64| x.is_finite() && x > 0.0;
         let rate = self.learning_rate;
-        ranged("--learning-rate", rate, rate.is_finite() && rate > 0.0, "a positive number")?;
+        ranged("learning_rate", rate, positive(rate), "a positive number")?;
         let momentum = self.momentum;
-        ranged("--momentum", momentum, (0.0..1.0).contains(&momentum), "a number from 0 to below 1")?;
+        ranged("momentum", momentum, (0.0..1.0).contains(&momentum), "a number from 0 to below 1")?;
         let decay = self.weight_decay;
-        ranged("--weight-decay", decay, decay.is_finite() && decay >= 0.0, "a number from 0 on")?;
+        ranged("weight_decay", decay, decay == 0.0 || positive(decay), "a number from 0 on")?;
         if let Schedule::Exponential { gamma } = self.schedule {
-            ranged("--gamma", gamma, gamma.is_finite() && gamma > 0.0, "a positive number")?;
+            ranged("gamma", gamma, positive(gamma), "a positive number")?;
         }
         if self.batch_size == 0 || self.batch_size > samples {
             return Err(Error::argument(
-                "--batch-size",
+                "batch_size",
                 self.batch_size,
                 format!("1 to the {samples} samples"),
             ));
         }
         if self.epochs == 0 {
-            return Err(Error::argument("--epochs", 0, "at least 1"));
+            return Err(Error::argument("epochs", 0, "at least 1"));
         }
         Ok(())
+    }
+
+    /// What to change where training has diverged in epoch `epoch`, the first being 0.
+    pub(super) fn remedy(&self, epoch: u64) -> String {
+        let (rate, decay) = (self.learning_rate_at(epoch), self.weight_decay);
+        match self.schedule {
+            // θ ← (1 − ηλ) θ alone grows
+            _ if rate * decay > 2.0 => {
+                format!("lower the learning rate or the weight decay (found {rate:?} and {decay:?})")
+            }
+            Schedule::Exponential { gamma } if gamma > 1.0 && epoch > 0 => {
+                format!("lower gamma (found {gamma:?}, by which the learning rate has come to {rate:?})")
+            }
+            _ => format!("lower the learning rate (found {rate:?})"),
+        }
     }
 
     /// The learning rate of epoch `epoch`, the first being 0.

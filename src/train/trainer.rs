@@ -194,7 +194,7 @@ impl Trainer {
                 step: steps_before + (at / batch) as u64 + 1,
                 epoch: self.epoch + 1,
                 loss: losses[at] as f64,
-                learning_rate,
+                remedy: self.options.remedy(self.epoch),
             });
         }
         self.epoch += 1;
@@ -245,7 +245,10 @@ impl Trainer {
             None => Ok(values),
             Some(value) => Err(Error::NotFinite {
                 quantity: format!("a {name} after epoch {}", self.epoch),
-                detail: format!("it is {value}; the run diverged, lower the learning rate"),
+                detail: format!(
+                    "it is {value}; the run diverged, {}",
+                    self.options.remedy(self.epoch.saturating_sub(1))
+                ),
             }),
         }
     }

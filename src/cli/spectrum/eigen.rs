@@ -82,9 +82,10 @@ impl Wanted<'_> {
             }
             false => Lanczos::new(&timed, self.options.clone())?,
         };
-        let save = |lanczos: &Lanczos| {
-            self.run.save(|folder| lanczos.save(folder.join(named(STATE)), &[(key, &how)]))
-        };
+        let (layout_key, layout) = layout.metadata();
+        let metadata = [(key, &*how), (layout_key, &layout)];
+        let save =
+            |lanczos: &Lanczos| self.run.save(|folder| lanczos.save(folder.join(named(STATE)), &metadata));
         let count = self.options.count;
         let bar = bar(self.quiet, count as u64, "{pos}/{len} eigenpairs {bar:24} {msg}");
         let watched = !bar.is_hidden();
@@ -112,8 +113,6 @@ impl Wanted<'_> {
         write_csv(values, found.rows())?;
         let elements = space.unpad(&found.pairs.vectors.download()?)?;
         let shape = [found.pairs.values.len(), space.dim];
-        let (layout_key, layout) = layout.metadata();
-        let metadata = [(key, &*how), (layout_key, &layout)];
         write_tensors(vectors, &[("eigenvectors", &shape[..], &elements[..])], &metadata)?;
         write_text(plot, &found.plot(name)?)?;
         Ok(found)

@@ -131,6 +131,21 @@ struct Measured {
 /// Probes and steps at the most: what every one of them leaves behind has to find room.
 const MOST: usize = 100_000;
 
+/// What the state of an iteration is of: it goes on with nothing else.
+const BOUND: &[&str] = &[
+    "contents",
+    "options.model",
+    "options.loss",
+    "options.operator",
+    "options.parameters",
+    "options.layer",
+    "options.top",
+    "options.which",
+    "options.tolerance",
+    "options.block",
+    "options.seed",
+];
+
 impl Spectrum {
     /// The coordinates of the operator's vectors.
     fn space(&self, network: &Network) -> Result<Subspace> {
@@ -246,7 +261,8 @@ impl Spectrum {
         told["samples"] = json!(data.len());
         let record = Record::new("spectrum", Some(&gpu), determined, told);
         // more products are no other run
-        let run = Run::claim(outputs, record.free(&["options.max_products"]), self.run.mode())?;
+        let record = record.free(&["options.max_products"]).bound(BOUND);
+        let run = Run::claim(outputs, record, self.run.mode())?;
         let layout = network.layout(&space);
         let measured = run.finish(|folder| {
             let measured = self.measure(device, &problem, (&space, &layout, count), &block, &run, folder)?;

@@ -20,6 +20,18 @@ pub struct BatchPairs {
 }
 
 impl BatchPairs {
+    /// Sees to it that `data` makes two batches of `batch_size` samples.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] where it does not.
+    pub fn check(data: &Dataset, batch_size: usize) -> Result<()> {
+        if batch_size > 0 && data.len() / batch_size >= 2 {
+            return Ok(());
+        }
+        let found = format!("{batch_size} of {} samples", data.len());
+        Err(Error::argument("batch_size", found, "at most half of the samples, and at least 1"))
+    }
+
     /// Draws `count` pairs of batches of `batch_size` samples.
     ///
     /// Each round deals all samples into batches, every class spread evenly over them; batch j and the one after it
@@ -32,15 +44,7 @@ impl BatchPairs {
         let Targets::Classes(classes) = &data.targets else {
             return Err(Error::argument("targets", "values", "classes, for partners of one class"));
         };
-        let per_round = data.len() / batch_size.max(1);
-        if batch_size == 0 || per_round < 2 {
-            let found = format!("{batch_size} of {} samples", data.len());
-            return Err(Error::argument(
-                "--batch-size",
-                found,
-                "at most half of the samples, and at least 1",
-            ));
-        }
+        BatchPairs::check(data, batch_size)?;
         let mut random = ChaCha8Rng::seed_from_u64(seed);
         let nearest = Nearest::new(data, classes);
         let mut batches = Vec::with_capacity(count);

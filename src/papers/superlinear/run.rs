@@ -156,13 +156,13 @@ impl Request<'_> {
     /// Every case that is asked for; none where no network is needed.
     fn cases(&self) -> Result<Vec<Case>> {
         if self.seeds.is_empty() {
-            return Err(Error::argument("--seeds", "none", "at least one"));
+            return Err(Error::argument("seeds", "none", "at least one"));
         }
         if !self.target.needs_network() {
             return match &self.weights {
                 Some(weights) => {
                     let found = format!("{}, for {}", weights.display(), self.target.name);
-                    Err(Error::argument("--weights", found, "none: no network is measured"))
+                    Err(Error::argument("weights", found, "none: no network is measured"))
                 }
                 None => Ok(vec![]),
             };
@@ -271,26 +271,29 @@ impl Request<'_> {
     fn check(&self, cases: &[Case]) -> Result<()> {
         let name = &self.target.name;
         if cases.is_empty() {
-            let options = "--dataset, --model, --loss, --classes";
-            return Err(Error::argument(options, "no cases", "at least one of each"));
+            return Err(Error::argument(
+                "target",
+                "no cases",
+                "a dataset, a model, a loss and a number of classes",
+            ));
         }
         let trains = self.target.has(Part::Tables) || self.target.has(Part::Evolution);
         if self.weights.is_some() && trains {
             let expected = "scaling, alignment, suppression or bounds: what a checkpoint shows";
-            return Err(Error::argument("--weights", format!("a checkpoint, for {name}"), expected));
+            return Err(Error::argument("weights", format!("a checkpoint, for {name}"), expected));
         }
         if self.weights.is_some() && (cases.len() > 1 || self.seeds.len() > 1) {
             let found = format!("a checkpoint, for {} cases", cases.len() * self.seeds.len());
-            let expected = "one of --dataset, --model, --loss, --classes and --seeds each";
-            return Err(Error::argument("--weights", found, expected));
+            let expected = "one dataset, model, loss, number of classes and seed";
+            return Err(Error::argument("weights", found, expected));
         }
         match &self.subject {
             Subject::Paper { layer: Some(layer), .. } if self.target.has(Part::Tables) => {
                 let expected = "a figure: the tables are of the paper's layer";
-                Err(Error::argument("--layer", format!("“{layer}” for {name}"), expected))
+                Err(Error::argument("layer", format!("“{layer}” for {name}"), expected))
             }
             Subject::Own { .. } if self.weights.is_none() => {
-                Err(Error::argument("--weights", "none", "a checkpoint, for a model of your own"))
+                Err(Error::argument("weights", "none", "a checkpoint, for a model of your own"))
             }
             _ => Ok(()),
         }
@@ -336,9 +339,12 @@ impl Request<'_> {
         several: bool,
         made: &mut Made,
     ) -> Result<()> {
+        study.check(&self.target)?;
         let within = |out: &Path| if several { out.join(&study.name) } else { out.into() };
-        let training = study.setting.as_ref().map_or(String::new(), |setting| {
-            format!("{} images a class, {} epochs, ", setting.per_class, setting.epochs)
+        let training = study.setting.as_ref().map_or(String::new(), |setting| match self.weights {
+            // how long a checkpoint was trained is not known
+            Some(_) => format!("{} images a class, ", setting.per_class),
+            None => format!("{} images a class, {} epochs, ", setting.per_class, setting.epochs),
         });
         made.sizes.push(format!(
             "{} ({} samples, {training}batches of {}, top {}, {} pairs of batches)",

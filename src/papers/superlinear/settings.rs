@@ -154,11 +154,11 @@ impl Setting {
         let column = CLASSES
             .iter()
             .position(|&tabulated| tabulated == classes)
-            .ok_or_else(|| Error::argument("--classes", classes, "3, 6 or 10"))?;
+            .ok_or_else(|| Error::argument("classes", classes, "3, 6 or 10"))?;
         let row = TABLE
             .iter()
             .find(|row| (row.dataset, row.model, row.loss) == (tabulated, model, loss))
-            .ok_or_else(|| Error::argument("--loss", loss, "cross-entropy or softmax-mse"))?;
+            .ok_or_else(|| Error::argument("loss", loss, "cross-entropy or softmax-mse"))?;
         let published = |(mean, std): (f64, f64)| Published { mean, std };
         let exponents = PublishedExponents {
             emp: published(row.gamma_emp[column]),
@@ -381,6 +381,6 @@ macro_rules! named {
     };
 }
 
-named!(ImageSet, "--dataset", Mnist = "mnist", Cifar10 = "cifar10", Synthetic = "synthetic");
-named!(Architecture, "--model", Mlp = "mlp", Cnn = "cnn");
-named!(Preset, "--preset", Quick = "quick", Paper = "paper");
+named!(ImageSet, "dataset", Mnist = "mnist", Cifar10 = "cifar10", Synthetic = "synthetic");
+named!(Architecture, "model", Mlp = "mlp", Cnn = "cnn");
+named!(Preset, "preset", Quick = "quick", Paper = "paper");

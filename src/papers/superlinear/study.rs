@@ -89,26 +89,47 @@ impl<'a> Study<'a> {
         if d_out * d_in > LARGEST_LAYER {
             let found = format!("“{layer}” of {d_out} × {d_in} weights");
             let expected = format!("a layer of at most {LARGEST_LAYER}, for its matrices to be held in full");
-            return Err(Error::argument("--layer", found, expected));
+            return Err(Error::argument("layer", found, expected));
         }
         if data.len().saturating_mul(d_out * d_out) > MOST_CURVATURES {
             let found = format!("“{layer}” of {d_out} outputs, over {} samples", data.len());
             let most = MOST_CURVATURES / (d_out * d_out);
             let expected = format!("at most {most} samples, for every sample’s curvature to be held");
-            return Err(Error::argument("--layer", found, expected));
+            return Err(Error::argument("layer", found, expected));
         }
         if d_out * d_in < 3 {
             let found = format!("“{layer}” of {d_out} × {d_in} weights");
-            return Err(Error::argument("--layer", found, "at least 3, to fit a line over"));
+            return Err(Error::argument("layer", found, "at least 3, to fit a line over"));
         }
         if !matches!(data.targets, Targets::Classes(_)) {
             return Err(Error::argument("targets", "values", "classes, for partners of one class"));
         }
         let (top, drawn) = (top.min(d_out * d_in), OnceCell::new());
         if top < 3 {
-            return Err(Error::argument("--top", top, "at least 3 directions, to fit a line over"));
+            return Err(Error::argument("top", top, "at least 3 directions, to fit a line over"));
         }
         Ok(Study { gpu, name, network, layer, data, loss, batch_size, top, pairs, setting, progress, drawn })
+    }
+
+    /// Sees to it that there are samples enough for all that `target` has, before anything is trained.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] where there are not two batches of them.
+    pub fn check(&self, target: &Target) -> Result<()> {
+        let paired = [Part::Tables, Part::Scaling, Part::Alignment, Part::Evolution];
+        if !paired.into_iter().any(|part| target.has(part)) {
+            return Ok(());
+        }
+        let checked = BatchPairs::check(&self.data, self.batch_size);
+        match (checked, &self.setting) {
+            (Err(Error::Argument { .. }), Some(setting)) => {
+                let found = format!("{} images of each of {} classes", setting.per_class, setting.classes);
+                let least = (2 * self.batch_size).div_ceil(setting.classes);
+                let expected = format!("at least {least}, for two batches of {}", self.batch_size);
+                Err(Error::argument("per_class", found, expected))
+            }
+            (checked, _) => checked,
+        }
     }
 
     /// The pairs of batches, drawn once: every checkpoint and every seed is measured on the same.
