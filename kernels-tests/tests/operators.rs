@@ -307,12 +307,47 @@ fn moments_agree_with_operators() {
     let moments = LayerMoments::measure(&problem, "2.weight").unwrap();
     let expected: Vec<f64> = (0..d * d).map(|e| moments.hessian[(e / d, e % d)]).collect();
     assert_close("H", &hessian, &expected, 2e-6, 1e-3);
-    // C is the centred covariance and the mean gradient's square
+    // C is the noise covariance and the mean gradient's square
+    let layer = problem.layer("2.weight").unwrap().noise_covariance().unwrap();
     let noise = problem.noise_covariance_vp(&space, &identity).unwrap();
+    let of_layer: Vec<f64> = (0..d * d).map(|e| layer[(e / d, e % d)]).collect();
+    assert_close("C of the layer", &noise, &of_layer, 2e-6, 1e-3);
     let mean = f64s(&problem.gradient(&space).unwrap());
     let centred: Vec<f64> =
         (0..d * d).map(|e| moments.covariance[(e / d, e % d)] - mean[e / d] * mean[e % d]).collect();
     assert_close("C", &noise, &centred, 5e-6, 1e-3);
+}
+
+/// Where the mean gradient outweighs the noise a million times, the layer's noise covariance is right to single
+/// precision of the gradients' differences, in which the uncentred second moment is rounding.
+#[test]
+fn a_layers_noise_outweighed_by_its_mean_gradient() {
+    let (n, d_in, d_out) = (9, 4, 3);
+    let network = Network::new(&Model::mlp(&[d_in, d_out], Layer::Relu, false)).unwrap();
+    let inputs: Vec<f32> = (0..n * d_in).map(|e| 1.0 + 2f32.powi(-12) * (e * e % 31) as f32).collect();
+    let values: Vec<f32> = (0..n * d_out).map(|e| 4.0 + 2f32.powi(-12) * (e * 7 % 17) as f32).collect();
+    let targets = Targets::Values { values: values.clone(), width: d_out };
+    let data = Dataset::new(inputs.clone(), vec![d_in], targets).unwrap();
+    let session = Session::new(gpu(), &network, &vec![0.0; d_in * d_out], &data, Loss::SquaredError).unwrap();
+    let found = session.layer("0.weight").unwrap().noise_covariance().unwrap();
+    // weights of 0: δ is −y
+    let gradient = |p: usize, i: usize| {
+        -f64::from(values[p * d_out + i / d_in]) * f64::from(inputs[p * d_in + i % d_in])
+    };
+    let d = d_in * d_out;
+    let mean: Vec<f64> = (0..d).map(|i| (0..n).map(|p| gradient(p, i)).sum::<f64>() / n as f64).collect();
+    let entry = |i: usize, j: usize| {
+        (0..n).map(|p| (gradient(p, i) - mean[i]) * (gradient(p, j) - mean[j])).sum::<f64>() / n as f64
+    };
+    let scale = (0..d).map(|i| entry(i, i)).fold(0.0, f64::max);
+    let weight = mean.iter().map(|g| g * g).sum::<f64>();
+    assert!(weight > 1e6 * scale, "{weight:e}, {scale:e}");
+    for i in 0..d {
+        for j in 0..d {
+            let off = (found[(i, j)] - entry(i, j)).abs();
+            assert!(off < 1e-3 * scale, "{i}, {j}: {} for {}", found[(i, j)], entry(i, j));
+        }
+    }
 }
 
 #[test]

@@ -236,21 +236,22 @@ fn of_zero_matrices_nothing_is_defined() {
     assert_eq!(verdicts(&blocks).last(), Some(&Undefined));
     let measures = rows(&folder.path().join("alignment.csv"));
     assert_eq!(measures.iter().find(|row| row[0] == "hh").unwrap()[2..], ["", ""]);
-    let snapshots = [1, 2].map(|epoch| Snapshot::of(epoch, (0.1, 1.0), &members, 30).unwrap());
+    let snapshots =
+        [1, 2].map(|epoch| Snapshot::of(epoch, (0.1, 1.0), &members, &centred(&members), 30).unwrap());
     let claims = Claims::default();
     let blocks = evolution::write(folder.path(), &snapshots, &[], &members, &claims).unwrap();
     assert_eq!(verdicts(&blocks), [Agrees, Agrees, Undefined, Undefined, Undefined]);
 
     // and C is not
     members.covariances[0].1.fill(0.0);
-    members.mean_gradient.fill(0.0);
+    let zero = Mat::zeros(48, 48);
     let out = folder.path().join("none");
     let scaling = scaling::write(&out, "t", &members, &claims, 30, 0).unwrap_err().to_string();
     assert!(scaling.starts_with("γ of C is undefined: of 0 points, 3 are needed"), "{scaling}");
     let alignment = alignment::write(&out, &members, &claims, 1000, 30, 1).unwrap_err().to_string();
     assert_eq!(alignment, "R of C is undefined: the leading 48 directions have no noise");
     assert!(!out.exists());
-    let snapshots = [1, 2].map(|epoch| Snapshot::of(epoch, (0.1, 1.0), &members, 30).unwrap());
+    let snapshots = [1, 2].map(|epoch| Snapshot::of(epoch, (0.1, 1.0), &members, &zero, 30).unwrap());
     let blocks = evolution::write(&out, &snapshots, &[], &members, &claims).unwrap();
     assert_eq!(verdicts(&blocks), [Undefined; 5]);
     assert!(!out.join("evolution_a.svg").exists());
@@ -326,6 +327,13 @@ fn settings_cover_both_tables() {
     assert!(matches!(find(ImageSet::Mnist, Loss::SquaredError, 3), Err(Error::Argument { .. })));
 }
 
+/// C less the square of a mean gradient along direction 4.
+fn centred(members: &Members) -> Mat<f64> {
+    let mut centred = members.covariance(Member::Empirical).clone();
+    centred[(3, 3)] -= 0.25;
+    centred
+}
+
 /// Estimates of C that are powers of H, in its eigenbasis: H^1.2, H^1.3 and so on; `E[h²]` = H^1.5.
 fn power_law_members(dimension: usize) -> Members {
     let hessian = power_law(dimension, 2.0);
@@ -338,7 +346,6 @@ fn power_law_members(dimension: usize) -> Members {
     Members {
         covariances: covariances.map(|(n, member)| (member, diagonal(1.2 + 0.1 * n as f64))).collect(),
         gradient_terms: [diagonal(3.0), diagonal(4.0)],
-        mean_gradient: (0..dimension).map(|i| if i == 3 { 0.5 } else { 0.0 }).collect(),
         curvature_second_moment: hessian.iter().map(|h| h.powf(1.5)).collect(),
         sigma_w2: Some(2.0),
         basis,
@@ -414,8 +421,10 @@ fn scaling_and_alignment_write_what_they_measure() {
 #[test]
 fn evolution_writes_what_was_measured() {
     let members = power_law_members(40);
-    let snapshots: Vec<Snapshot> =
-        [1, 10].into_iter().map(|epoch| Snapshot::of(epoch, (0.1, 1.0), &members, 30).unwrap()).collect();
+    let snapshots: Vec<Snapshot> = [1, 10]
+        .into_iter()
+        .map(|epoch| Snapshot::of(epoch, (0.1, 1.0), &members, &centred(&members), 30).unwrap())
+        .collect();
     let [hg, gg] = snapshots[0].gradient_norms;
     assert_relative_eq!(hg, members.gradient_terms[0].norm_l2());
     assert_relative_eq!(gg, members.gradient_terms[1].norm_l2());

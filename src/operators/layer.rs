@@ -12,7 +12,8 @@
 //! The factors themselves, and what they say of each sample, are [`super::SampleFactors`] and
 //! [`super::SampleSpectra`].
 
-use faer::Mat;
+use faer::linalg::matmul::triangular::{BlockStructure, matmul};
+use faer::{Accum, Mat, Par};
 
 use super::kronecker::{self, KroneckerSums};
 use super::pass::{LONGEST_BATCH, Outline, Pass};
@@ -209,6 +210,35 @@ impl LayerCurvature {
             }
             n = n.div_ceil(2);
         }
+    }
+
+    /// Returns the noise covariance `(1/N) Σ (g_p − ḡ)(g_p − ḡ)ᵀ` of the layer's weights, `[D, D]` (superlinear, eq. 2,
+    /// its first line).
+    ///
+    /// Gradients are centred before they are multiplied, in double precision: where ḡ outweighs the noise, the uncentred
+    /// second moment of [`LayerCurvature::moments`] less `ḡ ḡᵀ` would be rounding. It costs `N D²` additions and
+    /// multiplications on the host.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn noise_covariance(&self) -> Result<Mat<f64>> {
+        let network = self.session.network();
+        let space = network.restricted(&[&network.parameters()[self.focus.parameter].name])?;
+        let d = space.dim;
+        let near: Vec<f64> = self.session.gradient(&space)?.into_iter().map(f64::from).collect();
+        let (mut moment, mut rest) = (Mat::zeros(d, d), vec![0.0; d]);
+        self.session.per_sample_gradients(&space, |_, rows| {
+            let centred = Mat::from_fn(rows.len() / d, d, |p, i| f64::from(rows[p * d + i]) - near[i]);
+            rest.iter_mut().zip(centred.col_iter()).for_each(|(rest, column)| *rest += column.sum());
+            let (lower, whole) = (BlockStructure::TriangularLower, BlockStructure::Rectangular);
+            let transposed = centred.transpose();
+            matmul(&mut moment, lower, Accum::Add, transposed, whole, &centred, whole, 1.0, Par::rayon(0));
+            Ok(())
+        })?;
+        let samples = self.session.samples().len() as f64;
+        // what the gradient that was taken off is away from the mean
+        rest.iter_mut().for_each(|rest| *rest /= samples);
+        Ok(Mat::from_fn(d, d, |i, j| moment[(i.max(j), i.min(j))] / samples - rest[i] * rest[j]))
     }
 
     /// `H`, `C` and `E[h²]` in one pass over the data set.

@@ -98,7 +98,8 @@ impl Run {
             (Some((found, names)), Mode::Resume | Mode::ResumeAnyway) => {
                 let differences = record.differences(&found, true);
                 let anyway = record.could_go_on(&found, &differences);
-                if !differences.is_empty() && !(anyway && mode == Mode::ResumeAnyway) {
+                let accepted = differences.is_empty() || anyway && mode == Mode::ResumeAnyway;
+                if !accepted {
                     let differences = sentence(&differences);
                     return Err(Error::OtherRun { path: outputs.asked, differences, anyway });
                 }

@@ -74,19 +74,6 @@ impl States {
         self.deltas.len() / self.d_out
     }
 
-    /// The gradient of the mean loss, `(1/N) Σ δ_p a_pᵀ`: `[d_out · d_in]`.
-    pub fn mean_gradient(&self) -> Vec<f64> {
-        let mut sum = vec![0.0; self.d_out * self.d_in];
-        for (delta, a) in self.deltas.chunks(self.d_out).zip(self.activations.chunks(self.d_in)) {
-            for (row, &delta) in sum.chunks_mut(self.d_in).zip(delta) {
-                row.iter_mut().zip(a).for_each(|(sum, &a)| *sum += delta as f64 * a as f64);
-            }
-        }
-        let samples = self.len() as f64;
-        sum.iter_mut().for_each(|sum| *sum /= samples);
-        sum
-    }
-
     fn activation(&self, p: u32) -> &[f32] {
         &self.activations[p as usize * self.d_in..][..self.d_in]
     }

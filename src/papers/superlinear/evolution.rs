@@ -66,18 +66,25 @@ pub struct Snapshot {
     pub sigma_w2: Option<f64>,
     /// In the order of [`Member::ALL`].
     pub states: Vec<State>,
-    /// Of `C − g gᵀ`, which away from a minimum is not C.
+    /// Of `C − g gᵀ`, the noise covariance, which away from a minimum is not C.
     pub centred: State,
     /// `‖C^hg‖_F` and `‖C^gg‖_F`
     pub gradient_norms: [f64; 2],
 }
 
 impl Snapshot {
-    /// Of `members`, measured after `epoch` epochs, over the leading `top` directions.
+    /// Of `members`, measured after `epoch` epochs, over the leading `top` directions, and of the noise covariance
+    /// `centred` in their basis.
     ///
     /// # Errors
     /// [`Error::NotFinite`] where a measure is.
-    pub fn of(epoch: u64, (loss, accuracy): (f64, f64), members: &Members, top: usize) -> Result<Snapshot> {
+    pub fn of(
+        epoch: u64,
+        (loss, accuracy): (f64, f64),
+        members: &Members,
+        centred: &Mat<f64>,
+        top: usize,
+    ) -> Result<Snapshot> {
         let hessian = &members.basis.values;
         let state = |(member, covariance): &(Member, Mat<f64>)| State::of(*member, covariance, hessian, top);
         Ok(Snapshot {
@@ -86,7 +93,7 @@ impl Snapshot {
             accuracy,
             sigma_w2: members.sigma_w2,
             states: members.covariances.iter().map(state).collect::<Result<_>>()?,
-            centred: State::of(Member::Empirical, &members.centred(), hessian, top)?,
+            centred: State::of(Member::Empirical, centred, hessian, top)?,
             gradient_norms: members.gradient_terms.each_ref().map(|matrix| matrix.norm_l2()),
         })
     }

@@ -64,8 +64,6 @@ pub struct Members {
     pub covariances: Vec<(Member, Mat<f64>)>,
     /// C^hg and C^gg, which C_AWD,raw has besides C^hh.
     pub gradient_terms: [Mat<f64>; 2],
-    /// The gradient of the mean loss, `[D]`.
-    pub mean_gradient: Vec<f64>,
     /// The diagonal of `E[h²]`.
     pub curvature_second_moment: Vec<f64>,
     /// σ_w², see [`Chain::sigma_w2`].
@@ -88,20 +86,13 @@ impl Members {
         let chain = Chain::of(problem.gpu(), &layer, &states, pairs, &basis, second.as_ref())?;
         let Chain { raw, hh, hg, gg, sd, wd, li, sigma_w2 } = chain;
         let covariances = Member::ALL.into_iter().zip([empirical, raw, hh, sd, wd, li]).collect();
-        let mean_gradient = basis.coordinates(&states.mean_gradient());
         let (gradient_terms, curvature_second_moment) = ([hg, gg], diagonal(&second));
-        Ok(Members { basis, covariances, gradient_terms, mean_gradient, curvature_second_moment, sigma_w2 })
+        Ok(Members { basis, covariances, gradient_terms, curvature_second_moment, sigma_w2 })
     }
 
     /// C by one of its estimates.
     pub fn covariance(&self, member: Member) -> &Mat<f64> {
         &self.covariances[member as usize].1
-    }
-
-    /// C less the mean gradient's part, `C − g gᵀ` (eq. 2, its first line).
-    pub fn centred(&self) -> Mat<f64> {
-        let (c, g) = (self.covariance(Member::Empirical), &self.mean_gradient);
-        Mat::from_fn(c.nrows(), c.ncols(), |i, j| c[(i, j)] - g[i] * g[j])
     }
 
     /// H's eigenvalues and the diagonals of what Tables 1 and 3 are of.

@@ -76,7 +76,7 @@ pub struct Measuring {
 }
 
 /// Which definitions of the measures results on record are of: to be raised with every change of one.
-pub const MEASURES: u32 = 3;
+pub const MEASURES: u32 = 4;
 
 /// Loss and accuracy of an epoch, as means over its batches while they were trained on.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]

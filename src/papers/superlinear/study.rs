@@ -366,7 +366,9 @@ impl<'a> Study<'a> {
                         measured = Members::measure(&problem, &self.layer, self.batch_pairs()?)?;
                         &measured
                     };
-                    let snapshot = evolution::Snapshot::of(*epoch, report, members, self.top)?;
+                    let centred = problem.layer(&self.layer)?.noise_covariance()?;
+                    let centred = members.basis.express(centred.as_ref())?;
+                    let snapshot = evolution::Snapshot::of(*epoch, report, members, &centred, self.top)?;
                     records.keep(&what, &measuring, &snapshot)?;
                     snapshot
                 }
