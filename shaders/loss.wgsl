@@ -14,10 +14,6 @@
 override LOSS: u32 = 0u;
 override CLASSES: u32 = 1u; // 1: targets are classes, 0: values
 
-const CROSS_ENTROPY = 0u;
-const MSE = 1u;
-const SOFTMAX_MSE = 2u;
-const SQUARED_ERROR = 3u;
 
 struct Params {
     rows: u32,

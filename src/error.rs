@@ -5,8 +5,6 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::gpu::Gpu;
-
 /// The crate's result.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -108,6 +106,14 @@ pub enum Error {
     #[error("{of}: {converged} of {wanted} eigenpairs {problem}")]
     NotConverged { of: String, converged: usize, wanted: usize, problem: String },
 
+    /// Whoever watches has stopped it before there was anything to return.
+    #[error("stopped before there was a result")]
+    Cancelled,
+
+    /// What code of the caller's that was called back has failed with.
+    #[error(transparent)]
+    Foreign(Box<dyn std::error::Error + Send + Sync>),
+
     /// A download failed.
     #[error("{url}: {problem}")]
     Download { url: String, problem: String },
@@ -121,12 +127,6 @@ impl Error {
         expected: impl std::fmt::Debug,
     ) -> Self {
         Error::Shape { tensor: tensor.into(), found: format!("{found:?}"), expected: format!("{expected:?}") }
-    }
-
-    /// [`Error::OtherDevice`]: `tensor` lies on the device `found`.
-    pub(crate) fn other_device(tensor: impl Into<String>, found: &Gpu, expected: &Gpu) -> Self {
-        let found = format!("one of another device, {}", found.driver());
-        Error::OtherDevice { tensor: tensor.into(), found, expected: expected.driver() }
     }
 
     /// [`Error::Argument`] from what is at hand.

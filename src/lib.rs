@@ -21,6 +21,7 @@
 
 pub mod data;
 mod error;
+mod files;
 pub mod gpu;
 pub mod jets;
 pub mod kernels;
@@ -40,6 +41,8 @@ pub mod report;
 pub mod runs;
 
 pub use error::{Error, Result, Undefined};
+/// Both stand in signatures: matrices of the host, and devices and buffers of the caller's.
+pub use {faer, wgpu};
 
 /// The README's example is a test.
 #[cfg(doctest)]

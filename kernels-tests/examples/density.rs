@@ -12,7 +12,7 @@ use curvkit::net::{Loss, Model, Network};
 use curvkit::operators::{Curvature, Session};
 use curvkit::report::plots::{Axis, Mark, Scale, Series, chart};
 use curvkit::report::write_text;
-use curvkit::spectral::{Density, Estimate, QuadratureOptions, hutchinson, quadrature};
+use curvkit::spectral::{Density, Estimate, QuadratureOptions, hutchinson, quadrature, unobserved};
 use kernels_tests::reference;
 use kernels_tests::spectra::{decomposed, largest};
 
@@ -37,7 +37,8 @@ fn main() -> curvkit::Result<()> {
     let gpu = Gpu::new(&GpuOptions::from_env())?;
     let problem = Session::new(&gpu, &network, &theta, &data, Loss::CrossEntropy)?;
     let operator = problem.operator(Curvature::Hessian, &network.all())?;
-    let found = quadrature(&operator, &QuadratureOptions { probes: 32, steps: 200, seed: 0 })?;
+    let found =
+        quadrature(&operator, &QuadratureOptions { probes: 32, steps: 200, seed: 0 }, &mut unobserved)?;
 
     let axis = Axis { label: "eigenvalue", scale: Scale::Linear };
     let bars = histogram(&exact, 2.0 * SIGMA * span, dim);
@@ -65,7 +66,7 @@ fn main() -> curvkit::Result<()> {
     write_text(out.join("exact-log.svg"), &plot(axis, &series)?)?;
 
     // from other random vectors than the quadrature's
-    let other = hutchinson(&operator, 256, 1)?;
+    let other = hutchinson(&operator, 256, 1, &mut unobserved)?;
     let (per_dim, norm) = (1.0 / dim as f64, other.frobenius_norm);
     let mean = |power: i32| per_dim * exact.iter().map(|value| value.powi(power)).sum::<f64>();
     let row = |name: &str, power: u32, value: f64, error: f64| {

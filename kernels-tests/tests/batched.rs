@@ -4,7 +4,7 @@ use curvkit::Error;
 use curvkit::gpu::Gpu;
 use curvkit::net::Network;
 use curvkit::operators::{Block, Curvature, OperatorFamily, Sequential, Session, SymmetricOperator};
-use curvkit::spectral::{FamilyOptions, Which, family_eigenpairs};
+use curvkit::spectral::{FamilyOptions, Which, family_eigenpairs, unobserved};
 use kernels_tests::cases::{cases, random};
 use kernels_tests::device::{bindings_of, gpu, own_device};
 use kernels_tests::f64s;
@@ -25,26 +25,31 @@ struct Found {
 fn found(family: &dyn OperatorFamily, options: &FamilyOptions) -> curvkit::Result<Vec<Found>> {
     let (dim, stride) = (family.dim(), family.stride());
     let mut all = Vec::new();
-    family_eigenpairs(family, options, |pairs| {
-        assert_eq!(pairs.members.start, all.len(), "members in their order");
-        let count = options.count;
-        let vectors: Vec<Vec<f32>> = pairs.vectors.iter().map(|v| v.download().unwrap()).collect();
-        for i in 0..pairs.members.len() {
-            let own = i * count..(i + 1) * count;
-            let flat: Vec<f64> = vectors
-                .iter()
-                .flat_map(|v| f64s(&family.unpad(&v[i * stride..][..stride]).unwrap()))
-                .collect();
-            all.push(Found {
-                values: pairs.values[own.clone()].to_vec(),
-                residuals: pairs.residuals[own.clone()].to_vec(),
-                converged: pairs.converged[own].to_vec(),
-                vectors: DMatrix::from_column_slice(dim, count, &flat),
-                products: pairs.products,
-            });
-        }
-        Ok(())
-    })?;
+    family_eigenpairs(
+        family,
+        options,
+        |pairs| {
+            assert_eq!(pairs.members.start, all.len(), "members in their order");
+            let count = options.count;
+            let vectors: Vec<Vec<f32>> = pairs.vectors.iter().map(|v| v.download().unwrap()).collect();
+            for i in 0..pairs.members.len() {
+                let own = i * count..(i + 1) * count;
+                let flat: Vec<f64> = vectors
+                    .iter()
+                    .flat_map(|v| f64s(&family.unpad(&v[i * stride..][..stride]).unwrap()))
+                    .collect();
+                all.push(Found {
+                    values: pairs.values[own.clone()].to_vec(),
+                    residuals: pairs.residuals[own.clone()].to_vec(),
+                    converged: pairs.converged[own].to_vec(),
+                    vectors: DMatrix::from_column_slice(dim, count, &flat),
+                    products: pairs.products,
+                });
+            }
+            Ok(())
+        },
+        &mut unobserved,
+    )?;
     assert_eq!(all.len(), family.count());
     Ok(all)
 }

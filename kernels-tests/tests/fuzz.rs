@@ -455,7 +455,7 @@ fn solver_states() {
         fs::write(&path, &bytes).unwrap();
         if let Ok(lanczos) = within_bounds(bytes.len() + (1 << 20), || Lanczos::resume(&operator, options(), &path)) {
             // an order of keys, a space: the content is the same
-            prop_assert_eq!(lanczos.progress(), whole);
+            prop_assert_eq!(&lanczos.progress(), &whole);
         }
     });
 }

@@ -7,7 +7,7 @@ use curvkit::data::TensorFile;
 use curvkit::gpu::Gpu;
 use curvkit::net::Network;
 use curvkit::operators::{Block, Curvature, DenseMatrix, Session, SymmetricOperator};
-use curvkit::spectral::{Eigenpairs, Lanczos, LanczosOptions, Which, eigenpairs};
+use curvkit::spectral::{Eigenpairs, Lanczos, LanczosOptions, Start, Which, eigenpairs, unobserved};
 use kernels_tests::cases::network_cases;
 use kernels_tests::device::{gpu, own_device};
 use kernels_tests::f64s;
@@ -40,7 +40,7 @@ fn check_complete(
 }
 
 fn find(what: &str, operator: &Prescribed, options: LanczosOptions) -> Eigenpairs {
-    let pairs = eigenpairs(operator, options.clone()).unwrap();
+    let pairs = eigenpairs(operator, options.clone(), &mut unobserved).unwrap();
     println!("{what}: {} products", pairs.products);
     check_complete(what, operator, |x| operator.times(x), &operator.eigenvalues, &options, &pairs);
     pairs
@@ -85,7 +85,7 @@ fn dense_matrices_are_diagonalised() {
             let what = format!("{count} of {dim} by {block}, {which:?}");
             let options =
                 LanczosOptions { which, tolerance: 1e-5, block: Some(block), ..LanczosOptions::new(count) };
-            let pairs = eigenpairs(&matrix, options.clone()).unwrap();
+            let pairs = eigenpairs(&matrix, options.clone(), &mut unobserved).unwrap();
             check_complete(&what, &matrix, |x| operator.times(x), &operator.eigenvalues, &options, &pairs);
         }
     }
@@ -99,7 +99,11 @@ fn four_thousand_dimensions() {
     let pairs = find("4,000 dimensions", &operator, options.clone());
     assert!(pairs.products < 500, "{} products for 50 pairs", pairs.products);
     // the projected matrix is large enough for its solver to use every core: the bits are still the same
-    let more = || bits(&eigenpairs(&operator, LanczosOptions { count: 90, ..options.clone() }).unwrap());
+    let more = || {
+        bits(
+            &eigenpairs(&operator, LanczosOptions { count: 90, ..options.clone() }, &mut unobserved).unwrap(),
+        )
+    };
     assert_eq!(more(), more());
     find("4,000 dimensions", &operator, LanczosOptions { which: Which::Smallest, count: 20, ..options });
 }
@@ -138,7 +142,7 @@ fn what_the_start_block_is_orthogonal_to_is_found() {
                 which,
                 tolerance: 1e-5,
                 block: Some(block),
-                start: Some(start.clone()),
+                start: Start::Flat(start.clone()),
                 ..LanczosOptions::new(count)
             };
             find(&format!("an unlucky start of {block} in {dim}, {which:?}"), &operator, options);
@@ -158,7 +162,7 @@ fn more_pairs_than_the_rank() {
         }
     }
     let zero = Prescribed::new(gpu(), vec![0.0; 70], 0);
-    let pairs = eigenpairs(&zero, LanczosOptions::new(5)).unwrap();
+    let pairs = eigenpairs(&zero, LanczosOptions::new(5), &mut unobserved).unwrap();
     assert!(pairs.complete && pairs.converged == [true; 5]);
     assert_eq!((pairs.values, pairs.residuals), (vec![0.0; 5], vec![0.0; 5]));
 }
@@ -185,7 +189,7 @@ fn what_does_not_converge_within_the_budget_is_marked() {
         max_products: Some(max_products),
         ..LanczosOptions::new(30)
     };
-    let pairs = eigenpairs(&operator, options(150)).unwrap();
+    let pairs = eigenpairs(&operator, options(150), &mut unobserved).unwrap();
     assert!(pairs.products <= 150 && !pairs.complete);
     assert_eq!((pairs.values.len(), pairs.vectors.len()), (30, 30));
     assert!(pairs.converged.contains(&false));
@@ -197,7 +201,7 @@ fn what_does_not_converge_within_the_budget_is_marked() {
         assert_eq!(pairs.converged[i], pairs.residuals[i] <= 1e-5);
     }
     // too few products for as many vectors: those that there are
-    let pairs = eigenpairs(&operator, options(1)).unwrap();
+    let pairs = eigenpairs(&operator, options(1), &mut unobserved).unwrap();
     assert_eq!((pairs.values.len(), pairs.vectors.len(), pairs.products, pairs.complete), (4, 4, 8, false));
 }
 
@@ -213,7 +217,12 @@ fn a_tolerance_below_rounding_ends_at_the_floor() {
         ("decades", of(decades), Which::Largest),
     ] {
         let find = |tolerance| {
-            eigenpairs(&operator, LanczosOptions { which, tolerance, ..LanczosOptions::new(5) }).unwrap()
+            eigenpairs(
+                &operator,
+                LanczosOptions { which, tolerance, ..LanczosOptions::new(5) },
+                &mut unobserved,
+            )
+            .unwrap()
         };
         let (enough, pairs) = (find(1e-5), find(1e-12));
         println!("{name}: {} products, {} for 1e-5; {:?}", pairs.products, enough.products, pairs.residuals);
@@ -224,7 +233,11 @@ fn a_tolerance_below_rounding_ends_at_the_floor() {
         assert_eq!(enough.floor, None);
     }
     // of the zero matrix, whose products are exact
-    let zero = eigenpairs(&of(vec![0.0; 70]), LanczosOptions { tolerance: 1e-12, ..LanczosOptions::new(2) });
+    let zero = eigenpairs(
+        &of(vec![0.0; 70]),
+        LanczosOptions { tolerance: 1e-12, ..LanczosOptions::new(2) },
+        &mut unobserved,
+    );
     let zero = zero.unwrap();
     assert_eq!((zero.converged, zero.floor, zero.scale), (vec![true; 2], None, 0.0));
 }
@@ -236,10 +249,14 @@ fn a_resumed_run_is_an_uninterrupted_one() {
     let values = spectrum(dim, [1.1; 9], bulk(5, dim, 1.0));
     let operator = Prescribed::new(&gpu, values, 0);
     let options = LanczosOptions { block: Some(4), tolerance: 1e-5, seed: 3, ..LanczosOptions::new(12) };
-    let whole = bits(&eigenpairs(&operator, options.clone()).unwrap());
-    assert_eq!(bits(&eigenpairs(&operator, options.clone()).unwrap()), whole, "the same seed twice");
+    let whole = bits(&eigenpairs(&operator, options.clone(), &mut unobserved).unwrap());
+    assert_eq!(
+        bits(&eigenpairs(&operator, options.clone(), &mut unobserved).unwrap()),
+        whole,
+        "the same seed twice"
+    );
     let seeded = LanczosOptions { seed: 4, ..options.clone() };
-    assert_ne!(bits(&eigenpairs(&operator, seeded).unwrap()), whole, "another seed");
+    assert_ne!(bits(&eigenpairs(&operator, seeded, &mut unobserved).unwrap()), whole, "another seed");
 
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("state.safetensors");
@@ -303,7 +320,7 @@ fn the_recurrence_holds() {
     let mut before = 0;
     for step in 1..=70 {
         assert!(lanczos.step().unwrap());
-        let now = lanczos.progress().basis;
+        let now = lanczos.basis_len();
         restarts += usize::from(now < before);
         before = now;
         if ![1, 20, 45, 70].contains(&step) {
@@ -365,13 +382,13 @@ fn what_cannot_be_asked_for_is_refused() {
     assert_eq!(refused(&|o| o.block = Some(0)), "block: found 0, expected at least 1");
     for len in [0, 9, 15] {
         let expected = format!("start: found shape [{len}], expected [k, 10] with k from 1 to 10");
-        assert_eq!(refused(&|o| o.start = Some(vec![1.0; len])), expected);
+        assert_eq!(refused(&|o| o.start = Start::Flat(vec![1.0; len])), expected);
     }
     let wide = |o: &mut LanczosOptions| {
-        (o.block, o.start) = (Some(2), Some(vec![1.0; 30]));
+        (o.block, o.start) = (Some(2), Start::Flat(vec![1.0; 30]));
     };
     assert_eq!(refused(&wide), "start: found shape [30], expected [k, 10] with k from 1 to 2");
-    let error = refused(&|o| o.start = Some([vec![1.0; 9], vec![f32::NAN]].concat()));
+    let error = refused(&|o| o.start = Start::Flat([vec![1.0; 9], vec![f32::NAN]].concat()));
     assert_eq!(error, "start is not finite: it holds NaN");
 }
 
@@ -379,7 +396,7 @@ fn what_cannot_be_asked_for_is_refused() {
 fn a_product_that_is_not_finite_is_an_error() {
     let operator = Breaks::after(9, Prescribed::new(gpu(), bulk(1, 200, 1.0), 0));
     let options = LanczosOptions { block: Some(4), ..LanczosOptions::new(3) };
-    let error = eigenpairs(&operator, options).err().unwrap();
+    let error = eigenpairs(&operator, options, &mut unobserved).err().unwrap();
     assert!(matches!(error, Error::NotFinite { .. }));
     let expected = "product 10 of the Lanczos iteration is not finite: \
         the operator overflows, or holds what is no number";
@@ -398,7 +415,7 @@ fn agrees_with_a_dense_eigendecomposition(name: &str) {
         let (mut spectrum, mut exact) = decomposed(&dense);
         for (which, count) in [(Which::Smallest, 5), (Which::Largest, 20)] {
             let options = LanczosOptions { which, tolerance: 2e-5, ..LanczosOptions::new(count) };
-            let pairs = eigenpairs(&operator, options.clone()).unwrap();
+            let pairs = eigenpairs(&operator, options.clone(), &mut unobserved).unwrap();
             let what = format!("{name}, {curvature:?}, {which:?}");
             let times = |x: &[f64]| (&dense * DVector::from_column_slice(x)).as_slice().to_vec();
             check_complete(&what, &operator, times, &spectrum, &options, &pairs);
@@ -472,7 +489,8 @@ fn a_width_is_measured_once() {
         description: description.map(String::from),
         applied: AtomicUsize::new(0),
     };
-    let made = |operator: &Counted| bits(&eigenpairs(operator, LanczosOptions::new(4)).unwrap());
+    let made =
+        |operator: &Counted| bits(&eigenpairs(operator, LanczosOptions::new(4), &mut unobserved).unwrap());
     // whatever an earlier run kept, or this one measures
     let described = Some("an operator of the tests");
     Lanczos::new(&counted(described), LanczosOptions::new(4)).unwrap();
@@ -485,6 +503,6 @@ fn a_width_is_measured_once() {
     let options = LanczosOptions::new(4);
     Lanczos::new(&operator, options.clone()).unwrap();
     assert_eq!(operator.applied.load(Ordering::Relaxed), 0);
-    let eight = eigenpairs(&operator, LanczosOptions { block: Some(8), ..options }).unwrap();
+    let eight = eigenpairs(&operator, LanczosOptions { block: Some(8), ..options }, &mut unobserved).unwrap();
     assert_eq!(made(&operator), bits(&eight));
 }

@@ -3,7 +3,7 @@
 use curvkit::Error;
 use curvkit::net::Network;
 use curvkit::operators::{Block, Curvature, Session, SymmetricOperator};
-use curvkit::spectral::{Eigenpairs, LobpcgOptions, Which, lobpcg};
+use curvkit::spectral::{Eigenpairs, LobpcgOptions, Start, Which, lobpcg, unobserved};
 use kernels_tests::cases::{cases, random};
 use kernels_tests::device::{gpu, own_device};
 use kernels_tests::prescribed::{Breaks, Prescribed};
@@ -13,7 +13,7 @@ use nalgebra::DVector;
 const ENDS: [Which; 2] = [Which::Largest, Which::Smallest];
 
 fn find(what: &str, operator: &Prescribed, options: &LobpcgOptions) -> Eigenpairs {
-    let pairs = lobpcg(operator, options, None).unwrap();
+    let pairs = lobpcg(operator, options, None, &mut unobserved).unwrap();
     println!("{what}: {} products", pairs.products);
     let asked = (options.count, options.which, options.tolerance);
     check(
@@ -72,7 +72,7 @@ fn a_tolerance_below_rounding_ends_at_the_floor() {
             let operator = Prescribed::new(gpu(), eigenvalues.clone(), 2);
             let find = |tolerance| {
                 let options = LobpcgOptions { which, tolerance, ..LobpcgOptions::new(count) };
-                lobpcg(&operator, &options, None).unwrap()
+                lobpcg(&operator, &options, None, &mut unobserved).unwrap()
             };
             let (enough, pairs) = (find(1e-5), find(1e-12));
             let what = format!("{name}, {which:?}");
@@ -118,10 +118,12 @@ fn a_warm_start_takes_fewer_products() {
     // as of a matrix nearby: each vector off by a random one of length 0.01
     let noise = random(1, count * dim).into_iter().map(|x| 0.01 * (3.0 / dim as f32).sqrt() * x);
     let near = found.iter().zip(noise).map(|(v, noise)| v + noise).collect();
-    let warm = find("warm", &operator, &LobpcgOptions { start: Some(near), ..options.clone() }).products;
+    let warm =
+        find("warm", &operator, &LobpcgOptions { start: Start::Flat(near), ..options.clone() }).products;
     assert!(3 * warm < 2 * pairs.products, "{warm} products warm, {} cold", pairs.products);
     // the start block's products and those that show that it has converged
-    let again = find("converged", &operator, &LobpcgOptions { start: Some(found), ..options }).products;
+    let again =
+        find("converged", &operator, &LobpcgOptions { start: Start::Flat(found), ..options }).products;
     assert_eq!(again, count + 4 + count);
 }
 
@@ -147,7 +149,7 @@ fn an_exact_inverse_takes_few_iterations() {
         ..LobpcgOptions::new(count)
     };
     let inverse = function_of(&operator, |lambda| 1.0 / lambda);
-    let with = lobpcg(&operator, &options, Some(&inverse)).unwrap();
+    let with = lobpcg(&operator, &options, Some(&inverse), &mut unobserved).unwrap();
     assert_eq!(with.converged, [true; 5]);
     for (i, (value, x)) in with.values.iter().zip(vectors(&operator, &with).column_iter()).enumerate() {
         assert!((value - operator.eigenvalues[i]).abs() < 1e-6, "eigenvalue {i} is {value}");
@@ -155,7 +157,7 @@ fn an_exact_inverse_takes_few_iterations() {
         // by the largest eigenvalue that was seen, which is no more than 1
         assert!(residual < 1e-5, "residual {i} is {residual:e}");
     }
-    let without = lobpcg(&operator, &options, None).unwrap();
+    let without = lobpcg(&operator, &options, None, &mut unobserved).unwrap();
     assert!(without.converged.contains(&false) && without.products <= 150);
     println!("an exact inverse: {} products", with.products);
     assert!(with.products < 10 * count);
@@ -174,7 +176,8 @@ fn a_rank_deficient_start() {
         [x, twice].concat(),
     ];
     for (i, start) in starts.into_iter().enumerate() {
-        let options = LobpcgOptions { tolerance: 1e-5, start: Some(start), ..LobpcgOptions::new(count) };
+        let options =
+            LobpcgOptions { tolerance: 1e-5, start: Start::Flat(start), ..LobpcgOptions::new(count) };
         find(&format!("start {i}"), &operator, &options);
     }
 }
@@ -185,7 +188,7 @@ fn more_pairs_than_the_rank() {
     let operator = Prescribed::new(gpu(), spectrum(dim, [4.0, 3.0, 3.0, 1.0], vec![0.0; dim]), 2);
     find("rank 4", &operator, &LobpcgOptions { tolerance: 1e-5, ..LobpcgOptions::new(20) });
     let zero = Prescribed::new(gpu(), vec![0.0; 70], 0);
-    let pairs = lobpcg(&zero, &LobpcgOptions::new(5), None).unwrap();
+    let pairs = lobpcg(&zero, &LobpcgOptions::new(5), None, &mut unobserved).unwrap();
     assert_eq!(pairs.converged, [true; 5]);
     assert_eq!((pairs.values, pairs.residuals), (vec![0.0; 5], vec![0.0; 5]));
 }
@@ -195,7 +198,7 @@ fn what_does_not_converge_within_the_budget_is_marked() {
     let positive = bulk(2, 2000, 1.0).into_iter().map(|x| 1.0 + x).collect();
     let operator = Prescribed::new(gpu(), positive, 2);
     let options = LobpcgOptions { tolerance: 1e-5, max_products: Some(120), ..LobpcgOptions::new(10) };
-    let pairs = lobpcg(&operator, &options, None).unwrap();
+    let pairs = lobpcg(&operator, &options, None, &mut unobserved).unwrap();
     assert!(pairs.products <= 120 && !pairs.complete && pairs.converged.contains(&false));
     let v = vectors(&operator, &pairs);
     for (i, x) in v.column_iter().enumerate() {
@@ -209,8 +212,12 @@ fn what_does_not_converge_within_the_budget_is_marked() {
 #[test]
 fn the_same_seed_gives_the_same_bits() {
     let operator = Prescribed::new(gpu(), clusters_of_20(400), 1);
-    let made =
-        |seed| bits(&lobpcg(&operator, &LobpcgOptions { seed, ..LobpcgOptions::new(7) }, None).unwrap());
+    let made = |seed| {
+        bits(
+            &lobpcg(&operator, &LobpcgOptions { seed, ..LobpcgOptions::new(7) }, None, &mut unobserved)
+                .unwrap(),
+        )
+    };
     assert_eq!(made(3), made(3));
     assert_ne!(made(3), made(4));
 }
@@ -236,7 +243,7 @@ fn what_cannot_be_asked_for_is_refused() {
     let refused = |change: &dyn Fn(&mut LobpcgOptions)| {
         let mut options = LobpcgOptions::new(3);
         change(&mut options);
-        lobpcg(&operator, &options, None).err().unwrap().to_string()
+        lobpcg(&operator, &options, None, &mut unobserved).err().unwrap().to_string()
     };
     assert_eq!(refused(&|o| o.count = 11), "count: found 11, expected 1 to 10, the dimension");
     assert_eq!(refused(&|o| o.tolerance = f64::NAN), "tolerance: found NaN, expected a number above 0");
@@ -244,7 +251,7 @@ fn what_cannot_be_asked_for_is_refused() {
         refused(&|o| o.which = Which::Magnitude),
         "which: found magnitude, expected largest or smallest"
     );
-    let long = |o: &mut LobpcgOptions| o.start = Some(vec![1.0; 40]);
+    let long = |o: &mut LobpcgOptions| o.start = Start::Flat(vec![1.0; 40]);
     assert_eq!(refused(&long), "start: found shape [40], expected [k, 10] with k from 1 to 3");
 }
 
@@ -252,7 +259,7 @@ fn what_cannot_be_asked_for_is_refused() {
 fn a_product_that_is_not_finite_is_an_error() {
     // the start block takes seven
     let operator = Breaks::after(8, Prescribed::new(gpu(), bulk(1, 200, 1.0), 0));
-    let error = lobpcg(&operator, &LobpcgOptions::new(3), None).err().unwrap();
+    let error = lobpcg(&operator, &LobpcgOptions::new(3), None, &mut unobserved).err().unwrap();
     assert!(matches!(error, Error::NotFinite { .. }));
     let expected = "product 9 of LOBPCG is not finite: the operator overflows, or holds what is no number";
     assert_eq!(error.to_string(), expected);
@@ -268,7 +275,7 @@ fn curvature_of_an_mlp() {
         let eigenvalues = dense.symmetric_eigenvalues().as_slice().to_vec();
         let operator = problem.operator(curvature, &network.all()).unwrap();
         let options = LobpcgOptions { tolerance: 2e-5, ..LobpcgOptions::new(20) };
-        let pairs = lobpcg(&operator, &options, None).unwrap();
+        let pairs = lobpcg(&operator, &options, None, &mut unobserved).unwrap();
         let what = format!("{curvature:?}");
         println!("{what}: {} products", pairs.products);
         let times = |x: &[f64]| (&dense * DVector::from_column_slice(x)).as_slice().to_vec();

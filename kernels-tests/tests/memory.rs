@@ -3,7 +3,9 @@
 use curvkit::gpu::{Gpu, GpuOptions};
 use curvkit::net::{Layer, Loss, Network};
 use curvkit::operators::{Curvature, CurvatureOperator, Session};
-use curvkit::spectral::{LanczosOptions, LobpcgOptions, QuadratureOptions, eigenpairs, lobpcg, quadrature};
+use curvkit::spectral::{
+    LanczosOptions, LobpcgOptions, QuadratureOptions, eigenpairs, lobpcg, quadrature, unobserved,
+};
 use kernels_tests::cases::perceptron;
 use kernels_tests::device::gpu;
 
@@ -37,7 +39,7 @@ fn keeps_within(budgets: [u64; 2], solve: impl Fn(&CurvatureOperator) -> Vec<f64
 fn lanczos() {
     keeps_within([2 << 20, 1 << 20], |operator| {
         let options = LanczosOptions { tolerance: 1e-5, block: Some(4), ..LanczosOptions::new(20) };
-        let pairs = eigenpairs(operator, options).unwrap();
+        let pairs = eigenpairs(operator, options, &mut unobserved).unwrap();
         assert!(pairs.complete && pairs.converged.iter().all(|&converged| converged));
         pairs.values
     });
@@ -46,8 +48,13 @@ fn lanczos() {
 #[test]
 fn lobpcg_with_three_bases() {
     keeps_within([2 << 20, 1 << 20], |operator| {
-        let pairs =
-            lobpcg(operator, &LobpcgOptions { tolerance: 1e-4, ..LobpcgOptions::new(10) }, None).unwrap();
+        let pairs = lobpcg(
+            operator,
+            &LobpcgOptions { tolerance: 1e-4, ..LobpcgOptions::new(10) },
+            None,
+            &mut unobserved,
+        )
+        .unwrap();
         assert!(pairs.converged.iter().all(|&converged| converged));
         pairs.values
     });
@@ -56,7 +63,9 @@ fn lobpcg_with_three_bases() {
 #[test]
 fn quadrature_of_many_probes() {
     keeps_within([2 << 20, 1 << 20], |operator| {
-        let found = quadrature(operator, &QuadratureOptions { probes: 8, steps: 20, seed: 0 }).unwrap();
+        let found =
+            quadrature(operator, &QuadratureOptions { probes: 8, steps: 20, seed: 0 }, &mut unobserved)
+                .unwrap();
         (1..=4).map(|power| found.moment(power).value).collect()
     });
 }

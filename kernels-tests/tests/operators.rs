@@ -161,7 +161,7 @@ impl Net {
     }
 
     fn reference(&self) -> reference::Problem {
-        reference::Problem::new(self.network.model(), self.loss, &self.theta, &self.data)
+        reference::Problem::new(self.network.model().unwrap(), self.loss, &self.theta, &self.data)
     }
 }
 

@@ -4,14 +4,14 @@ use curvkit::Error;
 use curvkit::gpu::Gpu;
 use curvkit::net::Network;
 use curvkit::operators::{Curvature, Session, SymmetricOperator};
-use curvkit::spectral::{Density, Quadrature, QuadratureOptions, quadrature};
+use curvkit::spectral::{Density, Quadrature, QuadratureOptions, quadrature, unobserved};
 use kernels_tests::cases::cases;
 use kernels_tests::device::{bindings_of, gpu, own_device};
 use kernels_tests::prescribed::{Breaks, Prescribed};
 use kernels_tests::spectra::{assert_within, bulk, clusters_of_20, dense, spectrum, wide_bulk};
 
 fn made(operator: &dyn SymmetricOperator, probes: usize, steps: usize) -> Quadrature {
-    quadrature(operator, &QuadratureOptions { probes, steps, seed: 1 }).unwrap()
+    quadrature(operator, &QuadratureOptions { probes, steps, seed: 1 }, &mut unobserved).unwrap()
 }
 
 /// The mean of λ^j over a spectrum.
@@ -206,12 +206,17 @@ fn a_networks_hessian() {
 fn what_cannot_be_made_is_an_error() {
     let operator = Prescribed::new(gpu(), vec![1.0; 10], 0);
     let refused = |probes, steps| {
-        quadrature(&operator, &QuadratureOptions { probes, steps, seed: 0 }).err().unwrap().to_string()
+        quadrature(&operator, &QuadratureOptions { probes, steps, seed: 0 }, &mut unobserved)
+            .err()
+            .unwrap()
+            .to_string()
     };
     assert_eq!(refused(0, 5), "probes: found 0, expected at least 1");
     assert_eq!(refused(5, 0), "steps: found 0, expected at least 1");
     let operator = Breaks::after(6, Prescribed::new(gpu(), bulk(1, 200, 1.0), 0));
-    let error = quadrature(&operator, &QuadratureOptions { probes: 4, steps: 5, seed: 0 }).err().unwrap();
+    let error = quadrature(&operator, &QuadratureOptions { probes: 4, steps: 5, seed: 0 }, &mut unobserved)
+        .err()
+        .unwrap();
     assert!(matches!(error, Error::NotFinite { .. }));
     assert!(error.to_string().starts_with("product 2 of operator 2 is not finite"), "{error}");
 }

@@ -4,7 +4,7 @@ use curvkit::Error;
 use curvkit::gpu::{Gpu, GpuOptions};
 use curvkit::net::{Network, Subspace};
 use curvkit::operators::{Block, Curvature, OperatorFamily, SampleOperators, Session, SymmetricOperator};
-use curvkit::spectral::{FamilyOptions, family_eigenpairs};
+use curvkit::spectral::{FamilyOptions, family_eigenpairs, unobserved};
 use kernels_tests::cases::{Case, assert_close, cases, op_cases, random};
 use kernels_tests::device::{bindings_of, gpu, own_device};
 use kernels_tests::f64s;
@@ -193,11 +193,16 @@ fn a_solver_and_its_products_share_the_budget() {
         let family = problem.sample_operators(Curvature::Hessian, &problem.network().all()).unwrap();
         let mut all = Vec::new();
         let mut groups = 0;
-        family_eigenpairs(&family, &options, |found| {
-            groups += 1;
-            all.extend(found.values);
-            Ok(())
-        })
+        family_eigenpairs(
+            &family,
+            &options,
+            |found| {
+                groups += 1;
+                all.extend(found.values);
+                Ok(())
+            },
+            &mut unobserved,
+        )
         .unwrap();
         (all, groups)
     };

@@ -3,7 +3,9 @@
 use curvkit::Error;
 use curvkit::net::Network;
 use curvkit::operators::{Curvature, Session, SymmetricOperator};
-use curvkit::spectral::{Estimate, Hutchinson, hutch_plus_plus, hutchinson, power_iteration, xtrace};
+use curvkit::spectral::{
+    Estimate, Hutchinson, hutch_plus_plus, hutchinson, power_iteration, unobserved, xtrace,
+};
 use kernels_tests::cases::cases;
 use kernels_tests::device::gpu;
 use kernels_tests::prescribed::{Breaks, Prescribed};
@@ -12,9 +14,11 @@ use kernels_tests::spectra::{assert_within, bulk, clusters_of_20, dense, largest
 type Estimator = fn(&dyn SymmetricOperator, usize, u64) -> curvkit::Result<Estimate>;
 
 const TRACES: [(&str, Estimator); 3] = [
-    ("Hutchinson", |operator, products, seed| Ok(hutchinson(operator, products, seed)?.trace)),
-    ("Hutch++", hutch_plus_plus),
-    ("XTrace", xtrace),
+    ("Hutchinson", |operator, products, seed| {
+        Ok(hutchinson(operator, products, seed, &mut unobserved)?.trace)
+    }),
+    ("Hutch++", |operator, products, seed| hutch_plus_plus(operator, products, seed, &mut unobserved)),
+    ("XTrace", |operator, products, seed| xtrace(operator, products, seed, &mut unobserved)),
 ];
 
 /// λ_i = 1 / i^power
@@ -55,7 +59,7 @@ fn traces_agree_within_their_errors() {
 #[test]
 fn trace_norm_and_diagonal_take_the_products_of_one() {
     let operator = Breaks::after(20, Prescribed::new(gpu(), bulk(1, 200, 1.0), 0));
-    assert!(hutchinson(&operator, 20, 0).is_ok());
+    assert!(hutchinson(&operator, 20, 0, &mut unobserved).is_ok());
 }
 
 /// The root mean square over seeds of what each is off.
@@ -120,7 +124,8 @@ fn norms_and_diagonals_agree_within_their_errors() {
     for (reflections, dim) in [(0, 67), (2, 300)] {
         let operator = Prescribed::new(gpu(), bulk(8, dim, 1.0), reflections);
         let norm = operator.eigenvalues.iter().map(|value| value * value).sum::<f64>().sqrt();
-        let Hutchinson { trace, frobenius_norm, diagonal } = hutchinson(&operator, 40, 1).unwrap();
+        let Hutchinson { trace, frobenius_norm, diagonal } =
+            hutchinson(&operator, 40, 1, &mut unobserved).unwrap();
         assert_within("the norm", frobenius_norm, norm, 1e-6 * norm);
         assert!(frobenius_norm.standard_error < 0.05 * norm && frobenius_norm.products == 40);
         assert_eq!(diagonal.len(), dim);
@@ -137,7 +142,8 @@ fn norms_and_diagonals_agree_within_their_errors() {
         }
         assert!(beyond_2 < dim / 8, "{beyond_2} of {dim} are off by more than two errors");
     }
-    let zero = hutchinson(&Prescribed::new(gpu(), vec![0.0; 70], 0), 4, 0).unwrap().frobenius_norm;
+    let zero =
+        hutchinson(&Prescribed::new(gpu(), vec![0.0; 70], 0), 4, 0, &mut unobserved).unwrap().frobenius_norm;
     assert_eq!((zero.value, zero.standard_error), (0.0, 0.0));
 }
 
@@ -147,13 +153,14 @@ fn the_largest_magnitude_by_powers() {
     let of = |head: &[f64]| Prescribed::new(gpu(), spectrum(dim, head.iter().copied(), bulk(2, dim, 1.0)), 2);
     // of either sign, and of both at once
     for head in [&[3.0][..], &[-3.0], &[3.0, -3.0], &[3.0, 3.0, -2.0]] {
-        let found = power_iteration(&of(head), 1e-5, 200, 1).unwrap();
+        let found = power_iteration(&of(head), 1e-5, 200, 1, &mut unobserved).unwrap();
         assert!((found.value - 3.0).abs() < 1e-5 && found.residual <= 1e-5, "{head:?}: {found:?}");
         assert!(found.products < 60, "{head:?}: {found:?}");
     }
-    let short = power_iteration(&of(&[1.001]), 1e-5, 7, 1).unwrap();
+    let short = power_iteration(&of(&[1.001]), 1e-5, 7, 1, &mut unobserved).unwrap();
     assert!(short.residual > 1e-3 && short.products == 7 && short.value < 1.0, "{short:?}");
-    let zero = power_iteration(&Prescribed::new(gpu(), vec![0.0; 70], 0), 1e-5, 7, 1).unwrap();
+    let zero =
+        power_iteration(&Prescribed::new(gpu(), vec![0.0; 70], 0), 1e-5, 7, 1, &mut unobserved).unwrap();
     assert_eq!((zero.value, zero.residual), (0.0, 0.0));
 }
 
@@ -169,10 +176,11 @@ fn a_networks_curvature() {
             let what = format!("{curvature:?}, {estimator}");
             assert_within(&what, estimate(&operator, 48, 1).unwrap(), dense.trace(), 2e-5 * dense.norm());
         }
-        let Hutchinson { frobenius_norm, diagonal, .. } = hutchinson(&operator, 48, 1).unwrap();
+        let Hutchinson { frobenius_norm, diagonal, .. } =
+            hutchinson(&operator, 48, 1, &mut unobserved).unwrap();
         assert_within("the norm", frobenius_norm, dense.norm(), 2e-5 * dense.norm());
         let scale = largest(dense.symmetric_eigenvalues().as_slice());
-        let found = power_iteration(&operator, 1e-3, 300, 1).unwrap();
+        let found = power_iteration(&operator, 1e-3, 300, 1, &mut unobserved).unwrap();
         assert!((found.value - scale).abs() < 1e-3 * scale, "{found:?}, not {scale}");
         for (i, estimate) in diagonal.into_iter().enumerate() {
             let off = (estimate.value - dense[(i, i)]).abs();
@@ -193,7 +201,10 @@ fn the_same_seed_gives_the_same_bits() {
         assert_eq!(bits(1), bits(1), "{estimator}");
         assert_ne!(bits(1), bits(2), "{estimator}");
     }
-    assert_eq!(hutchinson(&operator, 20, 1).unwrap(), hutchinson(&operator, 20, 1).unwrap());
+    assert_eq!(
+        hutchinson(&operator, 20, 1, &mut unobserved).unwrap(),
+        hutchinson(&operator, 20, 1, &mut unobserved).unwrap()
+    );
 }
 
 #[test]
@@ -201,9 +212,9 @@ fn what_cannot_be_made_is_an_error() {
     let operator = Prescribed::new(gpu(), vec![1.0; 10], 0);
     let refused = |estimate: Estimator, products| estimate(&operator, products, 0).err().unwrap().to_string();
     assert_eq!(refused(TRACES[0].1, 1), "probes: found 1, expected at least 2, for a standard error");
-    assert_eq!(refused(hutch_plus_plus, 5), "products: found 5, expected at least 6");
-    assert_eq!(refused(xtrace, 3), "products: found 3, expected at least 4");
-    let error = power_iteration(&operator, 1e-3, 1, 0).err().unwrap().to_string();
+    assert_eq!(refused(TRACES[1].1, 5), "products: found 5, expected at least 6");
+    assert_eq!(refused(TRACES[2].1, 3), "products: found 3, expected at least 4");
+    let error = power_iteration(&operator, 1e-3, 1, 0, &mut unobserved).err().unwrap().to_string();
     assert_eq!(error, "max_products: found 1, expected at least 2");
     for (estimator, estimate) in TRACES {
         let operator = Breaks::after(9, Prescribed::new(gpu(), bulk(1, 200, 1.0), 0));

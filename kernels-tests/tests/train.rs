@@ -56,7 +56,7 @@ impl Run {
         for batch in options.order(self.data.len(), epoch).chunks(options.batch_size) {
             let batch: Vec<usize> = batch.iter().map(|&i| i as usize).collect();
             let samples = self.data.select(&batch);
-            let problem = reference::Problem::new(self.network.model(), self.loss, theta, &samples);
+            let problem = reference::Problem::new(self.network.model().unwrap(), self.loss, theta, &samples);
             loss += problem.per_sample_loss().iter().sum::<f64>();
             let outputs = self.network.outputs();
             let largest = |x: &[f64]| (0..outputs).rev().max_by(|&i, &j| x[i].total_cmp(&x[j])).unwrap();

@@ -1,6 +1,7 @@
 //! The papers' networks: their counts by rules of their own, and what their model files say.
 
 use curvkit::net::{Initialisation, Layer, Model, Network, PositionalEncoding, Scheme, ZOO, ZooEntry};
+use curvkit::papers::superlinear::settings::{Architecture, ImageSet};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
@@ -105,17 +106,16 @@ fn names_are_those_that_are_promised() {
 
 #[test]
 fn focus_layers_have_the_papers_shapes() {
-    for (name, ins, outs) in [
-        ("mlp-mnist", 50, 50),
-        ("mlp-cifar", 50, 50),
-        ("cnn-superlinear", 128, 20),
-        ("cnn-superlinear-mnist", 128, 20),
+    for (of, dataset, ins, outs) in [
+        (Architecture::Mlp, ImageSet::Mnist, 50, 50),
+        (Architecture::Mlp, ImageSet::Cifar10, 50, 50),
+        (Architecture::Cnn, ImageSet::Mnist, 128, 20),
+        (Architecture::Cnn, ImageSet::Cifar10, 128, 20),
     ] {
-        let model = entry(name).model();
-        let focus = entry(name).focus.expect("has one").trim_end_matches(".weight");
-        let at: usize = focus.parse().expect("a layer's number");
-        assert_eq!(model.layers[at], Layer::Linear { out_features: outs, bias: false }, "{name}");
-        assert_eq!(count(&model.layers[..at], model.input.clone()).0, [ins], "{name}");
+        let (model, focus) = of.network(dataset);
+        let at: usize = focus.trim_end_matches(".weight").parse().expect("a layer's number");
+        assert_eq!(model.layers[at], Layer::Linear { out_features: outs, bias: false }, "{focus}");
+        assert_eq!(count(&model.layers[..at], model.input.clone()).0, [ins], "{focus}");
     }
 }
 

@@ -1,5 +1,6 @@
 //! Arguments that several commands share.
 
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand, ValueEnum};
@@ -13,6 +14,7 @@ use crate::data::{
 use crate::jets::samples::check;
 use crate::net::{Loss, Model, Network, Subspace};
 use crate::runs::{self, Mode, Outputs, digest_of_data, digest_of_values};
+use crate::spectral;
 use crate::{Error, Result};
 
 /// `512MiB`, `4GiB`, `1.5GB` or a number of bytes.
@@ -115,9 +117,9 @@ impl DataArgs {
         })?;
         if self.standardize {
             // channels are those of the model, where it has an image's axes
-            let model = network.model().sample_shape();
-            let shaped = |data: Dataset| match model[..] {
-                [_, _, _] if same_axes(&data.shape, &model) => data.in_shape(&model),
+            let model = network.sample_shape();
+            let shaped = |data: Dataset| match model {
+                [_, _, _] if same_axes(&data.shape, model) => data.in_shape(model),
                 _ => data,
             };
             data = shaped(data);
@@ -153,7 +155,8 @@ impl DataArgs {
         if !(1..=LONGEST).contains(&self.max_length) {
             return Err(Error::argument("--max-length", self.max_length, format!("1 to {LONGEST}")));
         }
-        if let (Some(Named::Sst2), Some(tokens)) = (self.dataset, network.model().tokens)
+        if let (Some(Named::Sst2), Some(_), &[_, tokens]) =
+            (self.dataset, network.token_ids(), network.sample_shape())
             && tokens != self.max_length
         {
             let expected = format!("{tokens}, the tokens of a sample that the model takes");
@@ -389,4 +392,18 @@ pub fn bar(quiet: bool, len: u64, template: &str) -> ProgressBar {
     }
     let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
     ProgressBar::new(len).with_style(style)
+}
+
+/// An observer that shows on a bar how many products of an estimate are made.
+pub fn watched(quiet: bool, what: &'static str) -> impl FnMut(&spectral::Progress) -> ControlFlow<()> {
+    let bar = bar(quiet, 0, "{msg} {pos}/{len} products {bar:24}, {eta} left");
+    bar.set_message(what);
+    move |progress| {
+        bar.set_length(progress.total as u64);
+        bar.set_position(progress.done as u64);
+        if progress.done == progress.total {
+            bar.finish_and_clear();
+        }
+        ControlFlow::Continue(())
+    }
 }

@@ -32,7 +32,7 @@ fn row(entry: &ZooEntry) -> Value {
     let model = entry.model();
     json!({
         "name": entry.name, "paper": entry.paper, "about": entry.about, "parameters": entry.parameters,
-        "focus": entry.focus, "input": model.input, "tokens": model.tokens,
+        "input": model.input, "tokens": model.tokens,
     })
 }
 

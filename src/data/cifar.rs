@@ -2,8 +2,7 @@
 
 use std::path::Path;
 
-use super::files::find;
-use super::{Dataset, Selection, Split, Targets};
+use super::{Dataset, Selection, Split, Targets, find};
 use crate::{Error, Result};
 
 /// Channels, height and width.

@@ -11,7 +11,8 @@ use std::{
 use flate2::read::MultiGzDecoder;
 use sha2::{Digest, Sha256};
 
-use super::{files::Part, write_atomically};
+use super::write_atomically;
+use crate::files::Part;
 use crate::{Error, Result};
 
 /// A data set as it is published: archives below one URL. SHA-256 sums are in lower-case hexadecimal.

@@ -54,7 +54,7 @@ pub fn mnist(dir: impl AsRef<Path>, split: Split) -> Result<Dataset> {
 /// The path of `name`, plain or compressed, in `dir` or `dir/mnist`.
 fn find(dir: &Path, name: &str) -> Result<PathBuf> {
     let compressed = format!("{name}.gz");
-    super::files::find(dir, "mnist", &[name, compressed.as_str()]).ok_or_else(|| {
+    super::find(dir, "mnist", &[name, compressed.as_str()]).ok_or_else(|| {
         let problem = format!("found neither {name} nor {compressed}, here or in the folder mnist");
         Error::file(dir, problem)
     })

@@ -1,7 +1,6 @@
 //! Data sets in host memory, and the files they come from.
 
 mod cifar;
-mod files;
 mod idx;
 mod layout;
 mod sst2;
@@ -13,9 +12,6 @@ mod tensors;
 pub mod fetch;
 
 pub use cifar::cifar10;
-pub use files::write_atomically;
-#[cfg(feature = "cli")]
-pub(crate) use files::{clear_parts, parent, short};
 pub use idx::{Split, mnist};
 pub use layout::{Layout, Span};
 pub use sst2::{PADDING, Sentences, UNKNOWN, Vocabulary, sst2};
@@ -25,7 +21,9 @@ pub(crate) use tensors::{Elements, write_state};
 pub use tensors::{TensorFile, read_directions, read_parameters, write_parameters, write_tensors};
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
+pub use crate::files::write_atomically;
 use crate::{Error, Result};
 
 /// N samples and their targets, in host memory.
@@ -195,6 +193,12 @@ pub fn same_axes(found: &[usize], expected: &[usize]) -> bool {
 /// The axes but those of length 1.
 fn long_axes(shape: &[usize]) -> Vec<usize> {
     shape.iter().copied().filter(|&axis| axis != 1).collect()
+}
+
+/// The first file that there is of `names` in `dir`, then in the folder `folder` below it.
+fn find(dir: &Path, folder: &str, names: &[&str]) -> Option<PathBuf> {
+    let places = [dir.to_path_buf(), dir.join(folder)];
+    places.iter().flat_map(|place| names.iter().map(|name| place.join(name))).find(|path| path.is_file())
 }
 
 /// Refuses what is not finite in rows of `width` values, one a sample.

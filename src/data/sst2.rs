@@ -3,8 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
-use super::files::find;
-use super::{Dataset, Selection, Split, Targets};
+use super::{Dataset, Selection, Split, Targets, find};
 use crate::{Error, Result};
 
 /// The id that fills a sample behind its sentence; the mask is 0 there.

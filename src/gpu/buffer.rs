@@ -112,11 +112,7 @@ impl Buffer {
             encoder.finish();
         });
         if used.is_err() {
-            return Err(Error::OtherDevice {
-                tensor: "buffer".into(),
-                found: "memory of another device".into(),
-                expected: gpu.driver(),
-            });
+            return Err(gpu.refuses("buffer", None));
         }
         let (words, pool) = ((raw.size() / 4) as usize, gpu.inner.pool.clone());
         let pooled = Pooled { raw: Some(raw), words, pool, pooled: false, shared: AtomicBool::new(true) };
@@ -339,11 +335,7 @@ impl Gpu {
     pub(super) fn own(&self, name: &str, view: &View) -> Result<()> {
         match view.buffer.is_of(self) {
             true => Ok(()),
-            false => Err(Error::OtherDevice {
-                tensor: name.into(),
-                found: "memory of another device".into(),
-                expected: self.driver(),
-            }),
+            false => Err(self.refuses(name, None)),
         }
     }
 

@@ -12,6 +12,7 @@ mod trial;
 pub use adapter::{AdapterReport, Family, GpuOptions, LimitsChoice, adapters};
 pub(crate) use buffer::Cache;
 pub use buffer::{ALIGN, Buffer, View};
+pub(crate) use pipeline::check_wgsl;
 pub use pipeline::{Kernel, Shader};
 pub(crate) use record::{Exclusive, Prepare};
 pub use record::{Program, Recorder, Work, grid};
@@ -178,6 +179,15 @@ impl Gpu {
     /// The limits that the device was made with.
     pub fn limits(&self) -> &wgpu::Limits {
         &self.inner.limits
+    }
+
+    /// Returns [`Error::OtherDevice`]: `tensor` does not lie on this device, but on `found`, where that is known.
+    pub(crate) fn refuses(&self, tensor: impl Into<String>, found: Option<&Gpu>) -> Error {
+        let found = match found {
+            Some(found) => format!("one of another device, {}", found.driver()),
+            None => "memory of another device".into(),
+        };
+        Error::OtherDevice { tensor: tensor.into(), found, expected: self.driver() }
     }
 
     /// Returns what the adapter was seen to fall short in when it was opened, in a sentence, if in anything: it is

@@ -140,13 +140,27 @@ struct Interface {
     parameters: usize,
 }
 
+/// The module that `source` is; the error is what is wrong with it, in as many lines as it takes.
+fn parsed(source: &str) -> std::result::Result<(naga::Module, naga::valid::ModuleInfo), String> {
+    let module = naga::front::wgsl::parse_str(source).map_err(|error| error.emit_to_string(source))?;
+    let (flags, all) = (naga::valid::ValidationFlags::all(), naga::valid::Capabilities::all());
+    let info = naga::valid::Validator::new(flags, all).validate(&module);
+    let info = info.map_err(|error| error.emit_to_string(source))?;
+    Ok((module, info))
+}
+
+/// Whether `source` is valid WGSL with these entry points; the error is one line.
+pub(crate) fn check_wgsl(source: &str, entries: &[&str]) -> std::result::Result<(), String> {
+    let in_a_line = |problem: String| problem.split_whitespace().collect::<Vec<_>>().join(" ");
+    let (module, _) = parsed(source).map_err(in_a_line)?;
+    match entries.iter().find(|entry| module.entry_points.iter().all(|point| point.name != **entry)) {
+        None => Ok(()),
+        Some(missing) => Err(format!("no entry point {missing}")),
+    }
+}
+
 fn interface(name: &str, source: &str, entry: &str) -> Interface {
-    let module = naga::front::wgsl::parse_str(source)
-        .unwrap_or_else(|error| panic!("{name}: {}", error.emit_to_string(source)));
-    let info =
-        naga::valid::Validator::new(naga::valid::ValidationFlags::all(), naga::valid::Capabilities::all())
-            .validate(&module)
-            .unwrap_or_else(|error| panic!("{name}: {}", error.emit_to_string(source)));
+    let (module, info) = parsed(source).unwrap_or_else(|problem| panic!("{name}: {problem}"));
     let index = module
         .entry_points
         .iter()

@@ -191,7 +191,7 @@ impl<'g> Recorder<'g> {
     /// [`Error::OtherDevice`] where the program is one of another device, and the device's errors.
     pub fn replay<S: bytemuck::Pod>(&mut self, program: &Arc<Program>, steps: &[S]) -> Result<()> {
         if !self.gpu.is(&program.gpu) {
-            return Err(Error::other_device("program", &program.gpu, self.gpu));
+            return Err(self.gpu.refuses("program", Some(&program.gpu)));
         }
         for chunk in steps.chunks(most_steps(self.gpu)) {
             let steps = Some(program.steps(chunk)?);
@@ -207,7 +207,7 @@ impl<'g> Recorder<'g> {
     /// As [`Recorder::replay`].
     pub fn replay_once(&mut self, program: &Arc<Program>) -> Result<()> {
         if !self.gpu.is(&program.gpu) {
-            return Err(Error::other_device("program", &program.gpu, self.gpu));
+            return Err(self.gpu.refuses("program", Some(&program.gpu)));
         }
         program.once()?;
         self.commands.push(Command::Replay { program: program.clone(), steps: None });

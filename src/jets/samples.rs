@@ -2,7 +2,7 @@
 
 use crate::data::{Dataset, Targets, same_axes};
 use crate::gpu::{Buffer, Gpu, View};
-use crate::net::{Layer, Loss, Network};
+use crate::net::{Loss, Network};
 use crate::{Error, Result};
 
 /// A data set's inputs and targets in device memory; the inputs are cut over buffers where one binding is
@@ -24,26 +24,26 @@ pub struct Samples {
 /// where one of the network and the samples has token ids and the other has not.
 pub fn check(network: &Network, data: &Dataset, loss: Loss) -> Result<()> {
     data.check()?;
-    let (found, expected) = (&data.shape, network.model().sample_shape());
-    let of_tokens = network.model().tokens.is_some();
+    let (found, expected) = (&data.shape[..], network.sample_shape());
+    let of_tokens = network.token_ids().is_some();
     if data.tokens && !of_tokens {
         let expected = format!("numbers {expected:?} a sample: the model has no tokens");
         return Err(Error::argument("inputs", "token ids (I32 or I64)", expected));
     }
-    if of_tokens && !data.tokens && *found != expected {
+    if of_tokens && !data.tokens && found != expected {
         let expected = format!("token ids (I32 or I64) [N, {}]: the model has tokens", expected[1]);
         return Err(Error::argument("inputs", format!("numbers {found:?} a sample"), expected));
     }
-    if of_tokens && found.len() == expected.len() && *found != expected {
+    if of_tokens && found.len() == expected.len() && found != expected {
         let expected = format!("{}, as the model has", expected[1]);
         return Err(Error::argument("inputs", format!("{} tokens a sample", found[1]), expected));
     }
-    let fits = if of_tokens { *found == expected } else { same_axes(found, &expected) };
+    let fits = if of_tokens { found == expected } else { same_axes(found, expected) };
     if !fits {
         return Err(Error::shape("inputs: one sample", found, expected));
     }
-    if let Some(Layer::Embedding { num_embeddings, .. }) = network.model().layers.first() {
-        data.check_tokens(*num_embeddings)?;
+    if let Some(ids) = network.token_ids() {
+        data.check_tokens(ids)?;
     }
     let outputs = network.outputs();
     match &data.targets {

@@ -1,13 +1,62 @@
 //! Per-sample losses and their jets (`shaders/loss.wgsl`).
 
-use crate::Result;
+use serde::{Deserialize, Serialize};
+
 use crate::gpu::{Recorder, Shader, View, Work, grid};
-use crate::net::Loss;
+use crate::{Error, Result};
+
+shared! { LOSSES: CROSS_ENTROPY = 0, MSE = 1, SOFTMAX_MSE = 2, SQUARED_ERROR = 3 }
 
 pub const SHADER: Shader = Shader {
     name: "loss",
-    files: &[super::COMMON, super::FUNCTIONS, include_str!("../../shaders/loss.wgsl")],
+    files: &[super::COMMON, super::FUNCTIONS, LOSSES, include_str!("../../shaders/loss.wgsl")],
 };
+
+/// The per-sample loss ℓ(f, y) of the outputs `f [L]`; the loss is its mean over the N samples.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Loss {
+    /// `log Σ exp f − f_y`
+    CrossEntropy,
+    /// `(1/L) Σ (f − y)²`
+    Mse,
+    /// `(1/L) Σ (softmax f − y)²`
+    SoftmaxMse,
+    /// `½ Σ (f − y)²`
+    SquaredError,
+}
+
+impl Loss {
+    /// Every loss.
+    pub const ALL: [Loss; 4] = [Loss::CrossEntropy, Loss::Mse, Loss::SoftmaxMse, Loss::SquaredError];
+
+    /// The name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Loss::CrossEntropy => "cross-entropy",
+            Loss::Mse => "mse",
+            Loss::SoftmaxMse => "softmax-mse",
+            Loss::SquaredError => "squared-error",
+        }
+    }
+}
+
+impl std::str::FromStr for Loss {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Loss> {
+        Loss::ALL
+            .into_iter()
+            .find(|loss| loss.name() == name)
+            .ok_or_else(|| Error::argument("loss", format!("“{name}”"), Loss::ALL.map(Loss::name).join(", ")))
+    }
+}
+
+impl std::fmt::Display for Loss {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
 
 /// What the loss compares with, and where per-sample results go.
 #[derive(Clone)]
@@ -34,10 +83,10 @@ struct Params {
 impl Targets {
     fn constants(&self) -> [(&'static str, u32); 2] {
         let code = match self.loss {
-            Loss::CrossEntropy => 0,
-            Loss::Mse => 1,
-            Loss::SoftmaxMse => 2,
-            Loss::SquaredError => 3,
+            Loss::CrossEntropy => CROSS_ENTROPY,
+            Loss::Mse => MSE,
+            Loss::SoftmaxMse => SOFTMAX_MSE,
+            Loss::SquaredError => SQUARED_ERROR,
         };
         [("LOSS", code), ("CLASSES", self.classes as u32)]
     }

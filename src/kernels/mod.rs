@@ -3,6 +3,17 @@
 //! Every function records onto a [`crate::gpu::Recorder`]. Lengths are asserted: a wrong one is a mistake
 //! of the caller's within this crate, not of the user's input.
 
+/// Numbers that Rust and WGSL share, from one list: constants of both, those of WGSL as the text `$wgsl`.
+macro_rules! shared {
+    ($wgsl:ident: $($name:ident = $number:literal),+ $(,)?) => {
+        $(const $name: u32 = $number;)+
+        const $wgsl: &str = concat!(
+            "// numbers that Rust and WGSL share\n",
+            $("const ", stringify!($name), " = ", $number, "u;\n"),+
+        );
+    };
+}
+
 pub mod block;
 pub mod broadcast;
 pub mod conv;
@@ -54,7 +65,7 @@ pub fn shaders() -> Vec<(Shader, &'static [&'static str])> {
         (jacobi::SHADER, &["eigen"]),
         (loss::SHADER, &["primal", "tangent", "centre", "noise_seed", "output_seed"]),
         (pack::SHADER, &["matrix", "square"]),
-        (pointwise::SHADER, &["jet0", "jet1", "jet2", "adjoint_block", "adjoint1", "adjoint2"]),
+        (pointwise::SHADER, pointwise::ENTRIES),
         (
             pool::SHADER,
             &["average", "average_adjoint", "maximum", "maximum_adjoint", "maximum_adjoint_apart"],

@@ -1,12 +1,77 @@
 //! Pointwise maps, their jets and their adjoints' jets (`shaders/pointwise.wgsl`).
 
-use crate::Result;
-use crate::gpu::{Recorder, Shader, View, Work, grid};
+use std::sync::{Mutex, PoisonError};
 
+use crate::gpu::{Recorder, Shader, View, Work, grid};
+use crate::{Error, Result};
+
+shared! {
+    NUMBERS:
+    RELU = 0, LEAKY_RELU = 1, TANH = 2, GELU = 3, EXP = 4, RECIPROCAL = 5, RECIPROCAL_SQRT = 6,
+    HAS_X2 = 2, HAS_D1 = 8, HAS_D2 = 16,
+}
+
+const JETS: &str = include_str!("../../shaders/pointwise.wgsl");
+
+/// The jets of the functions that the crate has.
 pub const SHADER: Shader = Shader {
     name: "pointwise",
-    files: &[super::COMMON, super::FUNCTIONS, include_str!("../../shaders/pointwise.wgsl")],
+    files: &[super::COMMON, super::FUNCTIONS, NUMBERS, include_str!("../../shaders/sigma.wgsl"), JETS],
 };
+
+/// The entry points of [`SHADER`].
+pub(super) const ENTRIES: &[&str] = &["jet0", "jet1", "jet2", "adjoint_block", "adjoint1", "adjoint2"];
+
+/// A pointwise function of the caller's, given in WGSL: see [`Function::new`].
+#[derive(Debug, PartialEq)]
+pub struct Function {
+    name: String,
+    piecewise_linear: bool,
+    shader: Shader,
+}
+
+impl Function {
+    /// Makes a function of WGSL that defines `fn sigma(v: f32) -> vec4<f32>`, which returns `[σ, σ′, σ″, σ‴]` at v.
+    /// `exponential` and what else `shaders/functions.wgsl` has may be called. Where it is `piecewise_linear`, σ″ and σ‴
+    /// are taken to be 0 and not asked for.
+    ///
+    /// Functions last as long as the program does, as their kernels do; the same text gives the same function.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] with what is wrong with the WGSL.
+    pub fn new(name: &str, wgsl: &str, piecewise_linear: bool) -> Result<&'static Function> {
+        static MADE: Mutex<Vec<&'static Function>> = Mutex::new(Vec::new());
+
+        let mut made = MADE.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_same = |function: &&&Function| {
+            function.name == name
+                && function.piecewise_linear == piecewise_linear
+                && function.shader.files[SIGMA_FILE] == wgsl
+        };
+        if let Some(function) = made.iter().find(is_same) {
+            return Ok(function);
+        }
+        let refused = |found: String| {
+            Error::argument(format!("function {name}"), found, "fn sigma(v: f32) -> vec4<f32>")
+        };
+        let files = [super::COMMON, super::FUNCTIONS, NUMBERS, wgsl, JETS];
+        crate::gpu::check_wgsl(&files.join("\n"), ENTRIES).map_err(refused)?;
+        let text: &'static str = String::from(wgsl).leak();
+        let files = vec![super::COMMON, super::FUNCTIONS, NUMBERS, text, JETS].leak();
+        let shader = Shader { name: "pointwise", files };
+        let function = Box::leak(Box::new(Function { name: name.into(), piecewise_linear, shader }));
+        made.push(function);
+        Ok(function)
+    }
+
+    /// The name that it was given.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+/// Which of a pointwise shader's files defines `sigma`.
+const SIGMA_FILE: usize = 3;
 
 /// A map σ that acts on each element alone.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -25,27 +90,42 @@ pub enum Pointwise {
     Reciprocal,
     /// `1 / √(x + shift)`
     ReciprocalSqrt {
+        /// Added to x.
         shift: f32,
     },
+    /// A function of the caller's.
+    Custom(&'static Function),
 }
 
 impl Pointwise {
     /// Whether σ″ vanishes wherever it exists.
     pub fn is_piecewise_linear(self) -> bool {
-        matches!(self, Pointwise::Relu | Pointwise::LeakyRelu { .. })
+        match self {
+            Pointwise::Relu | Pointwise::LeakyRelu { .. } => true,
+            Pointwise::Custom(function) => function.piecewise_linear,
+            _ => false,
+        }
     }
 
-    fn constants(self) -> [(&'static str, u32); 1] {
+    fn shader(self) -> Shader {
+        match self {
+            Pointwise::Custom(function) => function.shader,
+            _ => SHADER,
+        }
+    }
+
+    fn constants(self) -> Vec<(&'static str, u32)> {
         let code = match self {
-            Pointwise::Relu => 0,
-            Pointwise::LeakyRelu { .. } => 1,
-            Pointwise::Tanh => 2,
-            Pointwise::Gelu => 3,
-            Pointwise::Exp => 4,
-            Pointwise::Reciprocal => 5,
-            Pointwise::ReciprocalSqrt { .. } => 6,
+            Pointwise::Relu => RELU,
+            Pointwise::LeakyRelu { .. } => LEAKY_RELU,
+            Pointwise::Tanh => TANH,
+            Pointwise::Gelu => GELU,
+            Pointwise::Exp => EXP,
+            Pointwise::Reciprocal => RECIPROCAL,
+            Pointwise::ReciprocalSqrt { .. } => RECIPROCAL_SQRT,
+            Pointwise::Custom(_) => return vec![],
         };
-        [("SIGMA", code)]
+        vec![("SIGMA", code)]
     }
 
     /// The number that the shader calls `number`.
@@ -67,10 +147,6 @@ struct Params {
     add: u32,
     number: f32,
 }
-
-const HAS_X2: u32 = 2;
-const HAS_D1: u32 = 8;
-const HAS_D2: u32 = 16;
 
 /// Words moved: so many of each element, and so many more of each direction, which an invocation goes through.
 fn work(elements: usize, directions: usize, of_element: usize, of_direction: usize) -> Work {
@@ -95,7 +171,7 @@ pub fn jet(
         number: sigma.number(),
     };
     let groups = grid(elements, 64);
-    let kernel = |rec: &Recorder, entry| rec.gpu().kernel(SHADER, entry, &sigma.constants());
+    let kernel = |rec: &Recorder, entry| rec.gpu().kernel(sigma.shader(), entry, &sigma.constants());
     match (x1, y1, y2) {
         (Some(x1), Some(y1), Some(y2)) => {
             let bindings = [("x", x), ("x1", x1), ("x2", x2.unwrap_or(x1)), ("y", y), ("y1", y1), ("y2", y2)];
@@ -133,7 +209,7 @@ pub fn adjoint_block(
         add: add as u32,
         number: sigma.number(),
     };
-    let kernel = rec.gpu().kernel(SHADER, "adjoint_block", &sigma.constants())?;
+    let kernel = rec.gpu().kernel(sigma.shader(), "adjoint_block", &sigma.constants())?;
     let bindings = [("x", x), ("d1", d), ("g1", g)];
     rec.dispatch(&kernel, &bindings, &params, grid(elements, 64), work(elements, directions, 1, 3))
 }
@@ -157,7 +233,7 @@ pub fn adjoint1(
         add: add as u32,
         number: sigma.number(),
     };
-    let kernel = rec.gpu().kernel(SHADER, "adjoint1", &sigma.constants())?;
+    let kernel = rec.gpu().kernel(sigma.shader(), "adjoint1", &sigma.constants())?;
     let bindings = [("x", x), ("x1", x1), ("d", d), ("d1", d1.unwrap_or(x1)), ("g1", g1)];
     rec.dispatch(&kernel, &bindings, &params, grid(elements, 64), work(elements, directions, 2, 5))
 }
@@ -182,7 +258,7 @@ pub fn adjoint2(
         add: add as u32,
         number: sigma.number(),
     };
-    let kernel = rec.gpu().kernel(SHADER, "adjoint2", &sigma.constants())?;
+    let kernel = rec.gpu().kernel(sigma.shader(), "adjoint2", &sigma.constants())?;
     let bindings = [
         ("x", x),
         ("x1", x1),

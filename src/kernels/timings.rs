@@ -43,5 +43,5 @@ fn keep(measured: &impl Serialize, path: &Path) -> Result<()> {
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder).map_err(Error::io(folder, "create folder"))?;
     }
-    crate::data::write_atomically(path, |file| file.write_all(&serde_json::to_vec(measured)?))
+    crate::files::write_atomically(path, |file| file.write_all(&serde_json::to_vec(measured)?))
 }

@@ -1,6 +1,7 @@
 //! Layers to graph: each is a linear, bilinear or pointwise op, or a composition of them.
 
-use super::graph::{Bilinear, Constant, Graph, Kind, Linear, Node, Parameter, Tensor, TensorId, Term};
+use super::check::{MOST, product};
+use super::graph::{Bilinear, Constant, Graph, Linear, TensorId, Term};
 use super::initialisation::Initialisation;
 use super::model::{FeedForwardActivation, Layer, Model, PositionalEncoding};
 use crate::kernels::broadcast::Axes;
@@ -35,13 +36,7 @@ impl Builder {
             (_, Some(_)) => return Err(Error::Model("found input and tokens, expected one of them".into())),
         };
         let len = size(&shape).map_err(|problem| Error::Model(format!("input: {problem}")))?;
-        let graph = Graph {
-            tensors: vec![Tensor { kind: Kind::Input, len }],
-            nodes: Vec::new(),
-            parameters: Vec::new(),
-            input: 0,
-            output: 0,
-        };
+        let graph = Graph::new(len);
         Ok(Builder { graph, at: 0, shape, tokens: model.tokens })
     }
 
@@ -426,21 +421,12 @@ impl Builder {
     }
 
     fn define_len(&mut self, terms: Vec<Term>, len: usize) -> TensorId {
-        let output = self.graph.tensors.len();
-        self.graph.tensors.push(Tensor { kind: Kind::Activation, len });
-        self.graph.nodes.push(Node { output, terms });
-        self.at = output;
-        output
+        self.at = self.graph.define(len, terms);
+        self.at
     }
 
     fn parameter(&mut self, name: String, shape: &[usize], initial: Initialisation) -> TensorId {
-        let graph = &mut self.graph;
-        let (tensor, len) = (graph.tensors.len(), product(shape));
-        let offset = graph.parameters.last().map_or(0, |last| last.offset.saturating_add(last.len));
-        let kind = Kind::Parameter(graph.parameters.len());
-        graph.tensors.push(Tensor { kind, len });
-        graph.parameters.push(Parameter { name, shape: shape.to_vec(), offset, len, initial, tensor });
-        tensor
+        self.graph.parameter(name, shape, initial)
     }
 
     fn len(&self) -> usize {
@@ -468,14 +454,6 @@ impl Builder {
             _ => Err(format!("found shape {:?}, expected [tokens, features]", self.shape)),
         }
     }
-}
-
-/// The most values of a tensor: what the shaders' 32-bit indices reach.
-const MOST: usize = u32::MAX as usize;
-
-/// The number of values in a tensor of that shape; of one that is too large to count, the largest number there is.
-fn product(shape: &[usize]) -> usize {
-    shape.iter().fold(1, |product: usize, &axis| product.saturating_mul(axis))
 }
 
 /// [`product`], of a tensor that is neither empty nor too large.

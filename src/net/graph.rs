@@ -1,6 +1,7 @@
 //! The graph: tensors, each defined as a sum of linear, bilinear and pointwise terms.
 
 use super::build::Builder;
+use super::check::product;
 use super::initialisation::Initialisation;
 use super::model::Model;
 use crate::kernels::broadcast::Axes;
@@ -119,11 +120,13 @@ pub enum Term {
 }
 
 impl Term {
-    pub(super) fn linear(map: Linear, x: TensorId) -> Term {
+    /// `A x`
+    pub fn linear(map: Linear, x: TensorId) -> Term {
         Term::Linear { map, transposed: false, x, c: 1.0 }
     }
 
-    pub(super) fn bilinear(map: Bilinear, a: TensorId, b: TensorId) -> Term {
+    /// `β(a, b)`
+    pub fn bilinear(map: Bilinear, a: TensorId, b: TensorId) -> Term {
         Term::Bilinear { map, a, b, c: 1.0 }
     }
 
@@ -170,11 +173,52 @@ pub struct Graph {
 }
 
 impl Graph {
+    /// A graph of samples of `len` values, without any definitions: the input is the output.
+    pub fn new(len: usize) -> Graph {
+        Graph {
+            tensors: vec![Tensor { kind: Kind::Input, len }],
+            nodes: Vec::new(),
+            parameters: Vec::new(),
+            input: 0,
+            output: 0,
+        }
+    }
+
+    /// Adds a parameter, whose coordinates come after those of the parameters before it.
+    pub fn parameter(
+        &mut self,
+        name: impl Into<String>,
+        shape: &[usize],
+        initial: Initialisation,
+    ) -> TensorId {
+        let (tensor, len) = (self.tensors.len(), product(shape));
+        let offset = self.parameters.last().map_or(0, |last| last.offset.saturating_add(last.len));
+        self.tensors.push(Tensor { kind: Kind::Parameter(self.parameters.len()), len });
+        self.parameters.push(Parameter {
+            name: name.into(),
+            shape: shape.to_vec(),
+            offset,
+            len,
+            initial,
+            tensor,
+        });
+        tensor
+    }
+
+    /// Adds a tensor of `len` values a sample, the sum of `terms` of tensors that are there, and makes it the output.
+    pub fn define(&mut self, len: usize, terms: Vec<Term>) -> TensorId {
+        let output = self.tensors.len();
+        self.tensors.push(Tensor { kind: Kind::Activation, len });
+        self.nodes.push(Node { output, terms });
+        self.output = output;
+        output
+    }
+
     /// The graph of a model.
     ///
     /// # Errors
     /// [`Error::Model`] naming the layer whose shapes do not fit.
-    pub fn new(model: &Model) -> Result<Graph> {
+    pub(super) fn of_model(model: &Model) -> Result<Graph> {
         let mut builder = Builder::new(model)?;
         for (index, layer) in model.layers.iter().enumerate() {
             builder.layer(&index.to_string(), layer)?;
@@ -190,6 +234,7 @@ impl Graph {
             return Err(Error::Model("found no layers that compute anything, expected at least one".into()));
         }
         debug_assert_eq!(graph.tensors[at].len, outputs);
+        debug_assert!(Graph { output: at, ..graph.clone() }.check(model.tokens.is_some()).is_ok());
         model.initialisation.apply(model, &mut graph.parameters);
         Ok(Graph { output: at, ..graph })
     }

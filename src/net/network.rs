@@ -1,33 +1,78 @@
-//! A network: a model's graph, its named parameters, and where they lie in vectors on the device.
+//! A network: a graph, its named parameters, and where they lie in vectors on the device.
 
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
 use super::graph::{Graph, Parameter};
-use super::model::Model;
+use super::model::{Layer, Model};
 use crate::data::Layout;
 use crate::{Error, Result};
 
-/// A model with its graph.
+/// A graph, and what its samples are.
 #[derive(Clone, Debug)]
 pub struct Network {
-    model: Model,
     graph: Graph,
+    sample_shape: Vec<usize>,
+    token_ids: Option<usize>,
+    model: Option<Model>,
 }
 
 impl Network {
+    /// Makes a model's network.
+    ///
     /// # Errors
     /// [`Error::Model`] where the layers do not fit together.
     pub fn new(model: &Model) -> Result<Network> {
-        Ok(Network { model: model.clone(), graph: Graph::new(model)? })
+        let token_ids = match model.layers.first() {
+            Some(&Layer::Embedding { num_embeddings, .. }) => Some(num_embeddings),
+            _ => None,
+        };
+        let (graph, sample_shape) = (Graph::of_model(model)?, model.sample_shape());
+        Ok(Network { graph, sample_shape, token_ids, model: Some(model.clone()) })
     }
 
-    pub fn model(&self) -> &Model {
-        &self.model
+    /// Makes a network of a graph of the caller's, whose samples are numbers of shape `sample_shape`.
+    ///
+    /// # Errors
+    /// [`Error::Model`] naming the tensor whose definition does not fit, or the parameter that cannot be used, and where
+    /// samples have not as many values as the graph's input.
+    pub fn from_graph(graph: Graph, sample_shape: &[usize]) -> Result<Network> {
+        graph.check(false)?;
+        let (found, expected) = (sample_shape.iter().product::<usize>(), graph.tensors[graph.input].len);
+        if found != expected {
+            return Err(Error::Model(format!(
+                "found samples of shape {sample_shape:?}, expected {expected} values, as the graph's input has"
+            )));
+        }
+        Ok(Network { graph, sample_shape: sample_shape.to_vec(), token_ids: None, model: None })
     }
 
+    /// The model; none where the network is of a graph of the caller's.
+    pub fn model(&self) -> Option<&Model> {
+        self.model.as_ref()
+    }
+
+    /// Tensors and their definitions.
     pub fn graph(&self) -> &Graph {
         &self.graph
+    }
+
+    /// The shape of one sample; of tokens `[2, T]`, the ids and the mask.
+    pub fn sample_shape(&self) -> &[usize] {
+        &self.sample_shape
+    }
+
+    /// How many ids the tokens of a sample may have, 0 to one less; none where samples are numbers.
+    pub fn token_ids(&self) -> Option<usize> {
+        self.token_ids
+    }
+
+    /// What tells it from networks whose sweeps take another time.
+    pub(crate) fn description(&self) -> String {
+        match &self.model {
+            Some(model) => model.to_toml(),
+            None => format!("{:?}", self.graph),
+        }
     }
 
     /// In the order of PyTorch's `state_dict`.

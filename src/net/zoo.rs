@@ -12,8 +12,6 @@ pub struct ZooEntry {
     pub about: &'static str,
     /// P, the number of parameters.
     pub parameters: usize,
-    /// The `weight` of the layer that the paper measures, where it singles one out.
-    pub focus: Option<&'static str>,
     build: fn() -> Model,
 }
 
@@ -34,7 +32,6 @@ pub const ZOO: &[ZooEntry] = &[
         paper: 1,
         about: "784-50-50-10, ReLU, no bias",
         parameters: 42_200,
-        focus: Some("2.weight"),
         build: || Model::mlp(&[784, 50, 50, 10], Layer::Relu, false),
     },
     ZooEntry {
@@ -42,7 +39,6 @@ pub const ZOO: &[ZooEntry] = &[
         paper: 1,
         about: "3072-1000-50-50-10, ReLU, no bias",
         parameters: 3_125_000,
-        focus: Some("4.weight"),
         build: || Model::mlp(&[3072, 1000, 50, 50, 10], Layer::Relu, false),
     },
     ZooEntry {
@@ -50,7 +46,6 @@ pub const ZOO: &[ZooEntry] = &[
         paper: 1,
         about: "convolutions 32-M-64-M-128-128-M on 3 channels, mean, 128-20-10, ReLU, no bias",
         parameters: 243_240,
-        focus: Some("13.weight"),
         build: || cnn_superlinear([3, 32, 32]),
     },
     ZooEntry {
@@ -58,7 +53,6 @@ pub const ZOO: &[ZooEntry] = &[
         paper: 1,
         about: "convolutions 32-M-64-M-128-128-M on 1 channel, mean, 128-20-10, ReLU, no bias",
         parameters: 242_664,
-        focus: Some("13.weight"),
         build: || cnn_superlinear([1, 28, 28]),
     },
     ZooEntry {
@@ -66,7 +60,6 @@ pub const ZOO: &[ZooEntry] = &[
         paper: 2,
         about: "5×5 convolutions 6-M-16-M padded by 2, 1024-120-84-10, ReLU",
         parameters: 136_886,
-        focus: None,
         build: lenet,
     },
     ZooEntry {
@@ -74,7 +67,6 @@ pub const ZOO: &[ZooEntry] = &[
         paper: 2,
         about: "16-32-64 channels, 3 blocks each, 1×1 convolutions as shortcuts, no normalisation",
         parameters: 271_690,
-        focus: None,
         build: resnet20,
     },
     ZooEntry {
@@ -82,7 +74,6 @@ pub const ZOO: &[ZooEntry] = &[
         paper: 3,
         about: "784-200-200-10, tanh",
         parameters: 199_210,
-        focus: None,
         build: || Model::mlp(&[784, 200, 200, 10], Layer::Tanh, true),
     },
     ZooEntry {
@@ -90,7 +81,6 @@ pub const ZOO: &[ZooEntry] = &[
         paper: 3,
         about: "3×3 convolutions 32-M-32-M, 2048-10, ReLU",
         parameters: 30_634,
-        focus: None,
         build: cnn_sharpness,
     },
     ZooEntry {
@@ -98,7 +88,6 @@ pub const ZOO: &[ZooEntry] = &[
         paper: 3,
         about: "2 encoder layers of width 64 with 8 heads on 64 tokens, mean, 64-2, ReLU",
         parameters: 752_514,
-        focus: None,
         build: transformer_sst2,
     },
     ZooEntry {
@@ -106,7 +95,6 @@ pub const ZOO: &[ZooEntry] = &[
         paper: 4,
         about: "50-50-50-50-1, linear, no bias",
         parameters: 7_550,
-        focus: None,
         build: linear_4,
     },
     ZooEntry {
@@ -114,7 +102,6 @@ pub const ZOO: &[ZooEntry] = &[
         paper: 4,
         about: "50-100-1, ReLU, no bias",
         parameters: 5_100,
-        focus: None,
         build: || Model::mlp(&[50, 100, 1], Layer::Relu, false),
     },
     ZooEntry {
@@ -122,7 +109,6 @@ pub const ZOO: &[ZooEntry] = &[
         paper: 4,
         about: "784-256-64-32-2, ReLU, no bias",
         parameters: 219_200,
-        focus: None,
         build: || Model::mlp(&[784, 256, 64, 32, 2], Layer::Relu, false),
     },
     ZooEntry {
@@ -130,7 +116,6 @@ pub const ZOO: &[ZooEntry] = &[
         paper: 4,
         about: "5×5 convolutions 6-M-16-M with bias, 400-100-2 without, ReLU",
         parameters: 43_072,
-        focus: None,
         build: cnn_geometry,
     },
     ZooEntry {
@@ -138,7 +123,6 @@ pub const ZOO: &[ZooEntry] = &[
         paper: 4,
         about: "VGG-13 of 16 to 128 channels, 128-128-2, no normalisation",
         parameters: 605_458,
-        focus: None,
         build: || vgg(&[2, 2, 2, 2, 2], 16, 2),
     },
     ZooEntry {
@@ -146,7 +130,6 @@ pub const ZOO: &[ZooEntry] = &[
         paper: 4,
         about: "VGG-19 of 64 to 512 channels, 512-128-10, no normalisation",
         parameters: 20_091_338,
-        focus: None,
         build: || vgg(&[2, 2, 4, 4, 4], 64, 10),
     },
     ZooEntry {
@@ -154,7 +137,6 @@ pub const ZOO: &[ZooEntry] = &[
         paper: 4,
         about: "16-32-64 channels, 6 fixup blocks each, 2 outputs",
         parameters: 558_222,
-        focus: None,
         build: || fixup_resnet(6, 2),
     },
     ZooEntry {
@@ -162,7 +144,6 @@ pub const ZOO: &[ZooEntry] = &[
         paper: 4,
         about: "16-32-64 channels, 18 fixup blocks each, 10 outputs",
         parameters: 1_720_138,
-        focus: None,
         build: || fixup_resnet(18, 10),
     },
 ];

@@ -101,11 +101,7 @@ impl Block {
     pub fn from_view(gpu: &Gpu, stride: usize, view: View) -> Result<Block> {
         check_stride(stride)?;
         if !view.buffer().is_of(gpu) {
-            return Err(Error::OtherDevice {
-                tensor: "buffer of a block".into(),
-                found: "memory of another device".into(),
-                expected: gpu.driver(),
-            });
+            return Err(gpu.refuses("buffer of a block", None));
         }
         if !view.len().is_multiple_of(stride) || view.len() > gpu.max_binding_len() {
             let expected = format!("[K, {stride}] within {} words", gpu.max_binding_len());

@@ -137,7 +137,7 @@ impl<A: SymmetricOperator> Sum<A> {
                 return Err(Error::shape(format!("coordinates and words of term {i}"), found, expected));
             }
             if !operator.gpu().is(first.gpu()) {
-                return Err(Error::other_device(format!("term {i}"), operator.gpu(), first.gpu()));
+                return Err(first.gpu().refuses(format!("term {i}"), Some(operator.gpu())));
             }
         }
         Ok(Sum { terms })

@@ -118,7 +118,7 @@ impl SymmetricOperator for CurvatureOperator {
     fn description(&self) -> Option<String> {
         let (which, parts, session) = (self.which, &self.space().parts, self.session());
         let (samples, loss) = (session.samples().len(), session.loss_kind());
-        let (budget, model) = (self.gpu().memory_budget(), session.network().model().to_toml());
+        let (budget, model) = (self.gpu().memory_budget(), session.network().description());
         Some(format!("{which:?} at {parts:?}, {samples} samples, {loss}, budget {budget}\n{model}"))
     }
 

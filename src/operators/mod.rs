@@ -193,7 +193,7 @@ fn check_vectors(gpu: &Gpu, stride: usize, blocks: &[(&str, &Block)], len: usize
             return Err(Error::shape(format!("block {name}"), found, expected));
         }
         if !block.gpu().is(gpu) {
-            return Err(Error::other_device(format!("block {name}"), block.gpu(), gpu));
+            return Err(gpu.refuses(format!("block {name}"), Some(block.gpu())));
         }
     }
     Ok(())

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use crate::data::write_atomically;
+use crate::files::write_atomically;
 use crate::{Error, Result};
 
 /// Writes `records` to `path` as CSV under the names of their fields.

@@ -6,7 +6,7 @@ use std::path::{Component, Path, PathBuf, is_separator};
 
 use same_file::Handle;
 
-use crate::data::{clear_parts, parent, short};
+use crate::files::{clear_parts, parent, short};
 use crate::{Error, Result};
 
 /// The record of a run that has a folder.

@@ -12,7 +12,8 @@ use super::Record;
 use super::outputs::{Outputs, RECORD, WORKPLACE};
 use super::record::sentence;
 use super::workplace::{Stage, Workplace};
-use crate::data::{TensorFile, write_atomically};
+use crate::data::TensorFile;
+use crate::files::write_atomically;
 use crate::{Error, Result};
 
 /// The member of a tensor file's metadata that holds the record of the run that wrote it.

@@ -2,10 +2,10 @@
 
 use std::ops::Range;
 
-use super::Which;
 use super::options::{chased, check_wanted};
 use super::random::Distribution;
 use super::recurrence::{Recurrences, groups};
+use super::{Observer, Progress, Which};
 use crate::operators::{Block, OperatorFamily, combine_each, dots};
 use crate::{Error, Result};
 
@@ -51,6 +51,9 @@ pub struct FamilyEigenpairs {
 
 /// Hands K eigenpairs of every member to `each`, as many members at a time as find room in the memory budget.
 ///
+/// The observer is told of products of all members; where it stops, members that were begun are handed over as they
+/// stand, and no more are begun.
+///
 /// Every member has its own Krylov basis from one random vector, without restarts; products and inner products are
 /// made for all members together. The recurrence goes on until the slowest of them has converged, or `max_steps`. Of
 /// an eigenvalue with several eigenvectors such a basis holds one, unless it spans an invariant subspace before it is
@@ -63,6 +66,7 @@ pub fn family_eigenpairs(
     family: &dyn OperatorFamily,
     options: &FamilyOptions,
     mut each: impl FnMut(FamilyEigenpairs) -> Result<()>,
+    observer: &mut Observer,
 ) -> Result<()> {
     let (dim, count) = (family.dim(), options.count);
     check_wanted(count, options.tolerance, dim)?;
@@ -71,13 +75,17 @@ pub fn family_eigenpairs(
         return Err(Error::argument("max_steps", steps, format!("at least {count}, the eigenpairs")));
     }
     let steps = steps.min(dim);
+    let (mut products, mut stopped) = (0, false);
     for members in groups(family, steps) {
         let mut recurrences =
             Recurrences::new(family, members.clone(), steps, Distribution::Gaussian, options.seed)?;
         let mut due = count;
         loop {
             recurrences.step()?;
-            if recurrences.len == steps {
+            products += members.len();
+            stopped |= observer(&Progress::of_products(products, family.count() * steps)).is_break();
+            // there have to be as many vectors as pairs
+            if recurrences.len == steps || stopped && recurrences.len >= count {
                 break;
             }
             if recurrences.len >= due {
@@ -88,6 +96,9 @@ pub fn family_eigenpairs(
             }
         }
         each(measured(family, &recurrences, members, options)?)?;
+        if stopped {
+            break;
+        }
     }
     Ok(())
 }

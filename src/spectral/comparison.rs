@@ -1,8 +1,9 @@
 //! Two operators on one space: do their leading eigenvectors span the same directions, and do they commute?
 
+use super::observer::go_on;
 use super::products::Products;
 use super::random::{Distribution, RandomVectors};
-use super::{Basis, Eigenpairs};
+use super::{Basis, Eigenpairs, Observer, Progress, rayleigh_quotients};
 use crate::operators::{SymmetricOperator, combine_each, dots};
 use crate::{Error, Result, Undefined};
 
@@ -42,12 +43,14 @@ impl Comparison {
     ///
     /// # Errors
     /// [`Error::Shape`] where the operators are not on one space, [`Error::Argument`] for fewer than two probes,
-    /// [`Error::NotFinite`] where a product is not finite, and the device's errors.
+    /// [`Error::NotFinite`] where a product is not finite, [`Error::Cancelled`] where the observer stops it, and the
+    /// device's errors.
     pub fn measure(
         (a, of_a): (&dyn SymmetricOperator, &Eigenpairs),
         (b, of_b): (&dyn SymmetricOperator, &Eigenpairs),
         probes: usize,
         seed: u64,
+        observer: &mut Observer,
     ) -> Result<Comparison> {
         let (found, expected) = ([b.dim(), b.stride()], [a.dim(), a.stride()]);
         if found != expected {
@@ -56,8 +59,10 @@ impl Comparison {
         if probes < 2 {
             return Err(Error::argument("probes", probes, "at least 2, for a standard error"));
         }
-        let [mut by_a, mut by_b] = [a, b].map(|operator| Products::new(operator, "the comparison"));
-        let diagonal = diagonal_in(&of_a.vectors, &mut by_b)?;
+        let [mut by_a, mut by_b] = [(); 2].map(|()| Products::new("the comparison"));
+        let total = of_a.vectors.len() + 4 * probes;
+        let diagonal = rayleigh_quotients(b, &of_a.vectors)?;
+        by_b.made = diagonal.len();
         let mut undefined = Undefined::default();
         let mut overlap: Vec<Option<f64>> =
             overlaps(&of_a.vectors, &of_b.vectors)?.into_iter().map(Some).collect();
@@ -78,13 +83,14 @@ impl Comparison {
         let mut random = RandomVectors::new(Distribution::Rademacher, seed);
         for first in (0..probes).step_by(AT_ONCE) {
             let z = random.draw(a, AT_ONCE.min(probes - first))?;
-            let bz = by_b.make(&z)?;
+            let bz = by_b.make(b, &z)?;
             seconds += dots(&bz, &bz)?.iter().sum::<f64>();
-            let ab = by_a.make(&bz)?;
-            let ba = by_b.make(&by_a.make(&z)?)?;
+            let ab = by_a.make(a, &bz)?;
+            let ba = by_b.make(b, &by_a.make(a, &z)?)?;
             products.extend(dots(&ab, &ab)?);
             combine_each(&vec![-1.0; z.len()], &ba, &ab, true)?; // AB z − BA z
             commutators.extend(dots(&ab, &ab)?);
+            go_on(observer, &Progress::of_products(by_a.made + by_b.made, total))?;
         }
         let rounding = (ROUNDING * of_a.scale).powi(2) * seconds;
         let zero = of_a.scale == 0.0 || of_b.scale == 0.0;
@@ -109,16 +115,6 @@ impl Comparison {
 /// Whether the i-th eigenvalue stands above its residual, within which an eigenvalue of A lies, and above rounding.
 fn told_from_zero(pairs: &Eigenpairs, i: usize) -> bool {
     pairs.values[i].abs() > pairs.residuals[i].max(ROUNDING) * pairs.scale
-}
-
-/// `u_iᵀ B u_i` for the vectors of `basis`.
-fn diagonal_in(basis: &Basis, b: &mut Products) -> Result<Vec<f64>> {
-    let mut diagonal = Vec::with_capacity(basis.len());
-    for first in (0..basis.len()).step_by(AT_ONCE) {
-        let u = basis.block(first..basis.len().min(first + AT_ONCE))?;
-        diagonal.extend(dots(&u, &b.make(&u)?)?);
-    }
-    Ok(diagonal)
 }
 
 /// `‖U_kᵀ V_k‖_F² / k` for each k up to the shorter of the two.

@@ -19,7 +19,7 @@ use super::options::chased;
 use super::products::Products;
 use super::projection::{Projection, Ritz, Verdict, judge};
 use super::random::{Distribution, RandomVectors};
-use super::{Basis, Eigenpairs, LanczosOptions, Progress, orthonormalise, width};
+use super::{Basis, Eigenpairs, LanczosOptions, Observer, Progress, orthonormalise, width};
 use crate::Result;
 use crate::operators::{Block, SymmetricOperator};
 
@@ -30,8 +30,10 @@ const ROUNDING: f64 = 1e-6;
 const ESTIMATE: f64 = 0.7;
 
 /// The iteration, between two of its steps.
-pub struct Lanczos<'a> {
-    pub(super) operator: &'a dyn SymmetricOperator,
+///
+/// It owns its operator, or borrows it: a reference, a box and an `Arc` of an operator are operators.
+pub struct Lanczos<A> {
+    pub(super) operator: A,
     pub(super) options: LanczosOptions,
     /// b.
     pub(super) width: usize,
@@ -39,56 +41,54 @@ pub struct Lanczos<'a> {
     /// `[V P]`.
     pub(super) basis: Basis,
     pub(super) projection: Projection,
-    pub(super) products: Products<'a>,
+    pub(super) products: Products,
     /// V's vectors when the Ritz pairs were last looked at, and how many wanted ones had converged then.
     pub(super) examined: usize,
     pub(super) converged: usize,
+    /// The wanted Ritz values as they were then, the most wanted first.
+    values: Vec<f64>,
     /// The first vector of the sequence that looks for missed pairs, while it runs.
     pub(super) sequence: Option<usize>,
     /// Whether the iteration has ended, and if so, whether nothing is missed.
     pub(super) ended: Option<bool>,
 }
 
-impl<'a> Lanczos<'a> {
+impl<A: SymmetricOperator> Lanczos<A> {
     /// Prepares the start block; no product is made.
     ///
     /// # Errors
     /// [`crate::Error::Argument`], [`crate::Error::Shape`] or [`crate::Error::NotFinite`] naming the option that
     /// cannot be used, and the device's errors.
-    pub fn new(operator: &'a dyn SymmetricOperator, options: LanczosOptions) -> Result<Lanczos<'a>> {
-        let started = options.check(operator.dim())?;
+    pub fn new(operator: A, mut options: LanczosOptions) -> Result<Lanczos<A>> {
+        let started = options.check(&operator)?;
         let width =
-            options.block.unwrap_or_else(|| width::cheapest_block(operator, options.count).max(started));
+            options.block.unwrap_or_else(|| width::cheapest_block(&operator, options.count).max(started));
         let width = width.min(operator.dim());
+        let start = std::mem::take(&mut options.start);
         let mut lanczos = Lanczos::empty(operator, options, width)?;
-        let start = match &lanczos.options.start {
-            Some(flat) => Block::upload(operator.gpu(), operator.stride(), &operator.pad(flat)?)?,
-            None => lanczos.no_vectors()?,
-        };
+        let start = start.block(&lanczos.operator)?;
         lanczos.add_pending(start, width)?;
         Ok(lanczos)
     }
 
     /// Without any vectors.
-    pub(super) fn empty(
-        operator: &'a dyn SymmetricOperator,
-        options: LanczosOptions,
-        width: usize,
-    ) -> Result<Lanczos<'a>> {
+    pub(super) fn empty(operator: A, options: LanczosOptions, width: usize) -> Result<Lanczos<A>> {
         let (gpu, stride) = (operator.gpu(), operator.stride());
-        let capacity = capacity(operator, options.count, width);
+        let capacity = capacity(&operator, options.count, width);
         // beside the basis: a block, its products, what remains of them and what is drawn at random
         let blocks = 4 * (4 * width * stride) as u64;
         operator.leave_room(Basis::bytes(gpu, stride, capacity, 1) + blocks);
+        let basis = Basis::new(gpu, stride, capacity)?;
         Ok(Lanczos {
             operator,
             width,
             random: RandomVectors::new(Distribution::Gaussian, options.seed),
-            basis: Basis::new(gpu, stride, capacity)?,
+            basis,
             projection: Projection::new(),
-            products: Products::new(operator, "the Lanczos iteration"),
+            products: Products::new("the Lanczos iteration"),
             examined: 0,
             converged: 0,
+            values: Vec::new(),
             sequence: None,
             ended: None,
             options,
@@ -142,13 +142,14 @@ impl<'a> Lanczos<'a> {
             Some(_) => Some(count),
             None => (self.products.made * left).checked_div(self.converged).map(|products| products + count),
         };
-        Progress {
-            converged: self.converged,
-            count,
-            products: self.products.made,
-            basis: self.basis.len(),
-            remaining,
-        }
+        let values = self.values.clone();
+        let products = self.products.made;
+        Progress { done: self.converged.min(count), total: count, products, remaining, values }
+    }
+
+    /// The number of vectors that the basis holds.
+    pub fn basis_len(&self) -> usize {
+        self.basis.len()
     }
 
     /// The eigenpairs as they stand, with residuals by fresh products.
@@ -162,7 +163,7 @@ impl<'a> Lanczos<'a> {
         self.basis.rotate(q.as_ref())?;
         self.basis.truncate(count);
         let LanczosOptions { which, tolerance, .. } = self.options;
-        let pairs = self.products.measure(self.basis, self.width, which, tolerance)?;
+        let pairs = self.products.measure(&self.operator, self.basis, self.width, which, tolerance)?;
         let complete = self.ended == Some(true);
         Ok(Eigenpairs { complete, ..pairs }.with_floor(complete))
     }
@@ -170,17 +171,17 @@ impl<'a> Lanczos<'a> {
     /// Multiplies the pending block; what the products leave outside of the basis is the next one.
     fn multiply(&mut self) -> Result<()> {
         let x = self.basis.block(self.projection.len()..self.basis.len())?;
-        let y = self.products.make(&x)?;
+        let y = self.products.make(&self.operator, &x)?;
         let width = if self.sequence.is_some() { 1 } else { self.width };
         let floor = ROUNDING * self.products.largest;
-        let made = orthonormalise(self.operator, &self.basis, y, width, floor, &mut self.random)?;
+        let made = orthonormalise(&self.operator, &self.basis, y, width, floor, &mut self.random)?;
         self.projection.extend(made.c.as_ref(), made.r.as_ref());
         self.basis.append(&made.q)
     }
 
     /// Makes `start` pending, completed by random vectors to `width`.
     fn add_pending(&mut self, start: Block, width: usize) -> Result<()> {
-        let made = orthonormalise(self.operator, &self.basis, start, width, 0.0, &mut self.random)?;
+        let made = orthonormalise(&self.operator, &self.basis, start, width, 0.0, &mut self.random)?;
         self.projection.add_pending(made.q.len());
         self.basis.append(&made.q)
     }
@@ -205,6 +206,7 @@ impl<'a> Lanczos<'a> {
         let enough = ESTIMATE * chased(self.options.tolerance) * self.products.largest;
         let wanted = ritz.residuals.iter().take(self.options.count);
         self.converged = wanted.filter(|&&residual| residual <= enough).count();
+        self.values = ritz.values.iter().take(self.options.count).copied().collect();
         self.examined = self.projection.len();
         if exhausted {
             self.ended = Some(true);
@@ -296,12 +298,16 @@ fn capacity(operator: &dyn SymmetricOperator, count: usize, width: usize) -> usi
     needed.max(ROOMY.min(fits as usize)).min(operator.dim())
 }
 
-/// The eigenpairs that `options` ask for, in one call.
+/// The eigenpairs that `options` ask for, in one call; as they stand where the observer stops it.
 ///
 /// # Errors
 /// As [`Lanczos::new`] and [`Lanczos::step`].
-pub fn eigenpairs(operator: &dyn SymmetricOperator, options: LanczosOptions) -> Result<Eigenpairs> {
+pub fn eigenpairs(
+    operator: &dyn SymmetricOperator,
+    options: LanczosOptions,
+    observer: &mut Observer,
+) -> Result<Eigenpairs> {
     let mut lanczos = Lanczos::new(operator, options)?;
-    while lanczos.step()? {}
+    while lanczos.step()? && observer(&lanczos.progress()).is_continue() {}
     lanczos.finish()
 }

@@ -19,12 +19,12 @@
 
 use faer::{Mat, MatRef};
 
-use super::options::{check_start, check_wanted};
+use super::options::check_wanted;
 use super::orthonormalise::whiten;
 use super::products::Products;
 use super::projection::{Projection, Ritz};
 use super::random::{Distribution, RandomVectors};
-use super::{Basis, Eigenpairs, Which, orthonormalise};
+use super::{Basis, Eigenpairs, Observer, Progress, Start, Which, orthonormalise};
 use crate::operators::{Block, SymmetricOperator, combine, combine_each, dots};
 use crate::{Error, Result};
 
@@ -48,7 +48,7 @@ const GUARD: usize = 4;
 const BASES: usize = 3;
 
 /// What [`lobpcg`] is to find.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct LobpcgOptions {
     /// K, the number of eigenpairs.
     pub count: usize,
@@ -62,9 +62,8 @@ pub struct LobpcgOptions {
     /// for `20 K + 2,000`.
     pub max_products: Option<usize>,
     pub seed: u64,
-    /// Flat vectors `[k, dim]` to start from, at most K, such as the eigenvectors of a matrix nearby; random ones
-    /// complete them.
-    pub start: Option<Vec<f32>>,
+    /// At most K vectors to start from, such as the eigenvectors of a matrix nearby; random ones complete them.
+    pub start: Start,
 }
 
 impl LobpcgOptions {
@@ -76,23 +75,23 @@ impl LobpcgOptions {
             tolerance: 1e-4,
             max_products: None,
             seed: 0,
-            start: None,
+            start: Start::Random,
         }
     }
 
-    fn check(&self, dim: usize) -> Result<()> {
-        check_wanted(self.count, self.tolerance, dim)?;
+    fn check(&self, operator: &dyn SymmetricOperator) -> Result<()> {
+        check_wanted(self.count, self.tolerance, operator.dim())?;
         if self.which == Which::Magnitude {
             return Err(Error::argument("which", "magnitude", "largest or smallest"));
         }
-        check_start(self.start.as_deref(), self.count, dim).map(|_| ())
+        self.start.check(operator, self.count).map(|_| ())
     }
 }
 
 /// `Y = T X`, an approximation T of `(A − λ₁)⁻¹`, symmetric and definite.
 pub type Preconditioner<'a> = dyn Fn(&Block, &Block) -> Result<()> + 'a;
 
-/// The eigenpairs that `options` ask for.
+/// The eigenpairs that `options` ask for; as they stand where the observer stops it.
 ///
 /// # Errors
 /// [`Error::Argument`], [`Error::Shape`] or [`Error::NotFinite`] naming the option that cannot be used,
@@ -101,8 +100,9 @@ pub fn lobpcg(
     operator: &dyn SymmetricOperator,
     options: &LobpcgOptions,
     preconditioner: Option<&Preconditioner>,
+    observer: &mut Observer,
 ) -> Result<Eigenpairs> {
-    options.check(operator.dim())?;
+    options.check(operator)?;
     let mut lobpcg = Lobpcg::new(operator, options)?;
     let most = options.max_products.unwrap_or(20 * options.count + 2000);
     loop {
@@ -112,7 +112,9 @@ pub fn lobpcg(
         // a basis of the whole space holds the pairs but for what the carried products are off
         let spans = lobpcg.s.len() == operator.dim();
         let exhausted = lobpcg.age == 0 && (active.is_empty() || spans);
-        let over = lobpcg.products.made + active.len() + options.count > most;
+        let progress = lobpcg.progress(options.count - active.len());
+        let stopped = observer(&progress).is_break();
+        let over = stopped || lobpcg.products.made + active.len() + options.count > most;
         if active.is_empty() || spans || over {
             let pairs = lobpcg.measured()?;
             let done = pairs.converged.iter().all(|&converged| converged);
@@ -132,8 +134,9 @@ pub fn lobpcg(
 
 /// The iteration. Between two of its steps, S is `[X P]`.
 struct Lobpcg<'a> {
+    operator: &'a dyn SymmetricOperator,
     options: &'a LobpcgOptions,
-    products: Products<'a>,
+    products: Products,
     random: RandomVectors,
     /// The number of X's vectors.
     width: usize,
@@ -162,12 +165,12 @@ impl<'a> Lobpcg<'a> {
         operator.leave_room(2 * bytes(capacity) + bytes(count) + blocks);
         let mut random = RandomVectors::new(Distribution::Gaussian, options.seed);
         let mut s = Basis::sharing(gpu, stride, capacity, BASES)?;
-        let start = operator.pad(options.start.as_deref().unwrap_or(&[]))?;
-        let start = Block::upload(gpu, stride, &start)?;
+        let start = options.start.block(operator)?;
         s.append(&orthonormalise(operator, &s, start, width, 0.0, &mut random)?.q)?;
         let mut lobpcg = Lobpcg {
+            operator,
             options,
-            products: Products::new(operator, "LOBPCG"),
+            products: Products::new("LOBPCG"),
             random,
             width,
             s,
@@ -181,12 +184,20 @@ impl<'a> Lobpcg<'a> {
         Ok(lobpcg)
     }
 
+    /// How far it has come, with so many pairs that seem to have converged.
+    fn progress(&self, done: usize) -> Progress {
+        let (total, products) = (self.options.count, self.products.made);
+        let remaining = (products * (total - done)).checked_div(done).map(|products| products + total);
+        let values = self.values.iter().take(total).copied().collect();
+        Progress { done, total, products, remaining, values }
+    }
+
     /// `A S` by fresh products, and the Ritz vectors by them.
     fn refresh(&mut self) -> Result<()> {
         self.a.truncate(0);
         for first in (0..self.s.len()).step_by(self.width) {
             let x = self.s.block(first..self.s.len().min(first + self.width))?;
-            self.a.append(&self.products.make(&x)?)?;
+            self.a.append(&self.products.make(self.operator, &x)?)?;
         }
         self.rayleigh_ritz(&(0..self.s.len()).collect::<Vec<_>>())?;
         self.age = 0;
@@ -213,7 +224,7 @@ impl<'a> Lobpcg<'a> {
     ) -> Result<()> {
         // what X and P leave of a vector of length 1 that counts as nothing
         const FLOOR: f64 = 1e-5;
-        let operator = self.products.operator;
+        let operator = self.operator;
         let block = || Block::zeros(operator.gpu(), operator.stride(), active.len());
         let mut w = block()?;
         let taken =
@@ -235,7 +246,7 @@ impl<'a> Lobpcg<'a> {
             w = scaled;
         }
         let w = orthonormalise(operator, &self.s, w, active.len(), FLOOR, &mut self.random)?.q;
-        self.a.append(&self.products.make(&w)?)?;
+        self.a.append(&self.products.make(self.operator, &w)?)?;
         self.s.append(&w)
     }
 
@@ -264,17 +275,17 @@ impl<'a> Lobpcg<'a> {
         self.values = values[..self.width].to_vec();
         self.products.largest = values.iter().fold(self.products.largest, |m, value| m.max(value.abs()));
         self.age += 1;
-        self.spanned = n == self.products.operator.dim();
+        self.spanned = n == self.operator.dim();
         Ok(())
     }
 
     /// The wanted pairs, measured by fresh products.
     fn measured(&mut self) -> Result<Eigenpairs> {
-        let operator = self.products.operator;
+        let operator = self.operator;
         let LobpcgOptions { count, which, tolerance, .. } = *self.options;
         let mut vectors = Basis::sharing(operator.gpu(), operator.stride(), count, BASES)?;
         vectors.append(&self.s.block(0..count)?)?;
-        let pairs = self.products.measure(vectors, self.width, which, tolerance)?;
+        let pairs = self.products.measure(operator, vectors, self.width, which, tolerance)?;
         Ok(Eigenpairs { complete: self.spanned, ..pairs })
     }
 }

@@ -7,7 +7,7 @@
 //! ```
 //! use curvkit::gpu::{Gpu, GpuOptions};
 //! use curvkit::operators::{Block, SymmetricOperator};
-//! use curvkit::spectral::{LanczosOptions, Which, eigenpairs};
+//! use curvkit::spectral::{LanczosOptions, Which, eigenpairs, unobserved};
 //!
 //! /// A diagonal matrix, multiplied on the host; a kernel of yours would record onto the device.
 //! struct Diagonal {
@@ -45,7 +45,7 @@
 //! let entries = (0..500).map(|i| 1.0 / (1.0 + i as f32)).collect();
 //! let operator = Diagonal { gpu, entries };
 //! let options = LanczosOptions { which: Which::Largest, tolerance: 1e-5, ..LanczosOptions::new(3) };
-//! let pairs = eigenpairs(&operator, options)?;
+//! let pairs = eigenpairs(&operator, options, &mut unobserved)?;
 //! assert!(pairs.complete && pairs.converged.iter().all(|&converged| converged));
 //! assert!((pairs.values[1] - 0.5).abs() < 1e-5);
 //! let v = operator.unpad(&pairs.vectors.download()?)?; // [K, dim]
@@ -54,7 +54,8 @@
 //! # }
 //! ```
 //!
-//! [`Lanczos`] does the same step by step, tells how far it is, and can be saved and resumed. Beside it there are
+//! [`Lanczos`] does the same step by step, and can be saved and resumed. Every solver tells an [`Observer`] how far it is
+//! and ends where that one stops it. Beside Lanczos there are
 //!
 //! | function | finds |
 //! |---|---|
@@ -64,6 +65,7 @@
 //! | [`hutchinson`] | the trace, ‖A‖_F and A's diagonal, from the same products |
 //! | [`hutch_plus_plus`], [`xtrace`] | the trace, with fewer products |
 //! | [`power_iteration`] | \|λ₁\| |
+//! | [`rayleigh_quotients`] | A's diagonal in any basis |
 //!
 //! All build on the same ground: [`gram`](crate::operators::gram) and [`combine`](crate::operators::combine),
 //! [`dots`](crate::operators::dots) and [`combine_each`](crate::operators::combine_each), [`RandomVectors`], [`Basis`]
@@ -72,9 +74,11 @@
 mod basis;
 mod batched;
 mod comparison;
+mod eigenpairs;
 mod estimate;
 mod lanczos;
 mod lobpcg;
+mod observer;
 mod options;
 mod orthonormalise;
 mod power;
@@ -90,12 +94,15 @@ mod width;
 pub use basis::Basis;
 pub use batched::{FamilyEigenpairs, FamilyOptions, family_eigenpairs};
 pub use comparison::Comparison;
+pub use eigenpairs::Eigenpairs;
 pub use estimate::Estimate;
 pub use lanczos::{Lanczos, eigenpairs};
 pub use lobpcg::{LobpcgOptions, Preconditioner, lobpcg};
-pub use options::{Eigenpairs, LanczosOptions, Progress, Which};
+pub use observer::{Observer, Progress, unobserved};
+pub use options::{LanczosOptions, Start, Which};
 pub use orthonormalise::{Orthonormal, orthonormalise};
 pub use power::{LargestMagnitude, power_iteration};
+pub use products::rayleigh_quotients;
 pub use quadrature::{Density, LogDensity, Quadrature, QuadratureOptions, Rule, quadrature};
 pub use random::{Distribution, RandomVectors};
 pub use trace::{Hutchinson, hutch_plus_plus, hutchinson, xtrace};

@@ -1,8 +1,10 @@
 //! What is asked of an eigensolver, and what it returns.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
-use super::Basis;
+use crate::operators::{Block, SymmetricOperator, copy};
 use crate::{Error, Result};
 
 /// Half a unit in the last place of single precision: rounding v and A v alone leaves residuals of some such share of
@@ -37,8 +39,76 @@ impl Which {
     }
 }
 
+/// Vectors that an eigensolver starts from, such as the eigenvectors of an operator nearby.
+#[derive(Clone, Debug, Default)]
+pub enum Start {
+    /// Random vectors alone.
+    #[default]
+    Random,
+    /// Flat vectors, `[k, dim]`.
+    Flat(Vec<f32>),
+    /// Vectors on the operator's device, which are copied.
+    Block(Arc<Block>),
+}
+
+impl Start {
+    /// The number of vectors, of which there may be `most`.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] and [`Error::OtherDevice`] where they are not of the operator's space, or too many, and
+    /// [`Error::NotFinite`] where flat ones hold what is no number.
+    pub(super) fn check(&self, operator: &dyn SymmetricOperator, most: usize) -> Result<usize> {
+        let dim = operator.dim();
+        let shape = |found: String, dim: usize| Error::Shape {
+            tensor: "start".into(),
+            found,
+            expected: format!("[k, {dim}] with k from 1 to {most}"),
+        };
+        match self {
+            Start::Random => Ok(0),
+            Start::Flat(flat) => {
+                let vectors = flat.len() / dim;
+                if vectors == 0 || flat.len() != vectors * dim || vectors > most {
+                    return Err(shape(format!("[{}]", flat.len()), dim));
+                }
+                match flat.iter().find(|value| !value.is_finite()) {
+                    None => Ok(vectors),
+                    Some(value) => {
+                        let detail = format!("it holds {value}");
+                        Err(Error::NotFinite { quantity: "start".into(), detail })
+                    }
+                }
+            }
+            Start::Block(block) => {
+                if !block.gpu().is(operator.gpu()) {
+                    return Err(operator.gpu().refuses("start", Some(block.gpu())));
+                }
+                if block.stride() != operator.stride() || !(1..=most).contains(&block.len()) {
+                    let found = format!("[{}, {}] on the device", block.len(), block.stride());
+                    return Err(shape(found, operator.stride()));
+                }
+                Ok(block.len())
+            }
+        }
+    }
+
+    /// The vectors in a block of their own.
+    pub(super) fn block(&self, operator: &dyn SymmetricOperator) -> Result<Block> {
+        let (gpu, stride) = (operator.gpu(), operator.stride());
+        match self {
+            Start::Random => Block::zeros(gpu, stride, 0),
+            Start::Flat(flat) => Block::upload(gpu, stride, &operator.pad(flat)?),
+            Start::Block(block) => {
+                let own = Block::uninitialized(gpu, stride, block.len())?;
+                copy(&**block, &own)?;
+                Ok(own)
+            }
+        }
+    }
+}
+
 /// What [`Lanczos`](super::Lanczos) is to find.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct LanczosOptions {
     /// K, the number of eigenpairs.
     pub count: usize,
@@ -54,8 +124,8 @@ pub struct LanczosOptions {
     /// for `20 K + 2,000`.
     pub max_products: Option<usize>,
     pub seed: u64,
-    /// Flat vectors `[k, dim]` to start from, at most b; random ones complete the block.
-    pub start: Option<Vec<f32>>,
+    /// At most b vectors to start from; random ones complete the block.
+    pub start: Start,
 }
 
 impl LanczosOptions {
@@ -68,7 +138,7 @@ impl LanczosOptions {
             block: None,
             max_products: None,
             seed: 0,
-            start: None,
+            start: Start::Random,
         }
     }
 
@@ -79,14 +149,14 @@ impl LanczosOptions {
     /// The number of vectors to start from.
     ///
     /// # Errors
-    /// [`Error::Argument`] or [`Error::Shape`] naming the first option that cannot be used in a space of
-    /// `dim` coordinates.
-    pub(super) fn check(&self, dim: usize) -> Result<usize> {
+    /// [`Error::Argument`] or [`Error::Shape`] naming the first option that cannot be used in the operator's space.
+    pub(super) fn check(&self, operator: &dyn SymmetricOperator) -> Result<usize> {
+        let dim = operator.dim();
         check_wanted(self.count, self.tolerance, dim)?;
         if self.block == Some(0) {
             return Err(Error::argument("block", 0, "at least 1"));
         }
-        check_start(self.start.as_deref(), self.block.unwrap_or(dim), dim)
+        self.start.check(operator, self.block.unwrap_or(dim))
     }
 }
 
@@ -101,67 +171,4 @@ pub(super) fn check_wanted(count: usize, tolerance: f64, dim: usize) -> Result<(
         return Err(Error::argument("tolerance", tolerance, "a number above 0"));
     }
     Ok(())
-}
-
-/// The number of vectors to start from, of which there may be `most`.
-pub(super) fn check_start(start: Option<&[f32]>, most: usize, dim: usize) -> Result<usize> {
-    let Some(start) = start else { return Ok(0) };
-    let vectors = start.len() / dim;
-    if vectors == 0 || start.len() != vectors * dim || vectors > most {
-        return Err(Error::Shape {
-            tensor: "start".into(),
-            found: format!("[{}]", start.len()),
-            expected: format!("[k, {dim}] with k from 1 to {most}"),
-        });
-    }
-    if let Some(value) = start.iter().find(|value| !value.is_finite()) {
-        return Err(Error::NotFinite { quantity: "start".into(), detail: format!("it holds {value}") });
-    }
-    Ok(vectors)
-}
-
-/// Eigenpairs, the most wanted first.
-pub struct Eigenpairs {
-    /// λ, the vectors' Rayleigh quotients: `[K]`, or as many as the budget of products sufficed for.
-    pub values: Vec<f64>,
-    /// `‖A v − λ v‖ / |λ₁|` by fresh products, `[K]`; 0 for the zero matrix, which has no λ₁ to measure by.
-    pub residuals: Vec<f64>,
-    /// |λ₁|, the largest magnitude of an eigenvalue that was seen.
-    pub scale: f64,
-    /// Whether the residual is within the tolerance, `[K]`.
-    pub converged: Vec<bool>,
-    /// Where pairs have not converged because the rounding of products hides what is left of their residuals, so that
-    /// no more of them would help: the largest residual.
-    pub floor: Option<f64>,
-    /// Whether something has shown that none was missed: a fresh random vector's Krylov sequence, which only
-    /// Lanczos makes, or a basis that spans the space.
-    pub complete: bool,
-    /// v, orthonormal: K vectors.
-    pub vectors: Basis,
-    /// Products spent, those for the residuals included.
-    pub products: usize,
-}
-
-impl Eigenpairs {
-    /// The same, of an iteration that has done all it could where it is `exhausted`.
-    pub(super) fn with_floor(self, exhausted: bool) -> Eigenpairs {
-        let short = exhausted && self.converged.contains(&false);
-        let floor = short.then(|| self.residuals.iter().copied().fold(0.0, f64::max));
-        Eigenpairs { floor, ..self }
-    }
-}
-
-/// How far an eigensolver has come.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Progress {
-    /// Wanted pairs that have converged, as of when they were last looked at.
-    pub converged: usize,
-    /// K.
-    pub count: usize,
-    /// Products spent.
-    pub products: usize,
-    /// Vectors of the basis.
-    pub basis: usize,
-    /// Products that it may still take, by those a converged pair has taken so far; `None` before one has.
-    pub remaining: Option<usize>,
 }

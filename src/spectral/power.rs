@@ -4,6 +4,7 @@ use faer::Mat;
 
 use super::products::Products;
 use super::random::{Distribution, RandomVectors};
+use super::{Observer, Progress};
 use crate::operators::{Block, SymmetricOperator, combine, dots};
 use crate::{Error, Result};
 
@@ -18,7 +19,8 @@ pub struct LargestMagnitude {
     pub products: usize,
 }
 
-/// |λ₁|, the largest magnitude of an eigenvalue, to a residual of `tolerance` if `max_products` suffice.
+/// |λ₁|, the largest magnitude of an eigenvalue, to a residual of `tolerance` if `max_products` suffice and the observer
+/// does not stop it.
 ///
 /// Two products in a row tell A² v from ρ² v, so that eigenvalues of both signs do no harm (von Mises & Pollaczek-Geiringer
 /// 1929, for A²).
@@ -31,11 +33,12 @@ pub fn power_iteration(
     tolerance: f64,
     max_products: usize,
     seed: u64,
+    observer: &mut Observer,
 ) -> Result<LargestMagnitude> {
     if max_products < 2 {
         return Err(Error::argument("max_products", max_products, "at least 2"));
     }
-    let mut products = Products::new(operator, "the power iteration");
+    let mut products = Products::new("the power iteration");
     let scaled = |x: &Block, by: f64| -> Result<Block> {
         let y = Block::zeros(operator.gpu(), operator.stride(), 1)?;
         combine(Mat::full(1, 1, by).as_ref(), x, &y, false)?;
@@ -43,19 +46,20 @@ pub fn power_iteration(
     };
     let start = RandomVectors::new(Distribution::Gaussian, seed).draw(operator, 1)?;
     let mut v = scaled(&start, 1.0 / dots(&start, &start)?[0].sqrt())?;
-    let mut av = products.make(&v)?;
+    let mut av = products.make(operator, &v)?;
     loop {
         let value = dots(&av, &av)?[0].sqrt();
         if value == 0.0 {
             return Ok(LargestMagnitude { value, residual: 0.0, products: products.made });
         }
         let w = scaled(&av, 1.0 / value)?;
-        let aw = products.make(&w)?;
+        let aw = products.make(operator, &w)?;
         // A² v − ρ² v = ρ (A w − ρ v)
         let rest = scaled(&v, -value)?;
         combine(Mat::full(1, 1, 1.0).as_ref(), &aw, &rest, true)?;
         let residual = dots(&rest, &rest)?[0].sqrt() / value;
-        if residual <= tolerance || products.made >= max_products {
+        let stopped = observer(&Progress::of_products(products.made, max_products)).is_break();
+        if stopped || residual <= tolerance || products.made >= max_products {
             return Ok(LargestMagnitude { value, residual, products: products.made });
         }
         (v, av) = (w, aw);

@@ -7,8 +7,7 @@ use crate::operators::{Block, SymmetricOperator, combine_each, dots};
 use crate::{Error, Result};
 
 /// The products that a solver makes.
-pub(super) struct Products<'a> {
-    pub operator: &'a dyn SymmetricOperator,
+pub(super) struct Products {
     /// Whose they are, for messages.
     solver: &'static str,
     /// How many.
@@ -17,19 +16,19 @@ pub(super) struct Products<'a> {
     pub largest: f64,
 }
 
-impl<'a> Products<'a> {
+impl Products {
     /// None so far.
-    pub fn new(operator: &'a dyn SymmetricOperator, solver: &'static str) -> Products<'a> {
-        Products { operator, solver, made: 0, largest: 0.0 }
+    pub fn new(solver: &'static str) -> Products {
+        Products { solver, made: 0, largest: 0.0 }
     }
 
     /// `A X`.
     ///
     /// # Errors
     /// [`Error::NotFinite`] naming the product that is not finite, and the device's errors.
-    pub fn make(&mut self, x: &Block) -> Result<Block> {
-        let y = Block::zeros(self.operator.gpu(), x.stride(), x.len())?;
-        self.operator.apply(x, &y)?;
+    pub fn make(&mut self, operator: &dyn SymmetricOperator, x: &Block) -> Result<Block> {
+        let y = Block::zeros(operator.gpu(), x.stride(), x.len())?;
+        operator.apply(x, &y)?;
         for square in dots(&y, &y)? {
             self.made += 1;
             if !square.is_finite() {
@@ -50,6 +49,7 @@ impl<'a> Products<'a> {
     /// As [`Products::make`].
     pub fn measure(
         &mut self,
+        operator: &dyn SymmetricOperator,
         mut vectors: Basis,
         width: usize,
         which: Which,
@@ -60,7 +60,7 @@ impl<'a> Products<'a> {
         let (mut values, mut lengths) = (Vec::with_capacity(count), Vec::with_capacity(count));
         for first in (0..count).step_by(width) {
             let x = vectors.block(first..count.min(first + width))?;
-            let y = self.make(&x)?;
+            let y = self.make(operator, &x)?;
             let (xx, xy) = (dots(&x, &x)?, dots(&x, &y)?);
             let lambda: Vec<f64> = xy.iter().zip(&xx).map(|(xy, xx)| xy / xx).collect();
             let minus: Vec<f64> = lambda.iter().map(|lambda| -lambda).collect();
@@ -69,7 +69,7 @@ impl<'a> Products<'a> {
             values.extend(lambda);
         }
         self.largest = values.iter().fold(self.largest, |largest, value| largest.max(value.abs()));
-        if self.largest <= self.operator.rounding()? {
+        if self.largest <= operator.rounding()? {
             // the zero matrix, but for the rounding that it is made with
             self.largest = 0.0;
             values.fill(0.0);
@@ -94,4 +94,23 @@ impl<'a> Products<'a> {
             products: self.made,
         })
     }
+}
+
+/// Vectors that are multiplied at a time for their Rayleigh quotients.
+const AT_ONCE: usize = 16;
+
+/// Returns the Rayleigh quotients `uᵀAu / uᵀu` of A with the vectors of a basis, `[len]`: A's diagonal in that basis where
+/// it is orthonormal, whatever operator the basis is of.
+///
+/// # Errors
+/// [`Error::NotFinite`] naming the product that is not finite, and the device's errors.
+pub fn rayleigh_quotients(operator: &dyn SymmetricOperator, basis: &Basis) -> Result<Vec<f64>> {
+    let mut products = Products::new("the Rayleigh quotients");
+    let mut quotients = Vec::with_capacity(basis.len());
+    for first in (0..basis.len()).step_by(AT_ONCE) {
+        let u = basis.block(first..basis.len().min(first + AT_ONCE))?;
+        let along = dots(&u, &products.make(operator, &u)?)?;
+        quotients.extend(along.iter().zip(dots(&u, &u)?).map(|(along, square)| along / square));
+    }
+    Ok(quotients)
 }

@@ -14,7 +14,7 @@ use std::ops::Range;
 
 use super::random::Distribution;
 use super::recurrence::{Recurrences, bytes, groups};
-use super::{Estimate, Which};
+use super::{Estimate, Observer, Progress, Which};
 use crate::gpu::Gpu;
 use crate::operators::{Block, OperatorFamily, SymmetricOperator};
 use crate::{Error, Result};
@@ -105,10 +105,17 @@ impl OperatorFamily for Repeated<'_> {
 
 /// The quadratures of M probes, whose products are made together as far as the memory budget has room for their bases.
 ///
+/// Where the observer stops it, probes have the quadratures of as many steps as were made, and those that were not begun
+/// have none.
+///
 /// # Errors
 /// [`Error::Argument`] where an option is 0, [`Error::NotFinite`] where a product is not finite, and the device's
 /// errors.
-pub fn quadrature(operator: &dyn SymmetricOperator, options: &QuadratureOptions) -> Result<Quadrature> {
+pub fn quadrature(
+    operator: &dyn SymmetricOperator,
+    options: &QuadratureOptions,
+    observer: &mut Observer,
+) -> Result<Quadrature> {
     for (name, value) in [("probes", options.probes), ("steps", options.steps)] {
         if value == 0 {
             return Err(Error::argument(name, value, "at least 1"));
@@ -119,20 +126,26 @@ pub fn quadrature(operator: &dyn SymmetricOperator, options: &QuadratureOptions)
     let mut rules = Vec::with_capacity(options.probes);
     let groups = groups(&family, steps);
     operator.leave_room(groups.first().map_or(0, |members| bytes(&family, steps, members.len())));
+    let (mut products, mut stopped) = (0, false);
     for members in groups {
         let count = members.len();
         let mut recurrences =
             Recurrences::new(&family, members, steps, Distribution::Rademacher, options.seed)?;
-        for _ in 0..steps {
+        while recurrences.len < steps && !stopped {
             recurrences.step()?;
+            products += count;
+            stopped = observer(&Progress::of_products(products, options.probes * steps)).is_break();
         }
         for i in 0..count {
             let ritz = recurrences.ritz(i, Which::Smallest)?;
             let weights = ritz.vectors.row(0).iter().map(|first| first * first).collect();
             rules.push(Rule { nodes: ritz.values, weights });
         }
+        if stopped {
+            break;
+        }
     }
-    Ok(Quadrature { rules, products: options.probes * steps })
+    Ok(Quadrature { rules, products })
 }
 
 impl Rule {

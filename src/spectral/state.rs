@@ -35,7 +35,7 @@ struct Scalars {
     ended: Option<bool>,
 }
 
-impl<'a> Lanczos<'a> {
+impl<A: SymmetricOperator> Lanczos<A> {
     /// Writes the state between two steps: `basis` `[vectors, stride]` F32, `t` and `s` F64, the rest in the
     /// file's metadata, beside the caller's `metadata` (key, text).
     ///
@@ -83,13 +83,9 @@ impl<'a> Lanczos<'a> {
     /// # Errors
     /// [`Error::File`] where the file is no such state, or one of another operator or other options;
     /// [`Error::Io`], and those of [`Lanczos::new`].
-    pub fn resume(
-        operator: &'a dyn SymmetricOperator,
-        options: LanczosOptions,
-        path: impl AsRef<Path>,
-    ) -> Result<Lanczos<'a>> {
+    pub fn resume(operator: A, options: LanczosOptions, path: impl AsRef<Path>) -> Result<Lanczos<A>> {
         let path = path.as_ref();
-        options.check(operator.dim())?;
+        options.check(&operator)?;
         let file = TensorFile::read(path)?;
         let found: Scalars = file
             .metadata(KEY)
@@ -117,11 +113,12 @@ impl<'a> Lanczos<'a> {
         lanczos.projection = Projection { t: matrix("t", n)?, s: matrix("s", pending)? };
         let basis = file.f32("basis", &[n + pending, found.stride])?;
         for piece in basis.chunks(found.width * found.stride) {
-            lanczos.basis.append(&Block::upload(operator.gpu(), found.stride, piece)?)?;
+            let block = Block::upload(lanczos.operator.gpu(), found.stride, piece)?;
+            lanczos.basis.append(&block)?;
         }
         if n > 0 {
             let v = lanczos.basis.block(0..1)?;
-            let quotient = gram(&v, &lanczos.products.make(&v)?)?[(0, 0)];
+            let quotient = gram(&v, &lanczos.products.make(&lanczos.operator, &v)?)?[(0, 0)];
             let expected = lanczos.projection.t[(0, 0)];
             // rounding of the product, and of the vector since it was multiplied
             if (quotient - expected).abs() > 1e-4 * found.largest {

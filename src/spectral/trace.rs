@@ -3,9 +3,10 @@
 use faer::Mat;
 
 use super::estimate::of_few;
+use super::observer::go_on;
 use super::products::Products;
 use super::random::{Distribution, RandomVectors};
-use super::{Basis, Estimate, Orthonormal, orthonormalise};
+use super::{Basis, Estimate, Observer, Orthonormal, Progress, orthonormalise};
 use crate::operators::{Block, SymmetricOperator, copy, dots};
 use crate::{Error, Result};
 
@@ -30,23 +31,28 @@ pub struct Hutchinson {
     pub diagonal: Vec<Estimate>,
 }
 
-/// Trace, norm and diagonal of A from the same `products`.
+/// Trace, norm and diagonal of A from the same `products`, or from those made where the observer stops it.
 ///
 /// # Errors
 /// [`Error::Argument`] for less than two products, [`Error::NotFinite`] where one is not finite, and the device's
 /// errors.
-pub fn hutchinson(operator: &dyn SymmetricOperator, products: usize, seed: u64) -> Result<Hutchinson> {
+pub fn hutchinson(
+    operator: &dyn SymmetricOperator,
+    products: usize,
+    seed: u64,
+    observer: &mut Observer,
+) -> Result<Hutchinson> {
     if products < 2 {
         return Err(Error::argument("probes", products, "at least 2, for a standard error"));
     }
     let dim = operator.dim();
     let mut random = RandomVectors::new(Distribution::Rademacher, seed);
-    let mut made = Products::new(operator, "the estimate");
+    let mut made = Products::new("the estimate");
     let (mut traces, mut norms) = (Vec::with_capacity(products), Vec::with_capacity(products));
     let (mut sums, mut squares, mut shift) = (vec![0.0; dim], vec![0.0; dim], Vec::new());
     for first in (0..products).step_by(BLOCK) {
         let z = random.draw(operator, BLOCK.min(products - first))?;
-        let az = made.make(&z)?;
+        let az = made.make(operator, &z)?;
         traces.extend(dots(&z, &az)?);
         norms.extend(dots(&az, &az)?);
         let flat = |block: &Block| -> Result<Vec<f32>> { operator.unpad(&block.download()?) };
@@ -62,6 +68,13 @@ pub fn hutchinson(operator: &dyn SymmetricOperator, products: usize, seed: u64) 
                 squares[i] += (sample - shift[i]).powi(2);
             }
         }
+        if observer(&Progress::of_products(made.made, products)).is_break() {
+            break;
+        }
+    }
+    let products = made.made;
+    if products < 2 {
+        return Err(Error::Cancelled);
     }
     let (m, widened) = (products as f64, of_few(products));
     let entry = |i: usize| {
@@ -83,14 +96,21 @@ pub fn hutchinson(operator: &dyn SymmetricOperator, products: usize, seed: u64) 
 /// # Errors
 /// [`Error::Argument`] for less than six products, [`Error::NotFinite`] where one is not finite, and the device's
 /// errors.
-pub fn hutch_plus_plus(operator: &dyn SymmetricOperator, products: usize, seed: u64) -> Result<Estimate> {
+pub fn hutch_plus_plus(
+    operator: &dyn SymmetricOperator,
+    products: usize,
+    seed: u64,
+    observer: &mut Observer,
+) -> Result<Estimate> {
     if products < 6 {
         return Err(Error::argument("products", products, "at least 6"));
     }
     let mut random = RandomVectors::new(Distribution::Rademacher, seed);
     let sketch = (products / 3).min(operator.dim());
-    let mut made = Products::new(operator, "the estimate");
-    let range = Range::of(&mut made, &random.draw(operator, sketch)?, &mut random)?;
+    let mut made = Products::new("the estimate");
+    let omega = random.draw(operator, sketch)?;
+    let mut watch = |made: &Products| go_on(observer, &Progress::of_products(made.made, products));
+    let range = Range::of(operator, &mut made, &omega, &mut random, &mut watch)?;
     let within: f64 = (0..sketch).map(|i| range.h[(i, i)]).sum();
     if sketch == operator.dim() {
         return Ok(Estimate { value: within, standard_error: 0.0, products: made.made });
@@ -99,7 +119,10 @@ pub fn hutch_plus_plus(operator: &dyn SymmetricOperator, products: usize, seed: 
     while made.made < products {
         let g = random.draw(operator, BLOCK.min(products - made.made))?;
         range.q.remove_from(&g)?;
-        samples.extend(dots(&g, &made.make(&g)?)?);
+        samples.extend(dots(&g, &made.make(operator, &g)?)?);
+        if observer(&Progress::of_products(made.made, products)).is_break() {
+            break;
+        }
     }
     let rest = Estimate::of(&samples, made.made);
     Ok(Estimate { value: within + rest.value, ..rest })
@@ -119,16 +142,22 @@ pub fn hutch_plus_plus(operator: &dyn SymmetricOperator, products: usize, seed: 
 /// # Errors
 /// [`Error::Argument`] for less than four products, [`Error::NotFinite`] where one is not finite, and the device's
 /// errors.
-pub fn xtrace(operator: &dyn SymmetricOperator, products: usize, seed: u64) -> Result<Estimate> {
+pub fn xtrace(
+    operator: &dyn SymmetricOperator,
+    products: usize,
+    seed: u64,
+    observer: &mut Observer,
+) -> Result<Estimate> {
     if products < 4 {
         return Err(Error::argument("products", products, "at least 4"));
     }
     let dim = operator.dim();
     let mut random = RandomVectors::new(Distribution::Gaussian, seed);
     let m = (products / 2).min(dim);
-    let mut made = Products::new(operator, "the estimate");
+    let mut made = Products::new("the estimate");
     let omega = random.draw(operator, m)?;
-    let Range { q, h, r, .. } = Range::of(&mut made, &omega, &mut random)?;
+    let mut watch = |made: &Products| go_on(observer, &Progress::of_products(made.made, products));
+    let Range { q, h, r, .. } = Range::of(operator, &mut made, &omega, &mut random, &mut watch)?;
     let within: f64 = (0..m).map(|i| h[(i, i)]).sum();
     if m == dim {
         return Ok(Estimate { value: within, standard_error: 0.0, products: made.made });
@@ -159,15 +188,22 @@ struct Range {
 }
 
 impl Range {
-    fn of(products: &mut Products, omega: &Block, random: &mut RandomVectors) -> Result<Range> {
-        let (operator, m) = (products.operator, omega.len());
+    fn of(
+        operator: &dyn SymmetricOperator,
+        products: &mut Products,
+        omega: &Block,
+        random: &mut RandomVectors,
+        watch: &mut dyn FnMut(&Products) -> Result<()>,
+    ) -> Result<Range> {
+        let m = omega.len();
         let none = Basis::new(operator.gpu(), operator.stride(), 1)?;
         let y = Block::zeros(operator.gpu(), operator.stride(), m)?;
         for first in (0..m).step_by(BLOCK) {
             let range = first..m.min(first + BLOCK);
             let z = Block::zeros(operator.gpu(), operator.stride(), range.len())?;
             copy((omega, range.clone()), &z)?;
-            copy(&products.make(&z)?, (&y, range))?;
+            copy(&products.make(operator, &z)?, (&y, range))?;
+            watch(products)?;
         }
         let floor = ROUNDING * products.largest;
         let Orthonormal { q: block, r, .. } = orthonormalise(operator, &none, y, m, floor, random)?;
@@ -176,8 +212,9 @@ impl Range {
         let mut h = Mat::zeros(m, m);
         for first in (0..m).step_by(BLOCK) {
             let range = first..m.min(first + BLOCK);
-            let az = products.make(&q.block(range.clone())?)?;
+            let az = products.make(operator, &q.block(range.clone())?)?;
             h.subcols_mut(range.start, range.len()).copy_from(&q.project(&az)?);
+            watch(products)?;
         }
         Ok(Range { q, h, r })
     }

@@ -13,7 +13,7 @@ use crate::cli::timed::Timed;
 use crate::gpu::Gpu;
 use crate::net::{Loss, Network};
 use crate::operators::{Curvature, Session};
-use crate::spectral::{LanczosOptions, eigenpairs};
+use crate::spectral::{LanczosOptions, eigenpairs, unobserved};
 use crate::{Error, Result};
 
 #[derive(Args)]
@@ -73,7 +73,7 @@ impl Spectrum {
                 ..LanczosOptions::new(self.top)
             };
             let start = Instant::now();
-            let pairs = eigenpairs(&timed, options)?;
+            let pairs = eigenpairs(&timed, options, &mut unobserved)?;
             let seconds = start.elapsed().as_secs_f64();
             let converged = pairs.converged.iter().filter(|&&converged| converged).count();
             // of as many full blocks, to which the last one of a run comes close

@@ -54,17 +54,16 @@ struct HvpRate {
 /// Inputs in [0, 1], or token ids none of which is masked, and classes in turn: the figures do not depend on
 /// the values.
 pub fn made_up(network: &Network, samples: usize) -> Result<Dataset> {
-    let model = network.model();
-    let inputs = match (model.tokens, model.layers.first()) {
-        (Some(tokens), Some(&Layer::Embedding { num_embeddings, .. })) => {
-            let id = |n: usize, t: usize| ((n * tokens + t) * 7919 % num_embeddings) as f32;
+    let inputs = match (network.token_ids(), network.sample_shape()) {
+        (Some(ids), &[_, tokens]) => {
+            let id = |n: usize, t: usize| ((n * tokens + t) * 7919 % ids) as f32;
             let sample = |n| (0..tokens).map(move |t| id(n, t)).chain((0..tokens).map(|_| 1.0));
             (0..samples).flat_map(sample).collect()
         }
         _ => (0..samples * network.input_len()).map(|i| (i * 7919 % 1000) as f32 / 1000.0).collect(),
     };
     let classes = (0..samples as u32).map(|i| i % network.outputs() as u32).collect();
-    Dataset::new(inputs, model.sample_shape(), Targets::Classes(classes))
+    Dataset::new(inputs, network.sample_shape().to_vec(), Targets::Classes(classes))
 }
 
 /// `size`, which an option gave and which has to be at least 1.

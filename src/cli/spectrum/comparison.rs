@@ -10,7 +10,7 @@ use super::eigen::Found;
 use crate::operators::SymmetricOperator;
 use crate::report::plots::{Axis, Mark, Scale, Series, chart};
 use crate::report::{Block, Page, Section, Table, told, write_csv, write_text};
-use crate::spectral::Comparison;
+use crate::spectral::{Comparison, Observer};
 use crate::stats::{LineFit, fit_line, spearman};
 use crate::{Result, Undefined};
 
@@ -62,10 +62,10 @@ struct Row {
 impl Report<'_> {
     /// Measures, and writes `comparison.csv`, `comparison.svg`, `overlap.svg` where there is an overlap, and
     /// `report.html`.
-    pub fn write(&self) -> Result<Compared> {
+    pub fn write(&self, observer: &mut Observer) -> Result<Compared> {
         let [(a, of_a, found_a), (b, of_b, found_b)] = self.operators;
         let pairs = [&found_a.pairs, &found_b.pairs];
-        let measured = Comparison::measure((a, pairs[0]), (b, pairs[1]), self.probes, self.seed)?;
+        let measured = Comparison::measure((a, pairs[0]), (b, pairs[1]), self.probes, self.seed, observer)?;
         let mut undefined = measured.undefined.clone();
         let told: Vec<(f64, f64)> = points(&measured)
             .zip(&measured.resolved)

@@ -10,8 +10,7 @@ use super::Operator;
 use crate::cli::args::bar;
 use crate::cli::stderr::tell;
 use crate::cli::timed::Timed;
-use crate::data::{Layout, TensorFile, write_tensors};
-use crate::net::Subspace;
+use crate::data::{Layout, TensorFile};
 use crate::operators::SymmetricOperator;
 use crate::report::plots::{Axis, Mark, Scale, Series, chart};
 use crate::report::{write_csv, write_text};
@@ -64,12 +63,7 @@ impl Wanted<'_> {
     ///
     /// From time to time and at the end, the state that `--resume` takes up is put into the run's folder; it is for the
     /// caller to remove it once all results are in their places.
-    pub fn find(
-        &self,
-        operator: &dyn SymmetricOperator,
-        (space, layout): (&Subspace, &Layout),
-        name: Operator,
-    ) -> Result<Found> {
+    pub fn find(&self, operator: &dyn SymmetricOperator, layout: &Layout, name: Operator) -> Result<Found> {
         let named = |name: &str| format!("{}{name}", self.files);
         let (key, how) = self.run.metadata();
         let start = Instant::now();
@@ -85,7 +79,7 @@ impl Wanted<'_> {
         let (layout_key, layout) = layout.metadata();
         let metadata = [(key, &*how), (layout_key, &layout)];
         let save =
-            |lanczos: &Lanczos| self.run.save(|folder| lanczos.save(folder.join(named(STATE)), &metadata));
+            |lanczos: &Lanczos<_>| self.run.save(|folder| lanczos.save(folder.join(named(STATE)), &metadata));
         let count = self.options.count;
         let bar = bar(self.quiet, count as u64, "{pos}/{len} eigenpairs {bar:24} {msg}");
         let watched = !bar.is_hidden();
@@ -93,10 +87,10 @@ impl Wanted<'_> {
         while lanczos.step()? {
             let progress = lanczos.progress();
             let line = line(&progress, progress.products - before, start.elapsed());
-            bar.set_position(progress.converged as u64);
+            bar.set_position(progress.done as u64);
             bar.set_message(line.clone());
             if !watched && !self.quiet && told.elapsed() >= TELL_EVERY {
-                tell(format!("{}: {} of {count} eigenpairs, {line}", name.words(), progress.converged));
+                tell(format!("{}: {} of {count} eigenpairs, {line}", name.words(), progress.done));
                 told = Instant::now();
             }
             if saved.elapsed() >= SAVE_EVERY {
@@ -111,9 +105,7 @@ impl Wanted<'_> {
         let found = Found { pairs, count, tolerance, seconds };
         let [values, vectors, plot] = RESULTS.map(|name| self.folder.join(named(name)));
         write_csv(values, found.rows())?;
-        let elements = space.unpad(&found.pairs.vectors.download()?)?;
-        let shape = [found.pairs.values.len(), space.dim];
-        write_tensors(vectors, &[("eigenvectors", &shape[..], &elements[..])], &metadata)?;
+        found.pairs.save(operator, vectors, &metadata)?;
         write_text(plot, &found.plot(name)?)?;
         Ok(found)
     }

@@ -10,7 +10,9 @@ use crate::data::write_tensors;
 use crate::operators::SymmetricOperator;
 use crate::report::plots::{Axis, Mark, Scale, Series, chart};
 use crate::report::{write_csv, write_text};
-use crate::spectral::{Density, Estimate, Hutchinson, QuadratureOptions, hutchinson, quadrature, xtrace};
+use crate::spectral::{
+    Density, Estimate, Hutchinson, Observer, QuadratureOptions, hutchinson, quadrature, xtrace,
+};
 use crate::{Error, Result};
 
 /// Points of a density, and the deviation that each node is broadened to: as a share of the spectrum's range, and in
@@ -61,8 +63,9 @@ pub fn density(
     operator: &dyn SymmetricOperator,
     name: Operator,
     options: &QuadratureOptions,
+    observer: &mut Observer,
 ) -> Result<(String, Value)> {
-    let found = quadrature(operator, options)?;
+    let found = quadrature(operator, options, observer)?;
     let (low, high) = found.range();
     let largest = low.abs().max(high.abs());
     if largest <= operator.rounding()? {
@@ -103,11 +106,12 @@ pub fn trace(
     probes: usize,
     seed: u64,
     metadata: &[(&str, String)],
+    observer: &mut Observer,
 ) -> Result<(Vec<String>, Value)> {
-    let Hutchinson { trace, frobenius_norm, diagonal } = hutchinson(operator, probes, seed)?;
+    let Hutchinson { trace, frobenius_norm, diagonal } = hutchinson(operator, probes, seed, observer)?;
     let estimates = [
         ("trace (Hutchinson)", "hutchinson", trace),
-        ("trace (XTrace)", "xtrace", xtrace(operator, probes.max(4), seed)?),
+        ("trace (XTrace)", "xtrace", xtrace(operator, probes.max(4), seed, observer)?),
         ("Frobenius norm", "frobenius", frobenius_norm),
     ];
     let of =

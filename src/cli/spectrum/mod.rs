@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 
 use self::eigen::Wanted;
 use super::Device;
-use super::args::{CheckpointArgs, RunArgs, subspace};
+use super::args::{CheckpointArgs, RunArgs, subspace, watched};
 use super::record;
 use crate::data::Layout;
 use crate::net::{Network, Subspace};
@@ -317,6 +317,7 @@ impl Spectrum {
         let samples = problem.samples().len();
         results.insert("dim".into(), json!(space.dim));
         results.insert("samples".into(), json!(samples));
+        let watch = |what: &'static str| watched(device.quiet, what);
         let words = self.operator.words();
         let mut lines = vec![format!("{words} of {} parameters over {samples} samples", space.dim)];
         // what is wrong although there are results: the first of what there is to say
@@ -337,7 +338,7 @@ impl Spectrum {
                 },
                 quiet: device.quiet,
             };
-            let found = wanted.find(&operator, (space, layout), self.operator)?;
+            let found = wanted.find(&operator, layout, self.operator)?;
             found.tell(&mut lines);
             results.insert("eigenpairs".into(), found.json());
             amiss = found.unconverged(self.operator);
@@ -345,8 +346,7 @@ impl Spectrum {
                 let of_other = problem.operator(other.curvature(), space)?;
                 let files = format!("{}-", other.name());
                 let options = LanczosOptions { block: Some(block[1]), ..wanted.options.clone() };
-                let second =
-                    Wanted { files: &files, options, ..wanted }.find(&of_other, (space, layout), other)?;
+                let second = Wanted { files: &files, options, ..wanted }.find(&of_other, layout, other)?;
                 second.tell(&mut lines);
                 amiss = amiss.or(second.unconverged(other));
                 let compared = comparison::Report {
@@ -356,7 +356,7 @@ impl Spectrum {
                     seed: self.seed,
                     how_made: &run.record(),
                 }
-                .write();
+                .write(&mut watch("comparison"));
                 if let Some(compared) = or_lost(&mut lost, "comparison", compared)? {
                     compared.tell(&mut lines);
                     lost.extend(compared.missing());
@@ -367,7 +367,8 @@ impl Spectrum {
         if self.density {
             let options = QuadratureOptions { probes: self.probes, steps: self.steps, seed: self.seed };
             let plot = self.density_plot();
-            let made = estimates::density(folder, plot, &operator, self.operator, &options);
+            let made =
+                estimates::density(folder, plot, &operator, self.operator, &options, &mut watch("density"));
             let made = or_lost(&mut lost, "density", undefined.or_value("density", made))?;
             let (line, value) = match made {
                 Some(Some((line, value))) => (line, value),
@@ -384,7 +385,8 @@ impl Spectrum {
         }
         if self.trace {
             let metadata = [("run", run.record().to_string()), layout.metadata()];
-            let made = estimates::trace(folder, &operator, self.probes, self.seed, &metadata);
+            let made =
+                estimates::trace(folder, &operator, self.probes, self.seed, &metadata, &mut watch("trace"));
             if let Some((told, value)) = or_lost(&mut lost, "trace", made)? {
                 lines.extend(told);
                 results.insert("trace".into(), value);

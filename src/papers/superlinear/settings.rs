@@ -224,14 +224,16 @@ impl Architecture {
     /// the two hidden layers of width 50 (`[50, 50]`, D = 2,500), of the CNN that of 128 → 20 (`[20, 128]`,
     /// D = 2,560).
     pub fn network(self, dataset: ImageSet) -> (Model, &'static str) {
-        let name = match (self, dataset) {
-            (Architecture::Mlp, ImageSet::Mnist | ImageSet::Synthetic) => "mlp-mnist",
-            (Architecture::Mlp, ImageSet::Cifar10) => "mlp-cifar",
-            (Architecture::Cnn, ImageSet::Mnist | ImageSet::Synthetic) => "cnn-superlinear-mnist",
-            (Architecture::Cnn, ImageSet::Cifar10) => "cnn-superlinear",
+        let (name, layer) = match (self, dataset) {
+            (Architecture::Mlp, ImageSet::Mnist | ImageSet::Synthetic) => ("mlp-mnist", "2.weight"),
+            (Architecture::Mlp, ImageSet::Cifar10) => ("mlp-cifar", "4.weight"),
+            (Architecture::Cnn, ImageSet::Mnist | ImageSet::Synthetic) => {
+                ("cnn-superlinear-mnist", "13.weight")
+            }
+            (Architecture::Cnn, ImageSet::Cifar10) => ("cnn-superlinear", "13.weight"),
         };
         let entry = ZOO.iter().find(|entry| entry.name == name).expect("the zoo has the paper's networks");
-        (entry.model(), entry.focus.expect("the paper measures one of its layers"))
+        (entry.model(), layer)
     }
 }
 

@@ -74,24 +74,18 @@ pub(crate) fn parent(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// The first file that there is of `names` in `dir`, then in the folder `folder` below it.
-pub(super) fn find(dir: &Path, folder: &str, names: &[&str]) -> Option<PathBuf> {
-    let places = [dir.to_path_buf(), dir.join(folder)];
-    places.iter().flat_map(|place| names.iter().map(|name| place.join(name))).find(|path| path.is_file())
-}
-
 /// A file that is still being written, beside the one that it may become; dropped, it is gone.
 ///
 /// It is locked for as long as it is written: what is there under such a name and is not locked was left by a process
 /// that was killed, and the next one to write the same file removes it.
-pub(super) struct Part {
-    pub(super) file: File,
+pub(crate) struct Part {
+    pub(crate) file: File,
     path: PathBuf,
 }
 
 impl Part {
     /// Makes an empty file in the folder of `target`, readable and writable.
-    pub(super) fn create(target: &Path) -> Result<Part> {
+    pub(crate) fn create(target: &Path) -> Result<Part> {
         static CREATED: AtomicU64 = AtomicU64::new(0);
 
         let name = match (target.file_name(), target.metadata()) {
@@ -123,7 +117,7 @@ impl Part {
     }
 
     /// Waits until the content is on the disk, then gives it the name `target`.
-    pub(super) fn publish(self, target: &Path) -> Result<()> {
+    pub(crate) fn publish(self, target: &Path) -> Result<()> {
         self.file.sync_all().map_err(Error::io(target, "write"))?;
         std::fs::rename(&self.path, target).map_err(Error::io(target, "rename"))
     }
