@@ -18,69 +18,167 @@ pub enum Error {
 
     /// The adapter refused to give a device.
     #[error("adapter {adapter}: no device: {reason}")]
-    NoDevice { adapter: String, reason: String },
+    NoDevice {
+        /// The adapter's name, as the driver gives it.
+        adapter: String,
+        /// Why wgpu could not make the device.
+        reason: String,
+    },
 
     /// The adapter does not do what kernels need.
     #[error("adapter {adapter}: {problem}; {remedy}")]
-    Unfit { adapter: String, problem: String, remedy: String },
+    Unfit {
+        /// The adapter's name and driver.
+        adapter: String,
+        /// What it lacks or gets wrong, and what is needed.
+        problem: String,
+        /// What to do about it, as an instruction.
+        remedy: String,
+    },
 
     /// A kernel would go round its loops more often than the adapter lets it, and cannot be cut further.
     #[error(
         "{kernel} takes {iterations} iterations of its loops, and {adapter} ends them after {budget}: install a newer driver, or take another adapter"
     )]
-    Loops { kernel: String, iterations: usize, budget: usize, adapter: String },
+    Loops {
+        /// The kernel's name.
+        kernel: String,
+        /// The iterations that one invocation of the kernel would make.
+        iterations: usize,
+        /// The most iterations that the adapter lets an invocation make.
+        budget: usize,
+        /// The adapter's name and driver.
+        adapter: String,
+    },
 
     /// A buffer or the work itself did not fit into the device's memory.
     #[error("out of device memory while {doing}: {detail}")]
-    OutOfMemory { doing: String, detail: String },
+    OutOfMemory {
+        /// What the memory was for, such as `uploading a matrix`.
+        doing: String,
+        /// What did not fit, or what the driver says of it.
+        detail: String,
+    },
 
     /// The device went away (driver reset, watchdog, unplugged).
     #[error("device lost while {doing}: {reason}")]
-    DeviceLost { doing: String, reason: String },
+    DeviceLost {
+        /// What was being done, such as `waiting for the device`.
+        doing: String,
+        /// What the driver or wgpu says of the loss, in one line.
+        reason: String,
+    },
 
     /// The driver or wgpu rejected what the crate asked for.
     #[error("device error while {doing}: {reason}")]
-    Device { doing: String, reason: String },
+    Device {
+        /// What was being done, such as `reading back`.
+        doing: String,
+        /// What the driver or wgpu says of it, in one line.
+        reason: String,
+    },
 
     /// A tensor or block has the wrong shape.
     #[error("{tensor}: found shape {found}, expected {expected}")]
-    Shape { tensor: String, found: String, expected: String },
+    Shape {
+        /// What has the wrong shape: a tensor, a block or a list, by what it is.
+        tensor: String,
+        /// The shape that it has.
+        found: String,
+        /// The shape that it should have.
+        expected: String,
+    },
 
     /// A tensor or block lies on another device than what it is to be used with.
     #[error("{tensor}: found {found}, expected memory of {expected}")]
-    OtherDevice { tensor: String, found: String, expected: String },
+    OtherDevice {
+        /// What lies on the wrong device, by what it is.
+        tensor: String,
+        /// The memory that it lies in, with that device's adapter where it is known.
+        found: String,
+        /// The adapter that it should lie on: name and driver.
+        expected: String,
+    },
 
     /// An option or argument has a value that cannot be used.
     #[error("{option}: found {found}, expected {expected}")]
-    Argument { option: String, found: String, expected: String },
+    Argument {
+        /// The option or argument, by its name or in a few words.
+        option: String,
+        /// The value that it has.
+        found: String,
+        /// The values that it may have.
+        expected: String,
+    },
 
     /// A file's content is not what it should be.
     #[error("{}: {problem}", path.display())]
-    File { path: PathBuf, problem: String },
+    File {
+        /// The file, or the folder where it was looked for.
+        path: PathBuf,
+        /// What is wrong with it: what was found, and what was expected.
+        problem: String,
+    },
 
     /// A published data set's files hold fewer samples than were asked for: the first `there` of them alone.
     #[error("{}: {problem}", path.display())]
-    FewerSamples { path: PathBuf, problem: String, there: usize },
+    FewerSamples {
+        /// The file that has too few samples, or the folder that lacks one.
+        path: PathBuf,
+        /// What was found of it, and what was expected.
+        problem: String,
+        /// The number of samples that could be read, the first of the data set.
+        there: usize,
+    },
 
     /// The operating system refused to read or write.
     #[error("{}: {doing}: {source}", path.display())]
-    Io { path: PathBuf, doing: &'static str, source: std::io::Error },
+    Io {
+        /// The file or folder that could not be read or written.
+        path: PathBuf,
+        /// What was being done, such as `read`, `write` or `create folder`.
+        doing: &'static str,
+        /// The operating system's error.
+        source: std::io::Error,
+    },
 
     /// A file that is to be written is one that is read.
     #[error("{}: found the file that {input} names, expected an output that is no input", path.display())]
-    OutputIsInput { path: PathBuf, input: String },
+    OutputIsInput {
+        /// The file that would have been overwritten or removed.
+        path: PathBuf,
+        /// What names it as an input, such as an option of the command line.
+        input: String,
+    },
 
     /// Another process writes to the same folder or file.
     #[error("{}: found another process writing there, expected none", path.display())]
-    InUse { path: PathBuf },
+    InUse {
+        /// The folder or file that the other process writes to.
+        path: PathBuf,
+    },
 
     /// There are files that this run did not make; `resumable`, it could go on from them.
     #[error("{}: found {found}, expected none", path.display())]
-    Occupied { path: PathBuf, found: String, resumable: bool },
+    Occupied {
+        /// The folder or file that was to be written to.
+        path: PathBuf,
+        /// The files that are there, in words.
+        found: String,
+        /// Whether this run could go on from them.
+        resumable: bool,
+    },
 
     /// A run that is to be resumed was determined by something else; `anyway`, it could go on from there nevertheless.
     #[error("{}: found another run: {differences}", path.display())]
-    OtherRun { path: PathBuf, differences: String, anyway: bool },
+    OtherRun {
+        /// The folder or file whose run was to be resumed.
+        path: PathBuf,
+        /// What the two runs differ in, in one sentence.
+        differences: String,
+        /// Whether it could go on from there nevertheless, the differences being noted.
+        anyway: bool,
+    },
 
     /// A model's layers do not fit together.
     #[error("model: {0}")]
@@ -88,15 +186,34 @@ pub enum Error {
 
     /// Training left the finite numbers.
     #[error("training diverged at step {step} (epoch {epoch}): loss is {loss}; {remedy}")]
-    Diverged { step: u64, epoch: u64, loss: f64, remedy: String },
+    Diverged {
+        /// The step whose loss is the first that is not finite, counted from 1 over all epochs.
+        step: u64,
+        /// Its epoch, counted from 1.
+        epoch: u64,
+        /// The loss, NaN or infinite.
+        loss: f64,
+        /// What to change, as an instruction: which hyper-parameter to lower.
+        remedy: String,
+    },
 
     /// A result is not finite although every input was.
     #[error("{quantity} is not finite: {detail}")]
-    NotFinite { quantity: String, detail: String },
+    NotFinite {
+        /// The quantity that is NaN or infinite.
+        quantity: String,
+        /// Which of its values is not finite, or how that came about.
+        detail: String,
+    },
 
     /// A quantity has no value on what it is of: a fit through no points, the correlation of a constant, 0/0.
     #[error("{quantity} is undefined: {reason}")]
-    Undefined { quantity: String, reason: String },
+    Undefined {
+        /// The quantity that has no value.
+        quantity: String,
+        /// Why it has none.
+        reason: String,
+    },
 
     /// Something that was asked for could not be made, for these reasons; everything else is there.
     #[error("{}", .0.join("; "))]
@@ -104,7 +221,16 @@ pub enum Error {
 
     /// An eigensolver has not found all that it was to find; what it has found is there nevertheless.
     #[error("{of}: {converged} of {wanted} eigenpairs {problem}")]
-    NotConverged { of: String, converged: usize, wanted: usize, problem: String },
+    NotConverged {
+        /// The operator that the eigenpairs are of, in words.
+        of: String,
+        /// The number of eigenpairs that have converged.
+        converged: usize,
+        /// The number of eigenpairs that were asked for.
+        wanted: usize,
+        /// The end of the message, after `eigenpairs`: what was missed, and why.
+        problem: String,
+    },
 
     /// Whoever watches has stopped it before there was anything to return.
     #[error("stopped before there was a result")]
@@ -116,7 +242,12 @@ pub enum Error {
 
     /// A download failed.
     #[error("{url}: {problem}")]
-    Download { url: String, problem: String },
+    Download {
+        /// The URL of the archive.
+        url: String,
+        /// What went wrong: the server's answer, the transfer, the sum or the disk.
+        problem: String,
+    },
 }
 
 impl Error {

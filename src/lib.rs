@@ -8,10 +8,10 @@
 //! | module | holds |
 //! |---|---|
 //! | [`gpu`] | device, buffers, pipelines, recording, read-back, limits, errors |
-//! | [`kernels`] | one Rust module per WGSL file: typed arguments, shapes, dispatch |
+//! | `kernels` | one Rust module per WGSL file: typed arguments, shapes, dispatch (public with the feature `unstable`) |
 //! | [`data`] | data sets and tensor files |
 //! | [`net`] | model files, parameters, the graph |
-//! | [`jets`] | the jet programs: forward and reverse sweeps at orders 0, 1 and 2 |
+//! | `jets` | the jet programs: forward and reverse sweeps at orders 0, 1 and 2 (public with the feature `unstable`) |
 //! | [`operators`] | Hessian, GGN, noise covariance and dense matrices on device-resident blocks |
 //! | [`spectral`] | block Lanczos, LOBPCG, quadrature, traces, and linear algebra on blocks of vectors |
 //! | [`train`] | SGD, samplers, schedules |
@@ -19,17 +19,27 @@
 //! | `runs` | a run's folder: lock, record, resumption (feature `cli`) |
 //! | `papers`, `report`, `cli` | the reproductions and the command line (feature `cli`) |
 
+#![warn(missing_docs)]
+
 pub mod data;
 mod error;
 mod files;
 pub mod gpu;
-pub mod jets;
-pub mod kernels;
 pub mod net;
 pub mod operators;
 pub mod spectral;
 pub mod stats;
 pub mod train;
+
+// what programs may build on without the promise that it stays as it is
+#[cfg(feature = "unstable")]
+pub mod jets;
+#[cfg(not(feature = "unstable"))]
+mod jets;
+#[cfg(feature = "unstable")]
+pub mod kernels;
+#[cfg(not(feature = "unstable"))]
+mod kernels;
 
 #[cfg(feature = "cli")]
 pub mod cli;

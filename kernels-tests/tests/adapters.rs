@@ -79,6 +79,7 @@ fn adapters_are_tried() {
 #[test]
 fn long_sums_lose_nothing() {
     use curvkit::gpu::Recorder;
+    use curvkit::kernels::Write;
     use curvkit::kernels::broadcast::{Axes, Strided, reduce};
     use curvkit::kernels::gemm::{Gemm, Layout, Matrix, Shape, gemm_with};
     let gpu = gpu();
@@ -106,7 +107,7 @@ fn long_sums_lose_nothing() {
     for (outer, inner) in [(1, k), (k, 1)] {
         let mut rec = Recorder::new(gpu);
         let [y, sum] = [&a, &out].map(|view| Strided { view, stride: 0 });
-        reduce(&mut rec, 1, Axes { outer, m: 1, inner }, y, None, sum, 1.0, false).unwrap();
+        reduce(&mut rec, 1, Axes { outer, m: 1, inner }, y, None, sum, Write::NEW).unwrap();
         rec.finish().unwrap().run().unwrap();
         let found = gpu.read::<f32>(&out).unwrap()[0];
         assert!(error(found) < 5e-6, "a reduction over {outer} × {inner}: {found}, not {exact}");

@@ -1,6 +1,7 @@
 //! A short tensor over a long one and its adjoint, against plain loops in f64; outputs poisoned with NaN
 //! beforehand, which has to be there still between one direction's tensor and the next's.
 
+use curvkit::kernels::Write;
 use curvkit::kernels::broadcast::{Axes, expand, reduce};
 use kernels_tests::cases::assert_close;
 use kernels_tests::device::{GRID_ROW, gpu, run};
@@ -80,7 +81,7 @@ fn broadcasts() {
             let (a, b, into) = (a.upload(gpu), b.map(|b| b.upload(gpu)), y.upload(gpu));
             run(gpu, |rec| {
                 let (a, b) = (a.strided(), b.as_ref().map(OnDevice::strided));
-                expand(rec, k, Axes { outer, m, inner }, a, b, into.strided(), c, add)
+                expand(rec, k, Axes { outer, m, inner }, a, b, into.strided(), Write { c, add })
             });
             assert_close(&what, &y.found(&what, gpu, &into), &expected, 1e-6, 1.0);
         }
@@ -96,7 +97,15 @@ fn a_broadcast_over_two_rows_of_the_grid() {
     let y = Tensors::output(1, outer * m, 0, false);
     let (from, into) = (a.upload(gpu), y.upload(gpu));
     run(gpu, |rec| {
-        expand(rec, 1, Axes { outer, m, inner: 1 }, from.strided(), None, into.strided(), 0.5, false)
+        expand(
+            rec,
+            1,
+            Axes { outer, m, inner: 1 },
+            from.strided(),
+            None,
+            into.strided(),
+            Write { c: 0.5, add: false },
+        )
     });
     let found = y.found("two rows of the grid", gpu, &into);
     let wrong = found.iter().enumerate().position(|(e, &y)| y != 0.5 * a.values[e % m]);
@@ -122,7 +131,7 @@ fn reductions() {
             let (y, b, into) = (y.upload(gpu), b.map(|b| b.upload(gpu)), a.upload(gpu));
             run(gpu, |rec| {
                 let (y, b) = (y.strided(), b.as_ref().map(OnDevice::strided));
-                reduce(rec, k, Axes { outer, m, inner }, y, b, into.strided(), c, add)
+                reduce(rec, k, Axes { outer, m, inner }, y, b, into.strided(), Write { c, add })
             });
             assert_close(&what, &a.found(&what, gpu, &into), &expected, 2e-6, 1.0);
         }

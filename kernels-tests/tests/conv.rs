@@ -2,6 +2,7 @@
 //! size, stride and padding; outputs poisoned with NaN beforehand, which has to be there still between them.
 
 use curvkit::gpu::Gpu;
+use curvkit::kernels::Write;
 use curvkit::kernels::conv::{self, Conv};
 use curvkit::kernels::gemm::Family;
 use kernels_tests::cases::assert_close;
@@ -97,7 +98,8 @@ impl Case {
             let bias = bias.as_ref().map(OnDevice::strided);
             let batch = (self.batch, self.samples);
             let (w, operand, into) = (w.strided(), operand.strided(), into.strided());
-            conv::conv(rec, c, transposed, Some(family), batch, w, operand, bias, into, self.alpha, self.add)
+            let write = Write { c: self.alpha, add: self.add };
+            conv::conv(rec, c, (transposed, Some(family)), batch, (w, operand, bias), into, write)
         });
         assert_close(&what, &out.found(&what, gpu, &into), &expected, 2e-6, 1.0);
     }
@@ -120,17 +122,8 @@ impl Case {
         let (y, x, into) = (y.upload(gpu), x.upload(gpu), out.upload(gpu));
         run(gpu, |rec| {
             let batch = (self.batch, self.samples);
-            conv::weight(
-                rec,
-                c,
-                Some(family),
-                batch,
-                y.strided(),
-                x.strided(),
-                into.strided(),
-                self.alpha,
-                self.add,
-            )
+            let (operands, write) = ((y.strided(), x.strided()), Write { c: self.alpha, add: self.add });
+            conv::weight(rec, c, Some(family), batch, operands, into.strided(), write)
         });
         assert_close(&what, &out.found(&what, gpu, &into), &expected, 2e-6, 1.0);
     }

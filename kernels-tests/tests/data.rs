@@ -11,8 +11,8 @@ use std::{
 use curvkit::{
     Result,
     data::{
-        Dataset, Layout, Selection, Sentences, Split, Standardization, Targets, TensorFile, Vocabulary,
-        cifar10,
+        Dataset, Layout, Others, Selection, Sentences, Split, Standardization, Targets, TensorFile,
+        Vocabulary, cifar10,
         fetch::{Archive, Member, Source, gunzip, untar, unzip},
         mnist, read_directions, read_parameters, same_axes, sst2, synthetic_digits, write_atomically,
         write_parameters, write_tensors,
@@ -510,6 +510,26 @@ fn selection_keeps_the_order_of_the_file() {
     for (selection, expected) in cases {
         assert_eq!(data.selected(selection).unwrap().inputs, *expected, "{selection:?}");
     }
+}
+
+/// A checkpoint from memory, with a tensor beside the parameters.
+#[test]
+fn parameters_from_memory_and_beside_others() {
+    let dir = folder();
+    let path = dir.path().join("w.safetensors");
+    write_tensors(
+        &path,
+        &[("a", &[2], &[1.0, 2.0]), ("running_mean", &[1], &[9.0]), ("b", &[1], &[3.0])],
+        &[],
+    )
+    .unwrap();
+    let file = TensorFile::from_bytes("memory", fs::read(&path).unwrap()).unwrap();
+    let layout = [("b", vec![1]), ("a", vec![2])];
+    assert_eq!(file.parameters(&layout, Others::Ignore).unwrap(), [3.0, 1.0, 2.0]);
+    let expected = "memory: running_mean [1] is not among the model's parameters";
+    assert_eq!(file.parameters(&layout, Others::Refuse).err().unwrap().to_string(), expected);
+    let short = TensorFile::from_bytes("memory", vec![1, 2]).err().unwrap().to_string();
+    assert_eq!(short, "memory: truncated: found 2 bytes, expected a safetensors header");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 
 use curvkit::gpu::{Gpu, View};
 
+use curvkit::kernels::Write;
 use curvkit::kernels::broadcast::{Axes, Strided, reduce};
 use curvkit::kernels::gemm::{self, Family, Gemm, Layout, Matrix, Shape};
 use curvkit::kernels::pack::{Rows, packed_len};
@@ -478,7 +479,7 @@ fn run_loss(
         loss::primal(rec, &to, (rows, outputs), &z_[0], (&losses, &correct), &g)?;
         let second = second.then_some(((!z[2].is_empty()).then_some(&z_[2]), &g2));
         let shape = (rows, outputs, directions);
-        loss::tangent(rec, &to, shape, (&z_[0], &z_[1]), (&slopes, slope_stride), &g1, second, &spare)
+        loss::tangent(rec, &to, shape, (&z_[0], &z_[1]), (&slopes, slope_stride), (&g1, &spare), second)
     });
     assert_untouched(&what, &read(gpu, &spare), |_| false);
 
@@ -812,7 +813,7 @@ fn dot_products() {
                 vector::dot(rec, len, (&upload(gpu, &x), first), &upload(gpu, &y), &partial)?;
                 let [partial, total] = [&partial, &total].map(|view| Strided { view, stride: 0 });
                 let axes = Axes { outer: 1, m: vectors, inner: chunks };
-                reduce(rec, 1, axes, partial, None, total, 1.0, false)
+                reduce(rec, 1, axes, partial, None, total, Write::NEW)
             });
             let mut expected = Vec::new();
             for (j, y) in y.chunks(len).enumerate() {

@@ -6,6 +6,7 @@
 use std::ops::Range;
 
 use curvkit::gpu::Gpu;
+use curvkit::kernels::Write;
 use curvkit::kernels::pool::{Windows, pool};
 use kernels_tests::cases::{assert_close, random};
 use kernels_tests::device::{GRID_ROW, POISON, gpu, read, run, upload};
@@ -107,7 +108,9 @@ impl Case {
         let deciding = x0_.as_ref().map(|x0| (x0, self.planes0));
         let pooled = |transposed: bool, from: &[f32], before: &[f32]| {
             let (from, into) = (upload(gpu, from), upload(gpu, before));
-            run(gpu, |rec| pool(rec, windows, transposed, planes, &from, deciding, &into, c, add));
+            run(gpu, |rec| {
+                pool(rec, windows, transposed, planes, (&from, deciding), &into, Write { c, add })
+            });
             read(gpu, &into)
         };
         let (found, transposed) = (pooled(false, &x, &y_before), pooled(true, &y, &x_before));
@@ -171,7 +174,7 @@ fn maxima_of_the_values_that_decide() {
     let gpu = gpu();
     let (x, windows) = (random(1, 3 * 7 * 9), Windows { input: [7, 9], output: [3, 4], fixed: Some((3, 2)) });
     let (x_, y_) = (upload(gpu, &x), upload(gpu, &[POISON; 3 * 3 * 4]));
-    run(gpu, |rec| pool(rec, windows, false, 3, &x_, Some((&x_, 3)), &y_, 1.0, false));
+    run(gpu, |rec| pool(rec, windows, false, 3, (&x_, Some((&x_, 3))), &y_, Write::NEW));
     let largest = |at: usize| {
         let (plane, row, column) = (at / 12, at / 4 % 3 * 2, at % 4 * 2);
         let places = (0..9).map(|i| x[plane * 63 + (row + i / 3) * 9 + column + i % 3]);

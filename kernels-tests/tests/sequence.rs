@@ -2,6 +2,7 @@
 //! has to be there still between one direction's table and the next's.
 
 use curvkit::gpu::{Gpu, View};
+use curvkit::kernels::Write;
 use curvkit::kernels::broadcast::Strided;
 use curvkit::kernels::sequence::{self, Heads, Sequences, embed};
 use kernels_tests::cases::{assert_close, random};
@@ -101,7 +102,15 @@ impl Table {
         let (w, tokens, into) = (w.upload(gpu), upload(gpu, &self.tokens()), y.upload(gpu));
         run(gpu, |rec| {
             let (s, tokens) = self.laid_out(per_sample, &tokens);
-            embed(rec, s, (self.ids, self.width, w.stride), false, &w.view, tokens, &into.view, c, add)
+            embed(
+                rec,
+                s,
+                (self.ids, self.width, w.stride),
+                false,
+                (&w.view, tokens),
+                &into.view,
+                Write { c, add },
+            )
         });
         assert_close(&what, &y.found(&what, gpu, &into), &expected, 2e-7, 1.0);
     }
@@ -123,7 +132,15 @@ impl Table {
         let (y, tokens, into) = (upload(gpu, &y), upload(gpu, &self.tokens()), w.upload(gpu));
         run(gpu, |rec| {
             let (s, tokens) = self.laid_out(per_sample, &tokens);
-            embed(rec, s, (self.ids, self.width, into.stride), true, &y, tokens, &into.view, c, add)
+            embed(
+                rec,
+                s,
+                (self.ids, self.width, into.stride),
+                true,
+                (&y, tokens),
+                &into.view,
+                Write { c, add },
+            )
         });
         assert_close(&what, &w.found(&what, gpu, &into), &expected, 1e-6, 1.0);
     }
@@ -174,7 +191,7 @@ fn two_embedding_adjoints_in_one_program() {
     run(gpu, |rec| {
         made.iter().try_for_each(|(table, [y, tokens, w], _)| {
             let (s, tokens) = table.laid_out(false, tokens);
-            embed(rec, s, (table.ids, table.width, 0), true, y, tokens, w, 1.0, false)
+            embed(rec, s, (table.ids, table.width, 0), true, (y, tokens), w, Write::NEW)
         })
     });
     for (table, [.., w], expected) in &made {
@@ -214,7 +231,7 @@ fn heads_of_each_part() {
                 let made = |transposed: bool, from: &[f32], into: &[f32]| {
                     let [from, into] = [from, into].map(|x| upload(gpu, x));
                     let h = Heads { heads, width, parts, part };
-                    run(gpu, |rec| sequence::heads(rec, s, h, transposed, &from, &into, c, add));
+                    run(gpu, |rec| sequence::heads(rec, s, h, transposed, &from, &into, Write { c, add }));
                     read(gpu, &into)
                 };
                 assert_close(&what, &made(false, &x, &y_out.values), &y_expected, 2e-7, 1.0);

@@ -21,6 +21,7 @@ pub struct Source {
     pub name: &'static str,
     /// Where the archives are, with a slash at its end.
     pub base_url: &'static str,
+    /// The files to download.
     pub archives: &'static [Archive],
 }
 
@@ -32,6 +33,7 @@ pub struct Archive {
     pub sha256: &'static str,
     /// Writes the members below the folder given, from the archive at its start.
     pub unpack: fn(&File, &Path, &[Member]) -> Result<()>,
+    /// The files that it is unpacked to.
     pub members: &'static [Member],
 }
 

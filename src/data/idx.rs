@@ -14,7 +14,9 @@ use crate::{Error, Result};
 /// Which half of a data set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Split {
+    /// The samples to train on.
     Train,
+    /// The samples held out; for SST-2 those of `dev.tsv`.
     Test,
 }
 

@@ -9,12 +9,14 @@ pub(super) const KEY: &str = "layout";
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Layout {
+    /// The parameters in the order of their coordinates.
     pub spans: Vec<Span>,
 }
 
 /// The coordinates of one parameter.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Span {
+    /// The parameter's name, as PyTorch's `state_dict` has it.
     pub name: String,
     /// Of the parameter, in row-major order.
     pub shape: Vec<usize>,

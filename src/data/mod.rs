@@ -18,7 +18,7 @@ pub use sst2::{PADDING, Sentences, UNKNOWN, Vocabulary, sst2};
 pub use standardization::Standardization;
 pub use synthetic::synthetic_digits;
 pub(crate) use tensors::{Elements, write_state};
-pub use tensors::{TensorFile, read_directions, read_parameters, write_parameters, write_tensors};
+pub use tensors::{Others, TensorFile, read_directions, read_parameters, write_parameters, write_tensors};
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -35,6 +35,7 @@ pub struct Dataset {
     pub inputs: Vec<f32>,
     /// The shape of one sample.
     pub shape: Vec<usize>,
+    /// The targets, in the order of the samples.
     pub targets: Targets,
     /// Whether the samples are token ids and mask, which only a model of tokens takes.
     pub tokens: bool,
@@ -46,15 +47,23 @@ pub enum Targets {
     /// One class a sample: `[N]`.
     Classes(Vec<u32>),
     /// `width` values a sample: `[N, width]`.
-    Values { values: Vec<f32>, width: usize },
+    Values {
+        /// The values, sample after sample: `[N, width]`.
+        values: Vec<f32>,
+        /// The number of values of one sample.
+        width: usize,
+    },
 }
 
 /// Which samples of a data set to take: of `classes` (all where `None`) the first `per_class` each, of
 /// those the first `limit`. They stay in the data set's order, and classes keep their numbers.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Selection {
+    /// The classes to take samples of.
     pub classes: Option<Vec<u32>>,
+    /// The number of samples of each class, at least 1; all where `None`.
     pub per_class: Option<usize>,
+    /// The number of samples in all, at least 1; all where `None`.
     pub limit: Option<usize>,
 }
 

@@ -14,7 +14,9 @@ pub const UNKNOWN: u32 = 1;
 /// Sentences and the class of each: 0 is negative, 1 positive.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sentences {
+    /// The sentences in the order of the file.
     pub sentences: Vec<String>,
+    /// The class of each sentence, in the same order.
     pub classes: Vec<u32>,
 }
 
@@ -137,6 +139,7 @@ pub struct Vocabulary {
 }
 
 impl Vocabulary {
+    /// Makes the vocabulary of all words in `sentences`.
     pub fn of(sentences: &[String]) -> Vocabulary {
         let mut counts = BTreeMap::new();
         for word in sentences.iter().flat_map(|sentence| words(sentence)) {

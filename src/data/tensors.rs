@@ -32,7 +32,15 @@ impl TensorFile {
     /// length is not what the header says.
     pub fn read(path: impl AsRef<Path>) -> Result<TensorFile> {
         let path = path.as_ref();
-        let mut bytes = std::fs::read(path).map_err(Error::io(path, "read"))?;
+        TensorFile::from_bytes(path, std::fs::read(path).map_err(Error::io(path, "read"))?)
+    }
+
+    /// Takes a file's content from memory; `path` is what errors call it.
+    ///
+    /// # Errors
+    /// [`Error::File`] where the header is corrupt or the length is not what it says.
+    pub fn from_bytes(path: impl AsRef<Path>, mut bytes: Vec<u8>) -> Result<TensorFile> {
+        let path = path.as_ref();
         let Some((length, rest)) = bytes.split_first_chunk::<8>() else {
             let problem = format!("truncated: found {} bytes, expected a safetensors header", bytes.len());
             return Err(Error::file(path, problem));
@@ -76,6 +84,52 @@ impl TensorFile {
     /// The tensors' names, in the order of their data.
     pub fn names(&self) -> Vec<String> {
         self.header.offset_keys()
+    }
+
+    /// The parameters named and shaped by `layout` in one flat vector, in that order. Where `module.` or `_orig_mod.` stands
+    /// before every name, or several of these, the names are read without.
+    ///
+    /// # Errors
+    /// Those of [`TensorFile::f32`]; [`Error::File`] listing the tensors that are missing, that are shaped otherwise, and,
+    /// where they are refused, that the layout does not have.
+    pub fn parameters<Name: AsRef<str>, Shape: AsRef<[usize]>>(
+        &self,
+        layout: &[(Name, Shape)],
+        others: Others,
+    ) -> Result<Vec<f32>> {
+        let names = self.names();
+        let prefix = common_prefix(&names);
+        let (mut missing, mut reshaped) = (Vec::new(), Vec::new());
+        let mut wanted = HashSet::new();
+        for (name, shape) in layout {
+            let (name, shape) = (format!("{prefix}{}", name.as_ref()), shape.as_ref());
+            match self.header.info(&name) {
+                None => missing.push(format!("{name} {shape:?} is missing")),
+                Some(info) if info.shape != shape => {
+                    reshaped.push(format!("{name}: found shape {:?}, expected {shape:?}", info.shape));
+                }
+                Some(_) => {}
+            }
+            wanted.insert(name);
+        }
+        let mut strange = Vec::new();
+        for name in names.iter().filter(|name| others == Others::Refuse && !wanted.contains(*name)) {
+            strange.push(format!("{name} {:?} is not among the model's parameters", self.shape(name)?));
+        }
+        let problems = [
+            few(reshaped, "have other shapes"),
+            few(missing, "are missing"),
+            few(strange, "are not among them"),
+        ]
+        .concat();
+        if !problems.is_empty() {
+            return Err(Error::file(&self.path, problems.join("; ")));
+        }
+        let mut parameters = Vec::new();
+        for (name, shape) in layout {
+            parameters.extend(self.f32(&format!("{prefix}{}", name.as_ref()), shape.as_ref())?);
+        }
+        Ok(parameters)
     }
 
     /// The text under `key` in the file's metadata.
@@ -462,47 +516,25 @@ fn common_prefix(names: &[String]) -> String {
     prefix
 }
 
-/// Reads the parameters named and shaped by `layout` into one flat vector, in that order. Where `module.` or
-/// `_orig_mod.` stands before every name, or several of these, the names are read without.
+/// What to make of tensors that are none of a model's parameters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Others {
+    /// Each of them is an error: the file may be another model's.
+    Refuse,
+    /// They are not read: running means and whatever else is kept beside parameters.
+    Ignore,
+}
+
+/// Reads the parameters named and shaped by `layout` into one flat vector, as [`TensorFile::parameters`], from a file that
+/// holds nothing else.
 ///
 /// # Errors
-/// Those of [`TensorFile::read`] and [`TensorFile::f32`]; [`Error::File`] listing the tensors that are
-/// missing, that are shaped otherwise, and that the layout does not have.
+/// Those of [`TensorFile::read`] and [`TensorFile::parameters`].
 pub fn read_parameters<Name: AsRef<str>, Shape: AsRef<[usize]>>(
     path: impl AsRef<Path>,
     layout: &[(Name, Shape)],
 ) -> Result<Vec<f32>> {
-    let file = TensorFile::read(path)?;
-    let names = file.names();
-    let prefix = common_prefix(&names);
-    let (mut missing, mut reshaped) = (Vec::new(), Vec::new());
-    let mut wanted = HashSet::new();
-    for (name, shape) in layout {
-        let (name, shape) = (format!("{prefix}{}", name.as_ref()), shape.as_ref());
-        match file.header.info(&name) {
-            None => missing.push(format!("{name} {shape:?} is missing")),
-            Some(info) if info.shape != shape => {
-                reshaped.push(format!("{name}: found shape {:?}, expected {shape:?}", info.shape));
-            }
-            Some(_) => {}
-        }
-        wanted.insert(name);
-    }
-    let mut others = Vec::new();
-    for name in names.iter().filter(|name| !wanted.contains(*name)) {
-        others.push(format!("{name} {:?} is not among the model's parameters", file.shape(name)?));
-    }
-    let problems =
-        [few(reshaped, "have other shapes"), few(missing, "are missing"), few(others, "are not among them")];
-    let problems = problems.concat();
-    if !problems.is_empty() {
-        return Err(Error::file(&file.path, problems.join("; ")));
-    }
-    let mut parameters = Vec::new();
-    for (name, shape) in layout {
-        parameters.extend(file.f32(&format!("{prefix}{}", name.as_ref()), shape.as_ref())?);
-    }
-    Ok(parameters)
+    TensorFile::read(path)?.parameters(layout, Others::Refuse)
 }
 
 /// Writes the flat `parameters` under the names and shapes of `layout`, as [`read_parameters`] reads them.

@@ -12,6 +12,7 @@ use crate::{Error, Result};
 pub struct GpuOptions {
     /// An index into [`adapters`] or a part of an adapter's name; `None` takes the most capable one.
     pub adapter: Option<String>,
+    /// The limits that the device is made with.
     pub limits: LimitsChoice,
     /// Bytes of device memory that samples and directions are cut to fit into.
     pub memory_budget: Option<u64>,
@@ -70,21 +71,31 @@ pub enum LimitsChoice {
 /// What `curvkit adapters` tells of one adapter.
 #[derive(Clone, Debug, Serialize)]
 pub struct AdapterReport {
+    /// Its place in the list, from 0, as `GpuOptions::adapter` takes it.
     pub index: usize,
+    /// The adapter's name, as its driver gives it.
     pub name: String,
+    /// Vulkan, Metal or DX12.
     pub backend: String,
+    /// Discrete, integrated, virtual, software (`Cpu`) or other.
     pub device_type: String,
+    /// The driver's name.
     pub driver: String,
+    /// The driver's version, in its own words.
     pub driver_info: String,
     /// Bytes.
     pub max_buffer_size: u64,
     /// Bytes.
     pub max_storage_buffer_binding_size: u64,
+    /// Storage buffers that one kernel may bind.
     pub max_storage_buffers_per_shader_stage: u32,
+    /// Invocations of one workgroup.
     pub max_compute_invocations_per_workgroup: u32,
     /// Bytes.
     pub max_compute_workgroup_storage_size: u32,
+    /// The smallest and the largest subgroup, in invocations.
     pub subgroup_size: [u32; 2],
+    /// wgpu's names of the features that it has.
     pub features: Vec<String>,
     /// What it was seen to do; `None` where it could not be opened, or is not fit for kernels.
     pub trial: Option<Trial>,

@@ -9,7 +9,9 @@ use crate::Result;
 /// A WGSL module: its name and the files that make it up, each included whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Shader {
+    /// The name that messages and profiles have.
     pub name: &'static str,
+    /// The texts, in order: together they are one module.
     pub files: &'static [&'static str],
 }
 

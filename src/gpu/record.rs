@@ -141,6 +141,7 @@ pub fn grid(items: usize, size: usize) -> [u32; 3] {
 }
 
 impl<'g> Recorder<'g> {
+    /// Returns an empty recording for the device.
     pub fn new(gpu: &'g Gpu) -> Recorder<'g> {
         Recorder {
             gpu,
@@ -162,6 +163,7 @@ impl<'g> Recorder<'g> {
         self.flops += flops;
     }
 
+    /// Returns the device.
     pub fn gpu(&self) -> &'g Gpu {
         self.gpu
     }

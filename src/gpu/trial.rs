@@ -26,8 +26,11 @@ pub struct Trial {
 /// Relative errors of an adapter's arithmetic.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct Errors {
+    /// Of `1/x`.
     pub division: f64,
+    /// Of `√x`.
     pub sqrt: f64,
+    /// Of `1/√x`.
     pub inverse_sqrt: f64,
     /// `exp` as the kernels make it, of [−80, 80].
     pub exp: f64,

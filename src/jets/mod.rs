@@ -8,6 +8,5 @@ pub mod plan;
 pub mod samples;
 pub mod sweep;
 
-pub use plan::{Request, Seeds, Slot, Tangents};
 pub use samples::Samples;
 pub use sweep::{Sweep, Workload};

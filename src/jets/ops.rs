@@ -7,13 +7,15 @@ use crate::gpu::{Recorder, View};
 use crate::kernels::broadcast::{Axes, Strided, expand, reduce};
 use crate::kernels::gemm::{Gemm, Layout, Matrix, Shape, gemm};
 use crate::kernels::sequence::{self, Sequences};
-use crate::kernels::{conv, pool};
+use crate::kernels::{Write, conv, pool};
 use crate::net::{Bilinear, Constant, Linear};
 
 /// A tensor in memory.
 #[derive(Clone)]
 pub struct Operand {
+    /// Where its values lie.
     pub view: View,
+    /// What its rows are of: parameters, samples, or directions of either.
     pub of: Of,
 }
 
@@ -60,7 +62,9 @@ impl Operand {
 /// Samples and directions of a sweep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Extent {
+    /// Samples of a batch.
     pub n: usize,
+    /// Directions, K.
     pub k: usize,
 }
 
@@ -90,7 +94,6 @@ impl Extent {
 ///
 /// Transposed, a map of a parameter sums over samples, unless y is each sample's. `by`: the values that the map
 /// depends on.
-#[allow(clippy::too_many_arguments)]
 pub fn linear(
     rec: &mut Recorder,
     map: Linear,
@@ -98,8 +101,7 @@ pub fn linear(
     extent: Extent,
     (x, by): (&Operand, Option<&Operand>),
     y: &Operand,
-    c: f32,
-    add: bool,
+    write: Write,
 ) -> Result<()> {
     // x stands in for values where the map depends on none
     let (extent, [x, by, y]) = extent.apart([x, by.unwrap_or(x), y]);
@@ -108,31 +110,31 @@ pub fn linear(
         Linear::Broadcast(axes) => {
             let axes = Axes { outer: extent.n * axes.outer, ..axes };
             match transposed {
-                false => expand(rec, k, axes, x.strided(), None, y.strided(), c, add),
-                true => reduce(rec, k, axes, x.strided(), None, y.strided(), c, add),
+                false => expand(rec, k, axes, x.strided(), None, y.strided(), write),
+                true => reduce(rec, k, axes, x.strided(), None, y.strided(), write),
             }
         }
         Linear::Spread { m, inner } => {
             let axes = Axes { outer: 1, m: k * extent.n * m, inner };
             match transposed {
-                false => expand(rec, 1, axes, x.whole(), None, y.whole(), c, add),
-                true => reduce(rec, 1, axes, x.whole(), None, y.whole(), c, add),
+                false => expand(rec, 1, axes, x.whole(), None, y.whole(), write),
+                true => reduce(rec, 1, axes, x.whole(), None, y.whole(), write),
             }
         }
         Linear::Pool { channels, windows, maximum } => {
             let planes0 = extent.n * channels;
             let deciding = maximum.then_some((&by.view, planes0));
-            pool::pool(rec, windows, transposed, k * planes0, &x.view, deciding, &y.view, c, add)
+            pool::pool(rec, windows, transposed, k * planes0, (&x.view, deciding), &y.view, write)
         }
         Linear::Embed { ids, width, tokens } => {
             let weights = if transposed { &y } else { &x };
             let sizes = (ids, width, weights.stride());
             let s = Sequences { directions: k, samples: extent.n, tokens };
-            sequence::embed(rec, s, sizes, transposed, &x.view, by.strided(), &y.view, c, add)
+            sequence::embed(rec, s, sizes, transposed, (&x.view, by.strided()), &y.view, write)
         }
         Linear::Heads { tokens, heads } => {
             let s = Sequences { directions: k, samples: extent.n, tokens };
-            sequence::heads(rec, s, heads, transposed, &x.view, &y.view, c, add)
+            sequence::heads(rec, s, heads, transposed, &x.view, &y.view, write)
         }
     }
 }
@@ -163,18 +165,16 @@ pub fn constant(
 /// `out (+)= c β(x, y)` in one of its forms, where `x` is what the form names first, plus `bias`.
 ///
 /// `bias` is added to every row ([`takes_bias`] says when it may be given).
-#[allow(clippy::too_many_arguments)]
 pub fn bilinear(
     rec: &mut Recorder,
     map: Bilinear,
     form: Form,
     extent: Extent,
-    (x, y): (&Operand, &Operand),
-    bias: Option<&Operand>,
+    (x, y, bias): (&Operand, &Operand, Option<&Operand>),
     out: &Operand,
-    c: f32,
-    add: bool,
+    write: Write,
 ) -> Result<()> {
+    let Write { c, add } = write;
     let (extent, [x, y, out]) = extent.apart([x, y, out]);
     let (n, x, y) = (extent.n, &x, &y);
     // with one weight for all directions, their samples stand below each other
@@ -212,56 +212,32 @@ pub fn bilinear(
         }
         Bilinear::Conv(sizes) => match form {
             Form::Value => {
-                let batch = stacked(x, y);
-                let bias = bias.map(Operand::strided);
-                conv::conv(
-                    rec,
-                    sizes,
-                    false,
-                    None,
-                    batch,
-                    x.strided(),
-                    y.strided(),
-                    bias,
-                    out.strided(),
-                    c,
-                    add,
-                )
+                let operands = (x.strided(), y.strided(), bias.map(Operand::strided));
+                conv::conv(rec, sizes, (false, None), stacked(x, y), operands, out.strided(), write)
             }
             Form::AdjointB => {
-                let batch = stacked(y, x);
-                conv::conv(
-                    rec,
-                    sizes,
-                    true,
-                    None,
-                    batch,
-                    y.strided(),
-                    x.strided(),
-                    None,
-                    out.strided(),
-                    c,
-                    add,
-                )
+                let operands = (y.strided(), x.strided(), None);
+                conv::conv(rec, sizes, (true, None), stacked(y, x), operands, out.strided(), write)
             }
             Form::AdjointA => {
-                conv::weight(rec, sizes, None, (k, n), x.strided(), y.strided(), out.strided(), c, add)
+                let operands = (x.strided(), y.strided());
+                conv::weight(rec, sizes, None, (k, n), operands, out.strided(), write)
             }
         },
         Bilinear::ScaleByParameter(axes) => {
             let all = Axes { outer: n * axes.outer, ..axes };
             match form {
-                Form::Value => expand(rec, k, all, x.strided(), Some(y.strided()), out.strided(), c, add),
-                Form::AdjointB => expand(rec, k, all, y.strided(), Some(x.strided()), out.strided(), c, add),
-                Form::AdjointA => reduce(rec, k, all, x.strided(), Some(y.strided()), out.strided(), c, add),
+                Form::Value => expand(rec, k, all, x.strided(), Some(y.strided()), out.strided(), write),
+                Form::AdjointB => expand(rec, k, all, y.strided(), Some(x.strided()), out.strided(), write),
+                Form::AdjointA => reduce(rec, k, all, x.strided(), Some(y.strided()), out.strided(), write),
             }
         }
         Bilinear::Scale { m, inner } => {
             let axes = Axes { outer: 1, m: n * m, inner };
             match form {
-                Form::Value => expand(rec, k, axes, x.strided(), Some(y.strided()), out.strided(), c, add),
-                Form::AdjointB => expand(rec, k, axes, y.strided(), Some(x.strided()), out.strided(), c, add),
-                Form::AdjointA => reduce(rec, k, axes, x.strided(), Some(y.strided()), out.strided(), c, add),
+                Form::Value => expand(rec, k, axes, x.strided(), Some(y.strided()), out.strided(), write),
+                Form::AdjointB => expand(rec, k, axes, y.strided(), Some(x.strided()), out.strided(), write),
+                Form::AdjointA => reduce(rec, k, axes, x.strided(), Some(y.strided()), out.strided(), write),
             }
         }
         Bilinear::MatMul { batch, m, n: columns, k: depth, transposed_b } => {

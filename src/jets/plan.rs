@@ -12,7 +12,9 @@ use crate::net::{Bilinear, Constant, Graph, Linear, Node, TensorId, Term};
 /// A tensor or its adjoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Var {
+    /// A tensor's own values.
     Value(TensorId),
+    /// The derivative of the seeded outputs with respect to a tensor.
     Adjoint(TensorId),
 }
 
@@ -20,7 +22,9 @@ pub enum Var {
 /// in a linearised reverse sweep (GGN, noise) the adjoints of order 1 are plain adjoints, one per direction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Slot {
+    /// Of what.
     pub var: Var,
+    /// Which derivative along the direction: 0, 1 or 2.
     pub order: u8,
 }
 
@@ -37,6 +41,7 @@ pub fn adjoint(id: TensorId, order: u8) -> Slot {
 /// Where tangents start.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Tangents {
+    /// Nothing moves.
     None,
     /// The directions move these parameters (positions in [`Graph::parameters`]).
     Parameters(Vec<usize>),
@@ -63,9 +68,11 @@ pub enum Seeds {
 /// What a sweep is to compute.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Request {
+    /// What moves along the directions.
     pub tangents: Tangents,
     /// Of the tangents: 0, 1 or 2.
     pub order: u8,
+    /// What the reverse sweep starts from.
     pub seeds: Seeds,
     /// Orders of the adjoints of these parameters are results.
     pub gradients: Vec<(usize, u8)>,
@@ -118,6 +125,7 @@ pub enum Form {
 }
 
 /// A summand of a slot.
+#[allow(missing_docs)] // each variant's formula names its fields
 #[derive(Clone, Copy, Debug)]
 pub enum Summand {
     /// `c A x`, or `c Aᵀ x`; the latter, where A acts on a parameter, summed over samples, unless they are kept apart.
@@ -132,6 +140,7 @@ pub enum Summand {
 }
 
 /// A step of a sweep.
+#[allow(missing_docs)] // each variant's formula names its fields
 #[derive(Clone, Debug)]
 pub enum Instruction {
     /// The batch's samples.

@@ -7,15 +7,19 @@ use super::ops::{self, Extent, Of, Operand};
 use super::plan::{Instruction, Request, Slot, Summand, Tangents, Var, plan};
 use super::samples::Samples;
 use crate::gpu::{ALIGN, Buffer, Exclusive, Gpu, Program, Recorder, View};
-use crate::kernels::{Step, gather, loss, pointwise, vector};
+use crate::kernels::{Step, Write, gather, loss, pointwise, vector};
 use crate::net::{Kind, Linear, Loss, Network, Subspace, Term};
 use crate::{Error, Result};
 
 /// What a sweep runs on.
 pub struct Workload<'a> {
+    /// The device.
     pub gpu: &'a Gpu,
+    /// Whose sweeps these are.
     pub network: &'a Network,
+    /// The data set on the device.
     pub samples: &'a Samples,
+    /// The loss of a sample.
     pub loss: Loss,
     /// θ as [`Network::all`] lays it out.
     pub theta: View,
@@ -38,6 +42,7 @@ pub struct Sweep {
     pub gradient: Option<View>,
     /// ℓ and whether the largest output is the target's, f32 each, by position in the list of indices.
     pub losses: View,
+    /// Whether each sample is classified rightly, 1 or 0: `[samples]`.
     pub correct: View,
     /// ℓ1 `[k, positions]`, less its centre where it seeds a noise covariance.
     pub slopes: Option<View>,
@@ -176,7 +181,7 @@ fn vectors(request: &Request, extent: Extent) -> [usize; 2] {
 ///
 /// # Errors
 /// [`Error::OutOfMemory`] where not even one sample and one direction fit.
-pub fn fit(
+pub fn choose_extent(
     gpu: &Gpu,
     network: &Network,
     request: &Request,
@@ -421,7 +426,7 @@ impl Emitter<'_> {
                 let second = g2.as_ref().map(|g2| (z2.as_ref(), g2));
                 let spare = self.spare.view();
                 let shape = (n, outputs, k);
-                loss::tangent(rec, &targets, shape, (&z0, &z1), self.slopes(), &g1, second, &spare)
+                loss::tangent(rec, &targets, shape, (&z0, &z1), self.slopes(), (&g1, &spare), second)
             }
             Instruction::OutputSeed { z1, g1 } => {
                 loss::output_seed(rec, (n, outputs, k), &self.view(*z1), &self.view(*g1))
@@ -454,7 +459,7 @@ impl Emitter<'_> {
             match *summand {
                 Summand::Linear { map, transposed, x, by, c } => {
                     let (x, by) = (self.operand(x), by.map(|by| self.operand(by)));
-                    ops::linear(rec, map, transposed, extent, (&x, by.as_ref()), &out, c, add)?;
+                    ops::linear(rec, map, transposed, extent, (&x, by.as_ref()), &out, Write { c, add })?;
                 }
                 Summand::Constant { constant, input, of } => {
                     let (input, of) = (self.view(input), of.map(|of| self.view(of)));
@@ -483,7 +488,7 @@ impl Emitter<'_> {
                             }
                         }
                     }
-                    ops::bilinear(rec, map, form, extent, (&x, &y), bias.as_ref(), &out, c, add)?;
+                    ops::bilinear(rec, map, form, extent, (&x, &y, bias.as_ref()), &out, Write { c, add })?;
                 }
                 Summand::PointwiseAdjoint { sigma, x, d } => {
                     self.emit_pointwise_adjoint(rec, sigma, x, d, to, add)?;

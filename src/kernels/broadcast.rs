@@ -1,16 +1,21 @@
 //! A short tensor over a long one, and its adjoint (`shaders/broadcast.wgsl`).
 
+use super::Write;
 use crate::Result;
 use crate::gpu::{Recorder, Shader, View, Work, grid};
 
+/// The WGSL, for the tests that validate every shader.
 pub const SHADER: Shader =
     Shader { name: "broadcast", files: &[super::COMMON, include_str!("../../shaders/broadcast.wgsl")] };
 
 /// How element `e = (o m + q) inner + i` of the long tensor belongs to element q of the short one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Axes {
+    /// o, how often the axis m is repeated.
     pub outer: usize,
+    /// m, values of the short tensor.
     pub m: usize,
+    /// i, neighbours in the long tensor that share a value.
     pub inner: usize,
 }
 
@@ -29,7 +34,9 @@ impl Axes {
 /// A tensor of each direction, `stride` words apart (0: one for all).
 #[derive(Clone, Copy)]
 pub struct Strided<'a> {
+    /// Where they lie.
     pub view: &'a View,
+    /// Words from one direction to the next.
     pub stride: usize,
 }
 
@@ -56,8 +63,7 @@ fn params(
     a: Strided,
     b: Option<Strided>,
     y: Strided,
-    c: f32,
-    add: bool,
+    Write { c, add }: Write,
 ) -> Params {
     Params {
         directions: directions as u32,
@@ -76,7 +82,6 @@ fn params(
 }
 
 /// `y[k, e] (+)= c a[k, q(e)] b[k, e]`; without `b`, b is one.
-#[allow(clippy::too_many_arguments)]
 pub fn expand(
     rec: &mut Recorder,
     directions: usize,
@@ -84,8 +89,7 @@ pub fn expand(
     a: Strided,
     b: Option<Strided>,
     y: Strided,
-    c: f32,
-    add: bool,
+    write: Write,
 ) -> Result<()> {
     let by4 = |len: usize| len.is_multiple_of(4);
     let in_row = by4(axes.inner) || (axes.inner == 1 && by4(axes.m));
@@ -96,7 +100,7 @@ pub fn expand(
         false => ("expand", ["a_in", "b", "y"], 1),
     };
     let kernel = rec.gpu().kernel(SHADER, entry, &[])?;
-    let params = params(directions, axes, a, b, y, c, add);
+    let params = params(directions, axes, a, b, y, write);
     let views = [a.view, b.map_or(a.view, |b| b.view), y.view];
     let bindings: [_; 3] = std::array::from_fn(|i| (names[i], views[i]));
     let items = directions * axes.len();
@@ -111,7 +115,6 @@ const RUN: usize = 256;
 /// `a[k, q] (+)= c Σ_{e of q} y[k, e] b[k, e]`, in a fixed tree; without `b`, b is one.
 ///
 /// A workgroup sums at most 4,096 terms of a sum; the sums of longer parts are summed in turn.
-#[allow(clippy::too_many_arguments)]
 pub fn reduce(
     rec: &mut Recorder,
     directions: usize,
@@ -119,8 +122,7 @@ pub fn reduce(
     y: Strided,
     b: Option<Strided>,
     a: Strided,
-    c: f32,
-    add: bool,
+    write: Write,
 ) -> Result<()> {
     // a sum of this many terms is worth a workgroup
     const LONG: usize = 128;
@@ -130,7 +132,7 @@ pub fn reduce(
     let work = 3.0 * (directions * axes.len()) as f64;
     if terms < LONG || (terms <= RUN && sums > MANY) {
         let kernel = rec.gpu().kernel(SHADER, "reduce_many", &[])?;
-        let params = params(directions, axes, a, b, y, c, add);
+        let params = params(directions, axes, a, b, y, write);
         let bindings = [("y_in", y.view), ("b", b.map_or(y.view, |b| b.view)), ("a", a.view)];
         return rec.dispatch(&kernel, &bindings, &params, grid(sums, 64), Work::new(work, terms + 1));
     }
@@ -138,18 +140,18 @@ pub fn reduce(
     let parts = terms.div_ceil(SLICES * RUN);
     let groups = grid(axes.m.div_ceil(SLICES) * parts * directions, 1);
     let work = Work::new(work, RUN + SLICES + 2);
-    let record = |rec: &mut Recorder, a: Strided, c, add| {
+    let record = |rec: &mut Recorder, a: Strided, write| {
         let part_len = terms.div_ceil(parts) as u32;
-        let params = Params { parts: parts as u32, part_len, ..params(directions, axes, a, b, y, c, add) };
+        let params = Params { parts: parts as u32, part_len, ..params(directions, axes, a, b, y, write) };
         let bindings = [("y_in", y.view), ("b", b.map_or(y.view, |b| b.view)), ("a", a.view)];
         rec.dispatch(&kernel, &bindings, &params, groups, work)
     };
     if parts == 1 {
-        return record(rec, a, c, add);
+        return record(rec, a, write);
     }
     // [k, part, q]
     let partial = rec.gpu().buffer(parts * sums)?.slice(0, parts * sums);
     let partial = Strided { view: &partial, stride: parts * axes.m };
-    record(rec, partial, 1.0, false)?;
-    reduce(rec, directions, Axes { outer: parts, m: axes.m, inner: 1 }, partial, None, a, c, add)
+    record(rec, partial, Write::NEW)?;
+    reduce(rec, directions, Axes { outer: parts, m: axes.m, inner: 1 }, partial, None, a, write)
 }

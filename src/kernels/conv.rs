@@ -1,5 +1,6 @@
 //! Convolution of images and its adjoints (`shaders/conv.wgsl` and the two families of kernels beside it).
 
+use super::Write;
 use super::broadcast::Strided;
 use super::gemm::{Family, Shape, sum_parts};
 use crate::Result;
@@ -19,6 +20,7 @@ pub const WORKGROUP: Shader = Shader {
     files: &[super::COMMON, super::TILE, LETTERS, include_str!("../../shaders/conv_workgroup.wgsl")],
 };
 
+#[cfg(feature = "unstable")]
 pub(super) fn shaders() -> Vec<(Shader, &'static [&'static str])> {
     vec![(REGISTER, &["conv", "weight"]), (WORKGROUP, &["conv", "weight"])]
 }
@@ -26,12 +28,17 @@ pub(super) fn shaders() -> Vec<(Shader, &'static [&'static str])> {
 /// The sizes of a convolution: images `[channels, height, width]`, weights `[out, in, kernel, kernel]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Conv {
+    /// Channels in and out.
     pub channels: [usize; 2],
     /// Height and width.
     pub input: [usize; 2],
+    /// Height and width of the outputs.
     pub output: [usize; 2],
+    /// The square kernel's side.
     pub kernel: usize,
+    /// Pixels from one window to the next.
     pub stride: usize,
+    /// Zeros around the image, on each side.
     pub padding: usize,
 }
 
@@ -317,19 +324,14 @@ impl Choice {
 /// `operand`: x `[n, in, h, w]`, or ȳ `[n, out, h, w]` where transposed; `out` the other. `w`: `[out, in, k, k]`.
 /// Each is one for all of the `batch`, or one for each, `stride` words apart. `family`: `None` for the one that
 /// the adapter is tuned to.
-#[allow(clippy::too_many_arguments)]
 pub fn conv(
     rec: &mut Recorder,
     c: Conv,
-    transposed: bool,
-    family: Option<Family>,
+    (transposed, family): (bool, Option<Family>),
     (batch, samples): (usize, usize),
-    w: Strided,
-    operand: Strided,
-    bias: Option<Strided>,
+    (w, operand, bias): (Strided, Strided, Option<Strided>),
     out: Strided,
-    alpha: f32,
-    add: bool,
+    Write { c: alpha, add }: Write,
 ) -> Result<()> {
     rec.count_flops(c.flops() * (batch * samples) as f64);
     for pass in if transposed { c.adjoint() } else { vec![c.value()] } {
@@ -380,17 +382,14 @@ pub fn conv(
 /// `w (+)= α` the adjoint with respect to the weights, summed over samples in a fixed order.
 ///
 /// `y` (ȳ): `[n, out, h, w]`. `x`: `[n, in, h, w]`. `w`: `[out, in, k, k]`. `family` as in [`conv`].
-#[allow(clippy::too_many_arguments)]
 pub fn weight(
     rec: &mut Recorder,
     c: Conv,
     family: Option<Family>,
     (batch, samples): (usize, usize),
-    y: Strided,
-    x: Strided,
+    (y, x): (Strided, Strided),
     w: Strided,
-    alpha: f32,
-    add: bool,
+    Write { c: alpha, add }: Write,
 ) -> Result<()> {
     /// Tiles that keep an adapter busy.
     const ENOUGH: usize = 512;

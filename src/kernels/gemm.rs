@@ -21,6 +21,7 @@ pub const WORKGROUP: Shader = Shader {
     files: &[super::TILE, LETTERS, include_str!("../../shaders/gemm_workgroup.wgsl")],
 };
 
+#[cfg(feature = "unstable")]
 pub(super) fn shaders() -> Vec<(Shader, &'static [&'static str])> {
     vec![(REGISTER, &["gemm_tn4", "gemm_nn4", "gemm_any", "gemm_sum"]), (WORKGROUP, &["gemm"])]
 }
@@ -39,9 +40,13 @@ pub enum Layout {
 /// The sizes of a batch of products.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shape {
+    /// Products side by side.
     pub batch: usize,
+    /// Rows of C.
     pub m: usize,
+    /// Columns of C.
     pub n: usize,
+    /// Terms of each sum.
     pub k: usize,
 }
 
@@ -55,6 +60,7 @@ impl Shape {
 /// A batch of row-major matrices.
 #[derive(Clone, Copy)]
 pub struct Matrix<'a> {
+    /// Where the matrices lie.
     pub view: &'a View,
     /// Words from one row to the next.
     pub row: usize,
@@ -67,8 +73,11 @@ pub struct Matrix<'a> {
 /// A product to record.
 #[derive(Clone, Copy, Debug)]
 pub struct Gemm {
+    /// How A and B are laid out.
     pub layout: Layout,
+    /// The sizes.
     pub shape: Shape,
+    /// The factor of the product.
     pub alpha: f32,
     /// Add to what C holds.
     pub add: bool,
@@ -342,6 +351,7 @@ fn record_sum(
 pub struct Tuning {
     /// For products below [`Tuning::SMALL`] elements of C.
     pub small: Family,
+    /// The family that makes large products.
     pub large: Family,
 }
 

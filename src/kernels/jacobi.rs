@@ -3,6 +3,7 @@
 use crate::Result;
 use crate::gpu::{Gpu, Recorder, Shader, View, Work, grid};
 
+/// The WGSL, for the tests that validate every shader.
 pub const SHADER: Shader = Shader { name: "jacobi", files: &[include_str!("../../shaders/jacobi.wgsl")] };
 
 /// The most rows that a matrix may have: its lower triangle then takes half of the workgroup memory that

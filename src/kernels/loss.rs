@@ -7,6 +7,7 @@ use crate::{Error, Result};
 
 shared! { LOSSES: CROSS_ENTROPY = 0, MSE = 1, SOFTMAX_MSE = 2, SQUARED_ERROR = 3 }
 
+/// The WGSL, for the tests that validate every shader.
 pub const SHADER: Shader = Shader {
     name: "loss",
     files: &[super::COMMON, super::FUNCTIONS, LOSSES, include_str!("../../shaders/loss.wgsl")],
@@ -61,11 +62,13 @@ impl std::fmt::Display for Loss {
 /// What the loss compares with, and where per-sample results go.
 #[derive(Clone)]
 pub struct Targets {
+    /// Which loss.
     pub loss: Loss,
     /// Sample indices, u32.
     pub indices: View,
     /// Classes `[samples]` u32, or values `[samples, L]` f32.
     pub targets: View,
+    /// Whether the targets are classes.
     pub classes: bool,
 }
 
@@ -140,16 +143,14 @@ pub fn primal(
 ///
 /// `z`: `[N, L]`. `z1`, `g1` and `second = (z2 or zero, g2)`: `[K, N, L]`. `slopes`: K rows of
 /// `slope_stride` words, indexed by `step.first + n`. `spare` is bound in the place of an absent output.
-#[allow(clippy::too_many_arguments)]
 pub fn tangent(
     rec: &mut Recorder,
     to: &Targets,
     (rows, outputs, directions): (usize, usize, usize),
     (z, z1): (&View, &View),
     (slopes, slope_stride): (&View, usize),
-    g1: &View,
+    (g1, spare): (&View, &View),
     second: Option<(Option<&View>, &View)>,
-    spare: &View,
 ) -> Result<()> {
     let z2 = second.and_then(|(z2, _)| z2);
     let params = Params {

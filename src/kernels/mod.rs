@@ -29,7 +29,9 @@ pub mod sgd;
 pub(crate) mod timings;
 pub mod vector;
 
-use crate::gpu::{Gpu, Shader};
+use crate::gpu::Gpu;
+#[cfg(feature = "unstable")]
+use crate::gpu::Shader;
 
 /// What changes from one replay of a program to the next; the kernels that use it read it as `step`.
 #[repr(C)]
@@ -41,22 +43,40 @@ pub struct Step {
     pub count: u32,
     /// The weight of each sample in sums over samples.
     pub weight: f32,
+    /// SGD's η.
     pub learning_rate: f32,
+    /// SGD's momentum, from 0 to below 1.
     pub momentum: f32,
+    /// SGD's weight decay: the gradient of ½ λ ‖θ‖² is added.
     pub weight_decay: f32,
+}
+
+/// How a kernel writes what it makes: `y ← c · made`, or `y ← y + c · made` where it adds.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Write {
+    /// The factor of what is made.
+    pub c: f32,
+    /// Whether what stands there stays, and what is made is added.
+    pub add: bool,
+}
+
+impl Write {
+    /// `y ← made`
+    pub const NEW: Write = Write { c: 1.0, add: false };
 }
 
 const COMMON: &str = include_str!("../../shaders/common.wgsl");
 const TILE: &str = include_str!("../../shaders/tile.wgsl");
 const FUNCTIONS: &str = include_str!("../../shaders/functions.wgsl");
 
-/// Words of memory that a split sum's parts may take at a time: a quarter of what [`crate::jets::sweep::fit`] leaves to
+/// Words of memory that a split sum's parts may take at a time: a quarter of what [`crate::jets::sweep::choose_extent`] leaves to
 /// kernels.
 fn scratch_words(gpu: &Gpu) -> usize {
     (gpu.memory_budget() as usize / 4 / 64).min(gpu.max_binding_len())
 }
 
 /// Every shader with its entry points, for the tests that validate and translate them all.
+#[cfg(feature = "unstable")]
 pub fn shaders() -> Vec<(Shader, &'static [&'static str])> {
     let mut all: Vec<(Shader, &'static [&'static str])> = vec![
         (block::SHADER, &["gram", "combine"]),

@@ -6,6 +6,7 @@
 use crate::Result;
 use crate::gpu::{Recorder, Shader, View, Work, grid};
 
+/// The WGSL, for the tests that validate every shader.
 pub const SHADER: Shader =
     Shader { name: "pack", files: &[super::COMMON, include_str!("../../shaders/pack.wgsl")] };
 
@@ -28,7 +29,9 @@ pub fn packed_len(d: usize) -> usize {
 /// Where the packed rows go: one row per sample, `stride` words apart.
 #[derive(Clone, Copy)]
 pub struct Rows<'a> {
+    /// Where the rows lie.
     pub view: &'a View,
+    /// Words from one row to the next.
     pub stride: usize,
 }
 

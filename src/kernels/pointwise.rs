@@ -80,11 +80,14 @@ pub enum Pointwise {
     Relu,
     /// `max(x, 0) + slope · min(x, 0)`, with σ′(0) = slope
     LeakyRelu {
+        /// The slope below 0.
         slope: f32,
     },
+    /// The hyperbolic tangent.
     Tanh,
     /// `x Φ(x)`
     Gelu,
+    /// The exponential.
     Exp,
     /// `1 / x`
     Reciprocal,

@@ -1,9 +1,11 @@
 //! Pooling of images (`shaders/pool.wgsl`).
 
+use super::Write;
 use super::broadcast::{Axes, Strided, reduce};
 use crate::Result;
 use crate::gpu::{Recorder, Shader, View, Work, grid};
 
+/// The WGSL, for the tests that validate every shader.
 pub const SHADER: Shader =
     Shader { name: "pool", files: &[super::COMMON, include_str!("../../shaders/pool.wgsl")] };
 
@@ -12,6 +14,7 @@ pub const SHADER: Shader =
 pub struct Windows {
     /// Height and width.
     pub input: [usize; 2],
+    /// Height and width of what is made of a plane.
     pub output: [usize; 2],
     /// Kernel size and stride; `None` where the windows cover the input evenly (adaptive).
     pub fixed: Option<(usize, usize)>,
@@ -65,23 +68,21 @@ fn rounds([rows, columns]: [usize; 2], within: usize) -> usize {
 ///
 /// `deciding`: the values whose first maxima are taken, one set of `planes0` planes for all directions; the
 /// mean is taken without. The mean of whole images is a sum like any other.
-#[allow(clippy::too_many_arguments)]
 pub fn pool(
     rec: &mut Recorder,
     windows: Windows,
     transposed: bool,
     planes: usize,
-    x: &View,
-    deciding: Option<(&View, usize)>,
+    (x, deciding): (&View, Option<(&View, usize)>),
     y: &View,
-    c: f32,
-    add: bool,
+    write: Write,
 ) -> Result<()> {
+    let Write { c, add } = write;
     if deciding.is_none() && !transposed && windows.is_global() {
         let pixels = windows.input[0] * windows.input[1];
         let axes = Axes { outer: 1, m: planes, inner: pixels };
         let whole = |view| Strided { view, stride: 0 };
-        return reduce(rec, 1, axes, whole(x), None, whole(y), c / pixels as f32, add);
+        return reduce(rec, 1, axes, whole(x), None, whole(y), Write { c: c / pixels as f32, ..write });
     }
     let (kernel_size, stride) = windows.fixed.unwrap_or((1, 1));
     let apart = windows.fixed.is_some() && stride >= kernel_size;

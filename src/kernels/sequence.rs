@@ -1,9 +1,11 @@
 //! What sequences of tokens need beyond matrix products (`shaders/sequence.wgsl`).
 
+use super::Write;
 use super::broadcast::{Axes, Strided, expand};
 use crate::Result;
 use crate::gpu::{Recorder, Shader, View, Work, grid};
 
+/// The WGSL, for the tests that validate every shader.
 pub const SHADER: Shader =
     Shader { name: "sequence", files: &[super::COMMON, include_str!("../../shaders/sequence.wgsl")] };
 
@@ -28,13 +30,16 @@ struct Params {
 /// Sizes that the kernels share.
 #[derive(Clone, Copy, Debug)]
 pub struct Sequences {
+    /// K, or 1 at order 0.
     pub directions: usize,
+    /// Samples of the batch.
     pub samples: usize,
+    /// Tokens of a sample, padding included.
     pub tokens: usize,
 }
 
 impl Sequences {
-    fn params(self, width: usize, count: usize, c: f32, add: bool) -> Params {
+    fn params(self, width: usize, count: usize, Write { c, add }: Write) -> Params {
         Params {
             directions: self.directions as u32,
             samples: self.samples as u32,
@@ -59,20 +64,17 @@ const POSITIONS: usize = 16_384;
 ///
 /// `ids`, `width`, `stride`: W is `[ids, width]` of each direction, `stride` words apart (0: one for all).
 /// `tokens`: `[n, 2, t]`, one for all directions or one for each.
-#[allow(clippy::too_many_arguments)]
 pub fn embed(
     rec: &mut Recorder,
     s: Sequences,
     (ids, width, stride): (usize, usize, usize),
     transposed: bool,
-    x: &View,
-    tokens: Strided,
+    (x, tokens): (&View, Strided),
     y: &View,
-    c: f32,
-    add: bool,
+    write: Write,
 ) -> Result<()> {
     let params =
-        Params { stride: stride as u32, token_stride: tokens.stride as u32, ..s.params(width, ids, c, add) };
+        Params { stride: stride as u32, token_stride: tokens.stride as u32, ..s.params(width, ids, write) };
     if transposed {
         let lists = if tokens.stride == 0 { 1 } else { s.directions };
         let positions = s.samples * s.tokens;
@@ -83,7 +85,7 @@ pub fn embed(
         let at_once = POSITIONS.min(rec.gpu().loop_budget() - 1);
         for first in (0..positions.max(1)).step_by(at_once) {
             let end = positions.min(first + at_once);
-            let add = (add || first > 0) as u32;
+            let add = (write.add || first > 0) as u32;
             let params = Params { first: first as u32, end: end as u32, add, ..params };
             let work = Work::new((lists * ids * (end - first)) as f64, end - first + 1);
             let into = [("tokens", tokens.view), ("links", &links)];
@@ -104,15 +106,17 @@ pub fn embed(
 /// The heads of one of several parts of the features.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Heads {
+    /// Heads of attention.
     pub heads: usize,
     /// Features of one head.
     pub width: usize,
+    /// Parts that the features are of, such as queries, keys and values.
     pub parts: usize,
+    /// Which of the parts is taken, from 0.
     pub part: usize,
 }
 
 /// `y[k, n, h, t, d] (+)= c x[k, n, t, part, h, d]`; transposed, the other way, zero in the other parts.
-#[allow(clippy::too_many_arguments)]
 pub fn heads(
     rec: &mut Recorder,
     s: Sequences,
@@ -120,10 +124,9 @@ pub fn heads(
     transposed: bool,
     x: &View,
     y: &View,
-    c: f32,
-    add: bool,
+    write: Write,
 ) -> Result<()> {
-    let params = Params { parts: h.parts as u32, part: h.part as u32, ..s.params(h.width, h.heads, c, add) };
+    let params = Params { parts: h.parts as u32, part: h.part as u32, ..s.params(h.width, h.heads, write) };
     let entry = if transposed { "heads_adjoint" } else { "heads" };
     let kernel = rec.gpu().kernel(SHADER, entry, &[])?;
     let items = s.positions() * h.heads * h.width * if transposed { h.parts } else { 1 };
@@ -143,7 +146,7 @@ pub fn sinusoid(rec: &mut Recorder, s: Sequences, width: usize, y: &View, add: b
     let view = rec.gpu().upload(&table)?.slice(0, table.len());
     let axes = Axes { outer: s.samples, m: table.len(), inner: 1 };
     let [table, y] = [&view, y].map(|view| Strided { view, stride: 0 });
-    expand(rec, 1, axes, table, None, y, 1.0, add)
+    expand(rec, 1, axes, table, None, y, Write { c: 1.0, add })
 }
 
 /// `y[n, t] (+)= mask(n, t) / Σ_t mask(n, t)`; without tokens that bear a mask, all are kept.
@@ -157,7 +160,7 @@ pub fn token_weight(
     let kernel = rec.gpu().kernel(SHADER, "token_weight", &[])?;
     let items = s.samples * s.tokens;
     let spare = rec.gpu().buffer(1)?.view();
-    let params = Params { part: tokens.is_none() as u32, ..s.params(1, 1, 1.0, add) };
+    let params = Params { part: tokens.is_none() as u32, ..s.params(1, 1, Write { c: 1.0, add }) };
     let bindings = [("tokens", tokens.unwrap_or(&spare)), ("y", y)];
     let work = Work::new((items * s.tokens) as f64, s.tokens + 1);
     rec.dispatch(&kernel, &bindings, &params, grid(items, 64), work)
@@ -176,7 +179,7 @@ pub fn row_shift(
 ) -> Result<()> {
     let kernel = rec.gpu().kernel(SHADER, "row_shift", &[])?;
     let rows = s.samples * heads * s.tokens;
-    let params = Params { part: tokens.is_none() as u32, ..s.params(1, heads, 1.0, add) };
+    let params = Params { part: tokens.is_none() as u32, ..s.params(1, heads, Write { c: 1.0, add }) };
     let bindings = [("x", x), ("tokens", tokens.unwrap_or(x)), ("y", y)];
     let work = Work::new(3.0 * (rows * s.tokens) as f64, 2 * (s.tokens + 1));
     rec.dispatch(&kernel, &bindings, &params, grid(rows, 64), work)

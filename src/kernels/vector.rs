@@ -3,6 +3,7 @@
 use crate::Result;
 use crate::gpu::{Recorder, Shader, View, Work, grid};
 
+/// The WGSL, for the tests that validate every shader.
 pub const SHADER: Shader =
     Shader { name: "vector", files: &[super::COMMON, include_str!("../../shaders/vector.wgsl")] };
 

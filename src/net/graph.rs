@@ -28,7 +28,9 @@ pub enum Kind {
 /// A tensor's kind and its number of values (of one sample, unless it is a parameter).
 #[derive(Clone, Copy, Debug)]
 pub struct Tensor {
+    /// Where its values come from.
     pub kind: Kind,
+    /// The number of values of one sample, or of the parameter.
     pub len: usize,
 }
 
@@ -38,13 +40,37 @@ pub enum Linear {
     /// A parameter over every sample: `y[n, o, q, i] = x[q]`.
     Broadcast(Axes),
     /// Each value `inner` times: `y[n, q, i] = x[n, q]`; with `inner` 1 the identity. Transposed, sums of rows.
-    Spread { m: usize, inner: usize },
+    Spread {
+        /// m, the values of one sample of x.
+        m: usize,
+        /// i, how often each of them is repeated, side by side.
+        inner: usize,
+    },
     /// Means or, where `maximum`, the values at the first maxima, over windows of each of `channels` planes.
-    Pool { channels: usize, windows: Windows, maximum: bool },
+    Pool {
+        /// The planes of one sample, each pooled by itself.
+        channels: usize,
+        /// The windows of a plane, and the sizes of what goes in and comes out.
+        windows: Windows,
+        /// Whether it takes maxima, in place of means.
+        maximum: bool,
+    },
     /// `y[n, t, e] = x[id(n, t), e]` with the ids of the input. The parameter is x.
-    Embed { ids: usize, width: usize, tokens: usize },
+    Embed {
+        /// The number of ids, which is that of the parameter's rows.
+        ids: usize,
+        /// The length of a row: the features of a token.
+        width: usize,
+        /// The tokens of one sample, padding included.
+        tokens: usize,
+    },
     /// The heads of one part of the features: `y[n, h, t, d] = x[n, t, part, h, d]`.
-    Heads { tokens: usize, heads: Heads },
+    Heads {
+        /// The tokens of one sample, padding included; 1 where the features are those of an image.
+        tokens: usize,
+        /// The sizes of the features: heads, their width, the parts, and which part is taken.
+        heads: Heads,
+    },
 }
 
 impl Linear {
@@ -58,15 +84,38 @@ impl Linear {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Bilinear {
     /// `y[n, r, o] = Σ_i a[o, i] b[n, r, i]`, `rows` a sample. The parameter is a.
-    Dense { rows: usize, ins: usize, outs: usize },
+    Dense {
+        /// r, the rows of one sample that the matrix is applied to.
+        rows: usize,
+        /// i, the values of a row of b: the columns of a.
+        ins: usize,
+        /// o, the values of a row of y: the rows of a.
+        outs: usize,
+    },
     /// `y = a ⋆ b` for images b. The parameter is a.
     Conv(Conv),
     /// `y[n, o, q, i] = a[q] b[n, o, q, i]`. The parameter is a.
     ScaleByParameter(Axes),
     /// `y[n, q, i] = a[n, q] b[n, q, i]`
-    Scale { m: usize, inner: usize },
+    Scale {
+        /// q, the values of one sample of a.
+        m: usize,
+        /// i, the neighbours in b that share a value of a.
+        inner: usize,
+    },
     /// `y[n, z] = a[n, z] b[n, z]` with matrices `[m, k] [k, n]`, b `[n, k]` where `transposed_b`.
-    MatMul { batch: usize, m: usize, n: usize, k: usize, transposed_b: bool },
+    MatMul {
+        /// z, the pairs of matrices in one sample.
+        batch: usize,
+        /// The rows of a and y.
+        m: usize,
+        /// The columns of y.
+        n: usize,
+        /// What is summed over: the columns of a.
+        k: usize,
+        /// Whether b is held as `[n, k]`, in place of `[k, n]`.
+        transposed_b: bool,
+    },
 }
 
 impl Bilinear {
@@ -86,12 +135,31 @@ impl Bilinear {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Constant {
     /// The sinusoidal encoding of the positions.
-    Sinusoid { tokens: usize, width: usize },
+    Sinusoid {
+        /// The positions: the tokens of one sample.
+        tokens: usize,
+        /// The features of a token.
+        width: usize,
+    },
     /// Each kept token's share of its sample; without a mask all are kept.
-    TokenWeight { tokens: usize, masked: bool },
+    TokenWeight {
+        /// The tokens of one sample, padding included.
+        tokens: usize,
+        /// Whether the input bears a mask, as a token model's does.
+        masked: bool,
+    },
     /// Minus the largest kept element of each row of this tensor of scores, −∞ on padding: softmax does not
     /// depend on such a shift, and neither do its derivatives.
-    RowShift { tokens: usize, heads: usize, masked: bool, of: TensorId },
+    RowShift {
+        /// The tokens of one sample: the rows of a head's scores, and their columns.
+        tokens: usize,
+        /// The heads of attention.
+        heads: usize,
+        /// Whether the input bears a mask, as a token model's does.
+        masked: bool,
+        /// The scores, `[heads, tokens, tokens]` of one sample.
+        of: TensorId,
+    },
 }
 
 /// A summand of a tensor's definition.
@@ -99,22 +167,33 @@ pub enum Constant {
 pub enum Term {
     /// `c A x`, or `c Aᵀ x`
     Linear {
+        /// A, the linear map.
         map: Linear,
+        /// Whether it is Aᵀ that is applied.
         transposed: bool,
+        /// The tensor that it is applied to.
         x: TensorId,
+        /// The constant factor.
         c: f32,
     },
     /// `c β(a, b)`
     Bilinear {
+        /// β, the bilinear map.
         map: Bilinear,
+        /// The first operand; the parameter where β has one.
         a: TensorId,
+        /// The second operand.
         b: TensorId,
+        /// The constant factor.
         c: f32,
     },
+    /// A tensor that no derivative passes through.
     Constant(Constant),
     /// Always the only term of its node.
     Pointwise {
+        /// The function of each value.
         sigma: Pointwise,
+        /// The tensor whose values it is applied to.
         x: TensorId,
     },
 }
@@ -144,7 +223,9 @@ impl Term {
 /// A tensor's definition: the sum of its terms.
 #[derive(Clone, Debug)]
 pub struct Node {
+    /// The tensor that is defined, an activation.
     pub output: TensorId,
+    /// The summands.
     pub terms: Vec<Term>,
 }
 
@@ -153,22 +234,30 @@ pub struct Node {
 pub struct Parameter {
     /// PyTorch's `state_dict` name.
     pub name: String,
+    /// Its axes in row-major order, as PyTorch has them.
     pub shape: Vec<usize>,
     /// Where it starts in the flat vector of all parameters.
     pub offset: usize,
+    /// The number of its values, the product of the shape.
     pub len: usize,
     /// What its first values are drawn from.
     pub initial: Initialisation,
+    /// The tensor of the graph that holds its values.
     pub tensor: TensorId,
 }
 
 /// Tensors and their definitions in topological order.
 #[derive(Clone, Debug)]
 pub struct Graph {
+    /// All tensors, the input first; a [`TensorId`] is a position here.
     pub tensors: Vec<Tensor>,
+    /// The definitions of the activations, each after those that it takes.
     pub nodes: Vec<Node>,
+    /// The parameters in the order of their coordinates in flat vectors.
     pub parameters: Vec<Parameter>,
+    /// The tensor of the samples.
     pub input: TensorId,
+    /// The tensor that the loss takes: the network's outputs.
     pub output: TensorId,
 }
 

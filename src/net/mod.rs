@@ -12,6 +12,7 @@ mod zoo;
 pub use graph::{Bilinear, Constant, Graph, Kind, Linear, Node, Parameter, Tensor, TensorId, Term};
 pub use initialisation::{Initialisation, Scheme};
 pub use model::{FeedForwardActivation, Layer, Model, PositionalEncoding};
+pub(crate) use network::check_whole;
 pub use network::{Network, Part, Subspace};
 pub use zoo::{ZOO, ZooEntry};
 

@@ -21,6 +21,7 @@ pub struct Model {
     /// How parameters are drawn before training: `"pytorch"` or `"fixup"`.
     #[serde(default, skip_serializing_if = "Scheme::is_default")]
     pub initialisation: Scheme,
+    /// The layers, from the input to the output.
     pub layers: Vec<Layer>,
 }
 
@@ -32,38 +33,51 @@ pub struct Model {
 pub enum Layer {
     /// `y = W x + b` on the last axis; `weight` is `[out_features, in_features]`.
     Linear {
+        /// The length of the last axis of the output.
         out_features: usize,
+        /// Whether `bias`, `[out_features]`, is added; true if not given.
         #[serde(default = "yes")]
         bias: bool,
     },
     /// Square kernels, zeros around the image; `weight` is `[out_channels, in_channels, k, k]`.
     Conv2d {
+        /// The channels of the output.
         out_channels: usize,
+        /// k, the side of a kernel in pixels.
         kernel_size: usize,
+        /// The pixels from one place of the kernel to the next; 1 if not given.
         #[serde(default = "one")]
         stride: usize,
+        /// The zeros on each side of the image, in pixels; 0 if not given.
         #[serde(default)]
         padding: usize,
+        /// Whether `bias`, `[out_channels]`, is added; true if not given.
         #[serde(default = "yes")]
         bias: bool,
     },
     /// The largest of each window, the first of equal ones. `stride` is `kernel_size` if not given.
     MaxPool2d {
+        /// The side of a window in pixels.
         kernel_size: usize,
+        /// The pixels from one window to the next.
         stride: Option<usize>,
     },
     /// The mean of each window. `stride` is `kernel_size` if not given.
     AvgPool2d {
+        /// The side of a window in pixels.
         kernel_size: usize,
+        /// The pixels from one window to the next.
         stride: Option<usize>,
     },
     /// The means of `output_size` × `output_size` windows that cover the image.
     AdaptiveAvgPool2d {
+        /// The side of the output in pixels: the windows along either axis.
         output_size: usize,
     },
     /// Appends channels of zeros to an image until it has `channels`, a multiple of those that it has: a
     /// residual layer's shortcut without weights where the channels grow.
     PadChannels {
+        /// The channels of the output.
         channels: usize,
     },
     /// Makes one axis of all.
@@ -72,9 +86,11 @@ pub enum Layer {
     Relu,
     /// `max(x, 0) + negative_slope · min(x, 0)`
     LeakyRelu {
+        /// The slope below 0; 0.01 if not given.
         #[serde(default = "leaky_slope")]
         negative_slope: f32,
     },
+    /// The hyperbolic tangent.
     Tanh,
     /// `x Φ(x)`, with the exact Gaussian distribution function.
     Gelu,
@@ -84,24 +100,33 @@ pub enum Layer {
     ScalarScale,
     /// `body(x) + shortcut(x)`; without a shortcut, `body(x) + x`.
     Residual {
+        /// The layers whose output is added to the shortcut's.
         body: Vec<Layer>,
+        /// The layers beside the body, with an output of the same shape; none is the identity.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         shortcut: Vec<Layer>,
     },
     /// A row of `weight`, `[num_embeddings, embedding_dim]`, for each token.
     Embedding {
+        /// The number of ids, which are 0 to one less.
         num_embeddings: usize,
+        /// The features of a token.
         embedding_dim: usize,
     },
     /// Adds a vector to each position.
     PositionalEncoding {
+        /// Which vectors are added.
         kind: PositionalEncoding,
     },
     /// `torch.nn.TransformerEncoderLayer` without dropout, `batch_first`.
     TransformerEncoderLayer {
+        /// The heads of self-attention, a divisor of the features.
         num_heads: usize,
+        /// The hidden units of the feed-forward part.
         dim_feedforward: usize,
+        /// The activation between the two layers of the feed-forward part.
         activation: FeedForwardActivation,
+        /// Whether layer norms come before attention and feed-forward part, not after; false if not given.
         #[serde(default)]
         norm_first: bool,
     },
@@ -125,7 +150,9 @@ pub enum PositionalEncoding {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FeedForwardActivation {
+    /// `max(x, 0)`
     Relu,
+    /// `x Φ(x)`, with the exact Gaussian distribution function.
     Gelu,
 }
 

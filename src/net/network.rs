@@ -194,6 +194,7 @@ pub struct Part {
     pub flat: usize,
     /// Where it starts in vectors on the device.
     pub padded: usize,
+    /// The number of its coordinates.
     pub len: usize,
 }
 
@@ -224,7 +225,7 @@ impl Subspace {
     /// # Errors
     /// [`Error::Shape`] where they are not whole vectors.
     pub fn pad(&self, flat: &[f32]) -> Result<Vec<f32>> {
-        self.check_whole(flat, self.dim)?;
+        check_whole(flat, self.dim)?;
         let mut padded = vec![0.0; flat.len() / self.dim * self.stride];
         for (from, to) in flat.chunks_exact(self.dim).zip(padded.chunks_exact_mut(self.stride)) {
             for part in &self.parts {
@@ -235,23 +236,12 @@ impl Subspace {
         Ok(padded)
     }
 
-    fn check_whole(&self, values: &[f32], len: usize) -> Result<()> {
-        match len > 0 && values.len().is_multiple_of(len) {
-            true => Ok(()),
-            false => Err(Error::Shape {
-                tensor: "vectors".into(),
-                found: format!("[{}]", values.len()),
-                expected: format!("[K, {len}]"),
-            }),
-        }
-    }
-
     /// Flat vectors `[K, dim]` of those that lie on the device, `[K, stride]`.
     ///
     /// # Errors
     /// [`Error::Shape`] where they are not whole vectors.
     pub fn unpad(&self, padded: &[f32]) -> Result<Vec<f32>> {
-        self.check_whole(padded, self.stride)?;
+        check_whole(padded, self.stride)?;
         let mut flat = Vec::with_capacity(padded.len() / self.stride * self.dim);
         for vector in padded.chunks_exact(self.stride) {
             for part in &self.parts {
@@ -259,5 +249,20 @@ impl Subspace {
             }
         }
         Ok(flat)
+    }
+}
+
+/// Whether flat or padded vectors are whole ones of `len` values.
+///
+/// # Errors
+/// [`Error::Shape`] where they are not.
+pub(crate) fn check_whole(values: &[f32], len: usize) -> Result<()> {
+    match len > 0 && values.len().is_multiple_of(len) {
+        true => Ok(()),
+        false => Err(Error::Shape {
+            tensor: "vectors".into(),
+            found: format!("[{}]", values.len()),
+            expected: format!("[K, {len}]"),
+        }),
     }
 }

@@ -5,6 +5,7 @@ use super::model::{FeedForwardActivation, Layer, Model, PositionalEncoding};
 
 /// A network that the program knows by name.
 pub struct ZooEntry {
+    /// The name, which stands wherever a model file does.
     pub name: &'static str,
     /// The paper that it is of, 1 to 4.
     pub paper: u8,
@@ -16,6 +17,7 @@ pub struct ZooEntry {
 }
 
 impl ZooEntry {
+    /// Makes the model.
     pub fn model(&self) -> Model {
         (self.build)()
     }

@@ -9,7 +9,7 @@ use faer::{Mat, MatRef};
 
 use super::Block;
 use crate::Result;
-use crate::gpu::{Gpu, Recorder, View};
+use crate::gpu::{ALIGN, Gpu, Recorder, View};
 use crate::kernels::{block, vector};
 
 /// The most partial inner products that are read back at a time.
@@ -86,31 +86,82 @@ fn at_once(gpu: &Gpu, stride: usize, others: usize) -> usize {
 /// # Panics
 /// If the vectors of X and Y differ in their stride.
 pub fn gram<'a>(x: impl Into<Vectors<'a>>, y: impl Into<Vectors<'a>>) -> Result<Mat<f64>> {
-    let (x, y) = (x.into(), y.into());
-    let mut products = Mat::zeros(x.len, y.len);
-    let stride = x.block.stride();
-    assert_eq!(stride, y.block.stride(), "the strides of X and Y");
-    let gpu = x.block.gpu();
-    let chunk = chunk(stride, x.len * y.len);
-    let chunks = block::chunks(stride, chunk);
-    for (columns, y) in y.pieces((PARTIAL_PRODUCTS / chunks).max(1)) {
-        let ky = columns.len();
-        let fits = (PARTIAL_PRODUCTS / (chunks * ky)).clamp(1, at_once(gpu, stride, ky));
-        for (rows, x) in x.pieces(fits) {
-            let words = chunks * rows.len() * ky;
-            // rounded up, so that the pool's buffers serve a basis that grows
-            let partial = gpu.buffer(words.next_power_of_two())?.slice(0, words);
-            let mut rec = Recorder::new(gpu);
-            block::gram(&mut rec, stride, chunk, &x, &y, &partial)?;
-            rec.run()?;
-            for part in gpu.read::<f32>(&partial)?.chunks_exact(rows.len() * ky) {
-                for (i, row) in part.chunks_exact(ky).enumerate() {
+    Ok(grams(&[(x.into(), y.into())])?.swap_remove(0))
+}
+
+/// A part of a Gram matrix that one dispatch makes.
+struct Part {
+    /// Which of the pairs it is of, and its rows and columns there.
+    pair: usize,
+    rows: Range<usize>,
+    columns: Range<usize>,
+    x: View,
+    y: View,
+    stride: usize,
+    chunk: usize,
+    /// Partial sums, chunk after chunk.
+    words: usize,
+}
+
+/// [`gram`] of each of some pairs, read back together.
+///
+/// # Errors
+/// The device's.
+///
+/// # Panics
+/// If the vectors of a pair differ in their stride.
+pub fn grams(pairs: &[(Vectors<'_>, Vectors<'_>)]) -> Result<Vec<Mat<f64>>> {
+    let mut products: Vec<Mat<f64>> = pairs.iter().map(|(x, y)| Mat::zeros(x.len, y.len)).collect();
+    let mut parts = Vec::new();
+    for (pair, &(x, y)) in pairs.iter().enumerate() {
+        let (gpu, stride) = (x.block.gpu(), x.block.stride());
+        assert_eq!(stride, y.block.stride(), "the strides of X and Y");
+        let chunk = chunk(stride, x.len * y.len);
+        let chunks = block::chunks(stride, chunk);
+        for (columns, y) in y.pieces((PARTIAL_PRODUCTS / chunks).max(1)) {
+            let fits =
+                (PARTIAL_PRODUCTS / (chunks * columns.len())).clamp(1, at_once(gpu, stride, columns.len()));
+            for (rows, x) in x.pieces(fits) {
+                let words = chunks * rows.len() * columns.len();
+                let (columns, y) = (columns.clone(), y.clone());
+                parts.push(Part { pair, rows, columns, x, y, stride, chunk, words });
+            }
+        }
+    }
+    let mut rest = &parts[..];
+    while let Some(first) = rest.first() {
+        let gpu = pairs[first.pair].0.block.gpu();
+        let (mut count, mut words) = (0, 0);
+        while let Some(part) = rest.get(count)
+            && (count == 0 || words + part.words <= PARTIAL_PRODUCTS)
+        {
+            (count, words) = (count + 1, (words + part.words).next_multiple_of(ALIGN));
+        }
+        let (now, later) = rest.split_at(count);
+        // rounded up, so that the pool's buffers serve a basis that grows
+        let partial = gpu.buffer(words.next_power_of_two())?;
+        let mut rec = Recorder::new(gpu);
+        let mut at = 0;
+        for part in now {
+            let sums = partial.slice(at, part.words);
+            block::gram(&mut rec, part.stride, part.chunk, &part.x, &part.y, &sums)?;
+            at = (at + part.words).next_multiple_of(ALIGN);
+        }
+        rec.run()?;
+        let sums = gpu.read::<f32>(&partial.slice(0, words))?;
+        let mut at = 0;
+        for part in now {
+            let (rows, columns) = (part.rows.len(), part.columns.len());
+            for chunk in sums[at..at + part.words].chunks_exact(rows * columns) {
+                for (i, row) in chunk.chunks_exact(columns).enumerate() {
                     for (j, &product) in row.iter().enumerate() {
-                        products[(rows.start + i, columns.start + j)] += product as f64;
+                        products[part.pair][(part.rows.start + i, part.columns.start + j)] += product as f64;
                     }
                 }
             }
+            at = (at + part.words).next_multiple_of(ALIGN);
         }
+        rest = later;
     }
     Ok(products)
 }
@@ -128,21 +179,39 @@ pub fn combine<'a>(
     y: impl Into<Vectors<'a>>,
     add: bool,
 ) -> Result<()> {
-    let (x, y) = (x.into(), y.into());
+    let y = y.into();
+    let mut rec = Recorder::new(y.block.gpu());
+    record_combine(&mut rec, s, x.into(), y, add)?;
+    rec.run()
+}
+
+/// Records [`combine`], with this S.
+///
+/// # Errors
+/// The device's.
+///
+/// # Panics
+/// As there.
+pub(crate) fn record_combine(
+    rec: &mut Recorder,
+    s: MatRef<'_, f64>,
+    x: Vectors<'_>,
+    y: Vectors<'_>,
+    add: bool,
+) -> Result<()> {
     assert_eq!((s.nrows(), s.ncols()), (x.len, y.len), "rows and columns of S");
     let stride = y.block.stride();
     let gpu = y.block.gpu();
-    let mut rec = Recorder::new(gpu);
     for (columns, y) in y.pieces(gpu.max_binding_len()) {
         if x.is_empty() && !add {
             rec.clear(&y);
         }
         for (rows, x) in x.pieces(at_once(gpu, stride, columns.len())) {
             let s = upload_transposed(gpu, s, &rows, &columns)?;
-            block::combine(&mut rec, stride, &s, &x, &y, add || rows.start > 0)?;
+            block::combine(rec, stride, &s, &x, &y, add || rows.start > 0)?;
         }
     }
-    rec.run()
+    Ok(())
 }
 
 /// `Sᵀ` of these rows and columns, on the device: `[columns, rows]`.

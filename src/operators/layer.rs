@@ -21,7 +21,7 @@ use super::session::Session;
 use crate::gpu::{Recorder, View};
 use crate::jets::ops::Extent;
 use crate::jets::plan::{Request, Seeds, Tangents, adjoint, value};
-use crate::jets::sweep::fit;
+use crate::jets::sweep::choose_extent;
 use crate::kernels::Step;
 use crate::kernels::gemm::{Gemm, Layout, Matrix, Shape, gemm};
 use crate::kernels::pack::{self, Rows, packed_len};
@@ -39,7 +39,9 @@ pub struct LayerCurvature {
 /// and W[o, i] at o · d_in + i.
 #[derive(Clone, Debug)]
 pub struct LayerMoments {
+    /// The layer's outputs.
     pub d_out: usize,
+    /// The layer's inputs.
     pub d_in: usize,
     /// N.
     pub samples: usize,
@@ -197,11 +199,12 @@ impl LayerCurvature {
             .clamp(1, LONGEST_BATCH);
         let mut n = samples.div_ceil(samples.div_ceil(most));
         loop {
-            let (extent, _) = fit(gpu, network, request, &network.all(), session.held(), (n, d_out))?;
+            let (extent, _) =
+                choose_extent(gpu, network, request, &network.all(), session.held(), (n, d_out))?;
             if extent.k == d_out {
                 return Ok(extent);
             }
-            // `fit` keeps samples rather than directions; here the directions have to stay together
+            // `choose_extent` keeps samples rather than directions; here the directions have to stay together
             if n == 1 {
                 return Err(Error::OutOfMemory {
                     doing: format!("measuring a layer of {d_out} outputs"),

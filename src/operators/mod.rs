@@ -35,7 +35,7 @@ mod samples;
 mod session;
 mod third;
 
-pub use algebra::{Vectors, combine, combine_each, copy, dots, gram};
+pub use algebra::{Vectors, combine, combine_each, copy, dots, gram, grams};
 pub use block::Block;
 pub use compose::{Projected, Restricted, Scaled, Shifted, Sum};
 pub use curvature::{Curvature, CurvatureOperator};
@@ -48,11 +48,12 @@ pub use per_sample::SampleOperators;
 pub use samples::{SampleFactors, SampleSpectra};
 pub use session::{LossReport, Session};
 
-pub(crate) use algebra::upload_transposed;
+pub(crate) use algebra::{record_combine, upload_transposed};
 
 use std::sync::Arc;
 
 use crate::gpu::{Gpu, Recorder};
+use crate::net::check_whole;
 use crate::{Error, Result};
 
 /// A symmetric linear map on vectors that live on the device.
@@ -197,18 +198,6 @@ fn check_vectors(gpu: &Gpu, stride: usize, blocks: &[(&str, &Block)], len: usize
         }
     }
     Ok(())
-}
-
-/// Whether flat or padded vectors are whole ones of `len` values.
-fn check_whole(values: &[f32], len: usize) -> Result<()> {
-    match len > 0 && values.len().is_multiple_of(len) {
-        true => Ok(()),
-        false => Err(Error::Shape {
-            tensor: "vectors".into(),
-            found: format!("[{}]", values.len()),
-            expected: format!("[K, {len}]"),
-        }),
-    }
 }
 
 /// Flat vectors `[K, dim]` with zeros behind each: `[K, stride]`.

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use super::Session;
 use crate::gpu::{Buffer, Program, Recorder};
 use crate::jets::plan::{Request, Slot};
-use crate::jets::sweep::{Results, fit};
+use crate::jets::sweep::{Results, choose_extent};
 use crate::jets::{Sweep, ops::Extent};
 use crate::kernels::Step;
 use crate::net::Subspace;
@@ -45,7 +45,7 @@ impl Outline {
     pub fn extent(&self, session: &Session, directions: usize, room: usize) -> Result<(Extent, u64)> {
         let longest = self.samples.div_ceil(self.samples.div_ceil(LONGEST_BATCH));
         let (held, wanted) = (session.held() + room, (longest, directions));
-        fit(session.gpu(), session.network(), &self.request, &self.space, held, wanted)
+        choose_extent(session.gpu(), session.network(), &self.request, &self.space, held, wanted)
     }
 }
 

@@ -10,7 +10,7 @@ use crate::gpu::{Buffer, Gpu, Recorder};
 use crate::jets::Sweep;
 use crate::jets::ops::Extent;
 use crate::jets::plan::{Request, Seeds};
-use crate::jets::sweep::{Results, fit};
+use crate::jets::sweep::{Results, choose_extent};
 use crate::kernels::Step;
 use crate::net::Subspace;
 use crate::{Error, Result};
@@ -94,7 +94,7 @@ impl SampleOperators {
         let (gpu, network) = (self.session.gpu(), self.session.network());
         let callers = (gpu.memory_budget() / 2 / 4) as usize;
         let held = self.session.held() + callers;
-        let (fitted, _) = fit(gpu, network, &self.request, &self.space, held, (vectors, 1))?;
+        let (fitted, _) = choose_extent(gpu, network, &self.request, &self.space, held, (vectors, 1))?;
         let extent = Extent { n: vectors.div_ceil(vectors.div_ceil(fitted.n)), ..fitted };
         let samples = gpu.buffer(extent.n)?;
         let work = self.session.workload(samples.view(), extent.n);

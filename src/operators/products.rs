@@ -9,6 +9,7 @@ use super::{Block, Session};
 use crate::Result;
 use crate::gpu::{Prepare, Recorder};
 use crate::jets::ops::Extent;
+use crate::kernels::Write;
 use crate::kernels::broadcast::{Axes, Strided, reduce};
 use crate::kernels::vector;
 
@@ -85,7 +86,7 @@ impl Products {
                 vector::dot(&mut rec, stride, (&mean.view, 0), directions, &partial)?;
                 let whole = |view| Strided { view, stride: 0 };
                 let rows = Axes { outer: 1, m: k, inner: chunks };
-                reduce(&mut rec, 1, rows, whole(&partial), None, whole(centre), 1.0, false)?; // c = ḡ·v [k]
+                reduce(&mut rec, 1, rows, whole(&partial), None, whole(centre), Write::NEW)?; // c = ḡ·v [k]
 
                 rec.replay_once(&pass.program)?;
 
@@ -96,7 +97,7 @@ impl Products {
                 let of_direction = Strided { view: slopes, stride: slopes.len() / k };
                 let all = Axes { outer: 1, m: 1, inner: samples };
                 let to = Strided { view: &sums, stride: 1 };
-                reduce(&mut rec, k, all, of_direction, None, to, 1.0, false)?;
+                reduce(&mut rec, k, all, of_direction, None, to, Write::NEW)?;
                 vector::add_outer(&mut rec, -weight, &sums, &mean.view, result)?; // [k, stride]
             }
         }

@@ -18,7 +18,9 @@ pub struct SampleFactors {
     pub first: usize,
     /// n, the samples of the batch.
     pub count: usize,
+    /// The layer's outputs.
     pub d_out: usize,
+    /// The layer's inputs.
     pub d_in: usize,
     /// a_p: `[n, d_in]`
     pub activations: Vec<f32>,
@@ -43,7 +45,9 @@ pub struct SampleSpectra {
     pub first: usize,
     /// n, the samples of the batch.
     pub count: usize,
+    /// The layer's outputs.
     pub d_out: usize,
+    /// The layer's inputs.
     pub d_in: usize,
     /// a_p: `[n, d_in]`
     pub activations: Vec<f32>,

@@ -64,9 +64,11 @@ pub fn write_text(path: impl AsRef<Path>, text: &str) -> Result<()> {
 /// A page, from its title down to how it was made.
 #[derive(Clone, Debug, Serialize)]
 pub struct Page {
+    /// The heading of the page, and its name in the browser.
     pub title: String,
     /// What the page is about, a paragraph each.
     pub lead: Vec<String>,
+    /// The sections between the lead and how it was made.
     pub sections: Vec<Section>,
     /// Name and value of everything that determined the results.
     pub how_made: Vec<(String, String)>,
@@ -75,7 +77,9 @@ pub struct Page {
 /// A heading and what stands under it.
 #[derive(Clone, Debug, Serialize)]
 pub struct Section {
+    /// The section's title, in plain text.
     pub heading: String,
+    /// What stands under the heading, from top to bottom.
     pub blocks: Vec<Block>,
 }
 
@@ -83,17 +87,23 @@ pub struct Section {
 #[derive(Clone, Debug, Serialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum Block {
+    /// One paragraph.
     Text {
+        /// The paragraph, without markup.
         text: String,
     },
+    /// A table with its caption.
     Table(Table),
     /// Plots side by side, as SVG text.
     Figures {
+        /// The plots, an SVG element each, which is set unescaped.
         svgs: Vec<String>,
+        /// What stands below the plots.
         caption: String,
     },
     /// Comparisons that the measurements decided.
     Findings {
+        /// The comparisons, a line each.
         findings: Vec<Finding>,
     },
 }
@@ -101,8 +111,11 @@ pub enum Block {
 /// A table; cells of numbers are set flush right.
 #[derive(Clone, Debug, Serialize)]
 pub struct Table {
+    /// The names of the columns.
     pub columns: Vec<String>,
+    /// The cells of each row, one for each column.
     pub rows: Vec<Vec<String>>,
+    /// What stands below the table; nothing does where it is empty.
     pub caption: String,
 }
 
@@ -110,7 +123,9 @@ pub struct Table {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Verdict {
+    /// What was expected holds.
     Agrees,
+    /// What was expected does not hold.
     Differs,
     /// There is nothing to compare.
     Undefined,
@@ -119,7 +134,9 @@ pub enum Verdict {
 /// What was compared with what, in a sentence, and whether they agree.
 #[derive(Clone, Debug, Serialize)]
 pub struct Finding {
+    /// Whether they agree.
     pub verdict: Verdict,
+    /// What was compared and what came of it, in a full sentence.
     pub sentence: String,
 }
 

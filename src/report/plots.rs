@@ -15,6 +15,7 @@ use crate::{Error, Result};
 /// How values are laid along an axis.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scale {
+    /// Equal distances for equal differences.
     Linear,
     /// Base 10; values that are not positive are left out.
     Log,
@@ -23,14 +24,18 @@ pub enum Scale {
 /// One axis of a chart.
 #[derive(Clone, Copy, Debug)]
 pub struct Axis<'a> {
+    /// What stands beside the axis.
     pub label: &'a str,
+    /// How its values are laid along it.
     pub scale: Scale,
 }
 
 /// How a series is drawn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mark {
+    /// A dot for each point.
     Points,
+    /// A line from point to point.
     Line,
     /// A thin pale line, one of many.
     Thin,
@@ -43,9 +48,11 @@ pub enum Mark {
 pub struct Series {
     /// Stands in the legend unless empty.
     pub name: String,
+    /// How the points are drawn.
     pub mark: Mark,
     /// Which colour of the palette; points and the line fitted to them share one.
     pub colour: usize,
+    /// The points `(x, y)`, a line's in the order that it goes through them.
     pub points: Vec<(f64, f64)>,
 }
 

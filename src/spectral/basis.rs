@@ -7,7 +7,7 @@ use faer::{Mat, MatRef};
 use crate::Result;
 use crate::gpu::{ALIGN, Gpu, Recorder, View};
 use crate::kernels::gemm::{Gemm, Layout, Matrix, Shape, gemm};
-use crate::operators::{Block, Vectors, combine, copy, gram, upload_transposed};
+use crate::operators::{Block, Vectors, combine, copy, gram, grams, record_combine, upload_transposed};
 
 /// Up to `capacity` vectors V, columns of a D × len matrix.
 ///
@@ -146,6 +146,19 @@ impl Basis {
         }
     }
 
+    /// The vectors of `range` where they lie, if they lie together on the device; otherwise a copy.
+    ///
+    /// # Errors
+    /// The device's.
+    pub(super) fn lent(&self, range: Range<usize>) -> Result<Block> {
+        if let Device(block) = &self.vectors
+            && let [(_, run)] = &block.runs(range.start, range.len())[..]
+        {
+            return Block::from_view(&self.gpu, self.stride, run.clone());
+        }
+        self.block(range)
+    }
+
     /// All vectors, `[len, stride]`.
     ///
     /// # Errors
@@ -213,6 +226,44 @@ impl Basis {
     /// The device's.
     pub fn combine(&self, s: MatRef<'_, f64>, y: &Block, add: bool) -> Result<()> {
         self.windows(|range, v| combine(s.subrows(range.start, range.len()), v, y, add || range.start > 0))
+    }
+
+    /// `VᵀY` and `YᵀY`, `[len, k]` and `[k, k]`; on the device, read back together.
+    ///
+    /// # Errors
+    /// The device's.
+    pub(super) fn grams(&self, y: &Block) -> Result<[Mat<f64>; 2]> {
+        match &self.vectors {
+            Device(block) => {
+                let pairs = [((block, 0..self.len).into(), y.into()), (y.into(), y.into())];
+                Ok(grams(&pairs)?.try_into().expect("two pairs have two Gram matrices"))
+            }
+            Host { .. } => Ok([self.project(y)?, gram(y, y)?]),
+        }
+    }
+
+    /// `Z = V S + Y R`, with S `[len, k_z]` and R `[k, k_z]`; on the device, in one go.
+    ///
+    /// # Errors
+    /// The device's.
+    pub(super) fn combine_with(
+        &self,
+        s: MatRef<'_, f64>,
+        (r, y): (MatRef<'_, f64>, &Block),
+        z: Vectors<'_>,
+    ) -> Result<()> {
+        match &self.vectors {
+            Device(block) => {
+                let mut rec = Recorder::new(&self.gpu);
+                record_combine(&mut rec, r, y.into(), z, false)?;
+                record_combine(&mut rec, s, (block, 0..self.len).into(), z, true)?;
+                rec.run()
+            }
+            Host { .. } => {
+                combine(r, y, z, false)?;
+                self.windows(|range, v| combine(s.subrows(range.start, range.len()), v, z, true))
+            }
+        }
     }
 
     /// `Y −= V C` with `C = VᵀY`, window after window, and C: `[len, k]`. What one pass leaves of V in Y is

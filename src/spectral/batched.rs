@@ -17,12 +17,14 @@ const ESTIMATE: f64 = 0.7;
 pub struct FamilyOptions {
     /// K, the number of eigenpairs.
     pub count: usize,
+    /// The end of the spectrum that is wanted.
     pub which: Which,
     /// A pair has converged when `‖A v − λ v‖ ≤ tolerance · |λ₁|`, λ₁ being the member's eigenvalue of largest
     /// magnitude seen.
     pub tolerance: f64,
     /// The most vectors of a member's basis; `None` stands for `4 K + 40`.
     pub max_steps: Option<usize>,
+    /// Of the random vectors.
     pub seed: u64,
 }
 

@@ -5,6 +5,7 @@ use std::f64::consts::PI;
 /// A quantity estimated from random vectors.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Estimate {
+    /// The mean.
     pub value: f64,
     /// Of the value; 0 where nothing was left to chance, infinite where a single sample says nothing of it.
     ///

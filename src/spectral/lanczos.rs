@@ -16,6 +16,7 @@
 use faer::Mat;
 
 use super::options::chased;
+use super::orthonormalise::orthonormalise_measured;
 use super::products::Products;
 use super::projection::{Projection, Ritz, Verdict, judge};
 use super::random::{Distribution, RandomVectors};
@@ -170,11 +171,15 @@ impl<A: SymmetricOperator> Lanczos<A> {
 
     /// Multiplies the pending block; what the products leave outside of the basis is the next one.
     fn multiply(&mut self) -> Result<()> {
-        let x = self.basis.block(self.projection.len()..self.basis.len())?;
-        let y = self.products.make(&self.operator, &x)?;
         let width = if self.sequence.is_some() { 1 } else { self.width };
-        let floor = ROUNDING * self.products.largest;
-        let made = orthonormalise(&self.operator, &self.basis, y, width, floor, &mut self.random)?;
+        let Lanczos { operator, basis, products, random, .. } = self;
+        let x = basis.lent(self.projection.len()..basis.len())?;
+        let y = products.begin(operator, &x)?;
+        let mut floor = |squares: &[f64]| {
+            products.note(squares)?;
+            Ok(ROUNDING * products.largest)
+        };
+        let made = orthonormalise_measured(operator, basis, y, width, &mut floor, random)?;
         self.projection.extend(made.c.as_ref(), made.r.as_ref());
         self.basis.append(&made.q)
     }

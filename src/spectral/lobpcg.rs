@@ -61,6 +61,7 @@ pub struct LobpcgOptions {
     /// The most products that are spent, those that measure the residuals at the end included; `None` stands
     /// for `20 K + 2,000`.
     pub max_products: Option<usize>,
+    /// Of the random vectors.
     pub seed: u64,
     /// At most K vectors to start from, such as the eigenvectors of a matrix nearby; random ones complete them.
     pub start: Start,

@@ -112,6 +112,7 @@ impl Start {
 pub struct LanczosOptions {
     /// K, the number of eigenpairs.
     pub count: usize,
+    /// The end of the spectrum that is wanted.
     pub which: Which,
     /// A pair has converged when `‖A v − λ v‖ ≤ tolerance · |λ₁|`, λ₁ being the eigenvalue of largest
     /// magnitude seen. Where single precision does not reach it, the iteration ends nevertheless, and
@@ -123,6 +124,7 @@ pub struct LanczosOptions {
     /// The most products that are spent, those that measure the residuals at the end included; `None` stands
     /// for `20 K + 2,000`.
     pub max_products: Option<usize>,
+    /// Of the random vectors.
     pub seed: u64,
     /// At most b vectors to start from; random ones complete the block.
     pub start: Start,

@@ -4,7 +4,7 @@ use faer::{Mat, MatRef, Side};
 
 use super::basis::Basis;
 use super::random::RandomVectors;
-use crate::operators::{Block, SymmetricOperator, combine, gram};
+use crate::operators::{Block, SymmetricOperator, combine};
 use crate::{Error, Result};
 
 /// A block `Y = V C + Q R`, taken apart by [`orthonormalise`].
@@ -17,9 +17,13 @@ pub struct Orthonormal {
     pub r: Mat<f64>,
 }
 
-/// Passes that a block gets at the most; two are the rule, a third where columns are nearly dependent, and
-/// two more for each time that random vectors come in.
-const MOST_PASSES: usize = 12;
+/// Passes that a block gets at the most; two are the rule, a third where columns are nearly dependent or V leaves little
+/// of them, and two more for each time that random vectors come in.
+const MOST_PASSES: usize = 16;
+
+/// What V has to leave of a column, as a share of its square, for `YᵀY − CᵀC` to say how much: less is made of the
+/// rounding of inner products.
+const MEASURED: f64 = 1e-3;
 
 /// How far a block may be from orthonormal for one more pass to make it so to rounding.
 const NEARLY: f64 = 1e-3;
@@ -29,9 +33,10 @@ const NEARLY: f64 = 1e-3;
 /// Q has `width` vectors, or as many as V leaves of the space. Where Y has fewer independent ones, random
 /// ones complete it; a vector of Y of which V leaves no more than the length `floor` counts as nothing.
 ///
-/// Each pass removes V by block Gram–Schmidt and then whitens the block by its Gram matrix's eigenvectors
-/// (Stathopoulos & Wu 2002, SVQB). Passes go on until one finds the block nearly orthonormal: it leaves it so
-/// to single precision.
+/// Each pass measures `C = VᵀY` and `YᵀY`, removes V by block Gram–Schmidt, and whitens what remains, whose Gram matrix is
+/// `YᵀY − CᵀC`, by that matrix's eigenvectors (Stathopoulos & Wu 2002, SVQB): one read-back and one combination. Where V
+/// leaves too little of a column for the difference to be one, the pass removes V alone. Passes go on until one finds
+/// the block nearly orthonormal: it leaves it so to single precision.
 ///
 /// # Errors
 /// [`Error::NotFinite`] where Y is not finite, and the device's errors.
@@ -43,33 +48,59 @@ pub fn orthonormalise(
     floor: f64,
     random: &mut RandomVectors,
 ) -> Result<Orthonormal> {
-    // what is left of a column that was one of Y, drawn at random, or whitened before, and counts as nothing
+    orthonormalise_measured(operator, basis, y, width, &mut |_| Ok(floor), random)
+}
+
+/// [`orthonormalise`], with the floor that `floor` makes of the squares of the lengths of Y's vectors, which the first pass
+/// measures.
+pub(super) fn orthonormalise_measured(
+    operator: &dyn SymmetricOperator,
+    basis: &Basis,
+    y: Block,
+    width: usize,
+    floor: &mut dyn FnMut(&[f64]) -> Result<f64>,
+    random: &mut RandomVectors,
+) -> Result<Orthonormal> {
+    // what is left of a column that was drawn at random, or whitened before, and counts as nothing
     const RANDOM_FLOOR: f64 = 1e-5;
     const WHITENED_FLOOR: f64 = 1e-2;
     let (dim, stride) = (operator.dim(), operator.stride());
     let width = width.min(dim - basis.len());
     let mut c = Mat::zeros(basis.len(), y.len());
     let mut r = Mat::identity(y.len(), y.len());
-    let mut floors = vec![floor; y.len()];
+    let mut floors = Vec::new();
     let mut q = y;
-    for _ in 0..MOST_PASSES {
-        let removed = basis.remove_from(&q)?; // [n, k]
-        let g = gram(&q, &q)?; // [k, k]
+    for pass in 0..MOST_PASSES {
+        let [removed, g] = basis.grams(&q)?; // [n, k], [k, k]
+        if pass == 0 {
+            let squares: Vec<f64> = g.diagonal().column_vector().iter().copied().collect();
+            floors = vec![floor(&squares)?; q.len()];
+        }
         if !removed.is_all_finite() || !g.is_all_finite() {
             return Err(Error::NotFinite {
                 quantity: "a block to orthonormalise".into(),
                 detail: "it holds what is no number, or is too large".into(),
             });
         }
+        let left = &g - removed.transpose() * &removed;
+        let measured = (0..q.len()).all(|i| left[(i, i)] >= MEASURED * g[(i, i)]);
+        c += &removed * &r;
+        if !measured {
+            let next = Block::uninitialized(operator.gpu(), stride, q.len())?;
+            let identity = Mat::<f64>::identity(q.len(), q.len());
+            basis.combine_with((-1.0 * &removed).as_ref(), (identity.as_ref(), &q), (&next).into())?;
+            q = next;
+            continue;
+        }
         let identity = Mat::<f64>::identity(g.nrows(), g.nrows());
-        let nearly = removed.norm_max() <= NEARLY && (&g - identity).norm_max() <= NEARLY;
-        let (s, inverse) = whiten(g.as_ref(), &floors, width)?; // [k, rank], [rank, k]
+        let nearly = removed.norm_max() <= NEARLY && (&left - identity).norm_max() <= NEARLY;
+        let (s, inverse) = whiten(left.as_ref(), &floors, width)?; // [k, rank], [rank, k]
         let rank = s.ncols();
-        c += removed * &r;
         let whitened = inverse * &r;
         r = Mat::from_fn(width, r.ncols(), |i, j| if i < rank { whitened[(i, j)] } else { 0.0 });
         let next = Block::uninitialized(operator.gpu(), stride, width)?;
-        combine(s.as_ref(), &q, (&next, 0..rank), false)?;
+        let of_basis = -1.0 * (&removed * &s);
+        basis.combine_with(of_basis.as_ref(), (s.as_ref(), &q), (&next, 0..rank).into())?;
         if rank < width {
             let fresh = random.draw(operator, width - rank)?;
             let unit =

@@ -27,9 +27,27 @@ impl Products {
     /// # Errors
     /// [`Error::NotFinite`] naming the product that is not finite, and the device's errors.
     pub fn make(&mut self, operator: &dyn SymmetricOperator, x: &Block) -> Result<Block> {
+        let y = self.begin(operator, x)?;
+        self.note(&dots(&y, &y)?)?;
+        Ok(y)
+    }
+
+    /// `A X`, of which the squares of the lengths are for [`Products::note`] once they are known.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn begin(&self, operator: &dyn SymmetricOperator, x: &Block) -> Result<Block> {
         let y = Block::zeros(operator.gpu(), x.stride(), x.len())?;
         operator.apply(x, &y)?;
-        for square in dots(&y, &y)? {
+        Ok(y)
+    }
+
+    /// Counts products by the squares of their lengths.
+    ///
+    /// # Errors
+    /// [`Error::NotFinite`] naming the product that is not finite.
+    pub fn note(&mut self, squares: &[f64]) -> Result<()> {
+        for &square in squares {
             self.made += 1;
             if !square.is_finite() {
                 return Err(Error::NotFinite {
@@ -39,7 +57,7 @@ impl Products {
             }
             self.largest = self.largest.max(square.sqrt());
         }
-        Ok(y)
+        Ok(())
     }
 
     /// Orthonormal vectors as eigenpairs, with Rayleigh quotients and residuals by fresh products, `width` at a

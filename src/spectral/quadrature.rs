@@ -26,6 +26,7 @@ pub struct QuadratureOptions {
     pub probes: usize,
     /// S, Lanczos steps from each.
     pub steps: usize,
+    /// Of the random vectors.
     pub seed: u64,
 }
 
@@ -41,6 +42,7 @@ pub struct Rule {
 /// The spectrum's measure μ, in which each of D eigenvalues weighs 1/D, as M quadratures.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Quadrature {
+    /// The probes' quadratures: `[M]`.
     pub rules: Vec<Rule>,
     /// Products spent.
     pub products: usize,
@@ -49,6 +51,7 @@ pub struct Quadrature {
 /// A density on equidistant points.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Density {
+    /// Equidistant places on the axis, in ascending order.
     pub points: Vec<f64>,
     /// The mean over the probes at each point, per unit of the axis.
     pub values: Vec<f64>,

@@ -21,7 +21,9 @@ pub enum Distribution {
 /// drawn at a time.
 #[derive(Clone, Debug)]
 pub struct RandomVectors {
+    /// What coordinates are drawn from.
     pub distribution: Distribution,
+    /// Of all of the sequence's streams.
     pub seed: u64,
     /// How many were drawn so far: n of the next one.
     pub drawn: u64,

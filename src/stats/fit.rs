@@ -17,7 +17,9 @@ const FIT: &str = "the line";
 /// The line `y = intercept + slope · x` of least squared vertical distance.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct LineFit {
+    /// The slope, in units of y per unit of x.
     pub slope: f64,
+    /// The line's value at x = 0.
     pub intercept: f64,
     /// The slope's standard error, `√(Σ residual² / (n − 2) / Σ (x − x̄)²)`.
     pub slope_error: f64,
@@ -52,7 +54,9 @@ pub fn fit_line(x: &[f64], y: &[f64]) -> Result<LineFit> {
 /// A confidence interval.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Interval {
+    /// The lower end, included.
     pub low: f64,
+    /// The upper end, included.
     pub high: f64,
 }
 

@@ -20,9 +20,11 @@ pub enum Sampling {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Schedule {
+    /// The same in every epoch.
     Constant,
     /// Multiplied by `gamma` after each epoch.
     Exponential {
+        /// The factor, positive.
         gamma: f64,
     },
 }
@@ -30,12 +32,19 @@ pub enum Schedule {
 /// The hyper-parameters of a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TrainOptions {
+    /// η of the first epoch, positive.
     pub learning_rate: f64,
+    /// μ in `m ← μ m + (g + λ θ)`, `θ ← θ − η m`: from 0 to below 1.
     pub momentum: f64,
+    /// λ in the same update: 0 or positive.
     pub weight_decay: f64,
+    /// How the learning rate changes from epoch to epoch.
     pub schedule: Schedule,
+    /// B, the samples of a batch: from 1 to all.
     pub batch_size: usize,
+    /// The number of epochs of the whole run, at least 1.
     pub epochs: u64,
+    /// How an epoch's batches are drawn.
     pub sampling: Sampling,
     /// Of the order of the samples.
     pub seed: u64,

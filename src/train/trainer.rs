@@ -7,7 +7,7 @@ use crate::gpu::{Buffer, Program, Recorder, View};
 use crate::jets::Sweep;
 use crate::jets::ops::Extent;
 use crate::jets::plan::Request;
-use crate::jets::sweep::{Results, fit};
+use crate::jets::sweep::{Results, choose_extent};
 use crate::kernels::Step;
 use crate::kernels::sgd::sgd;
 use crate::net::Subspace;
@@ -23,6 +23,7 @@ pub struct EpochRecord {
     pub loss: f64,
     /// The share of samples that were classified rightly, each as its batch met it; none where the targets are values.
     pub accuracy: Option<f64>,
+    /// The learning rate of the epoch's steps.
     pub learning_rate: f64,
 }
 
@@ -81,7 +82,7 @@ impl Trainer {
         let request = Request::gradient(&all);
         let held = session.held() + space.stride;
         let gpu = session.gpu();
-        let (extent, _) = fit(gpu, session.network(), &request, &space, held, (batch, 1))?;
+        let (extent, _) = choose_extent(gpu, session.network(), &request, &space, held, (batch, 1))?;
         // a batch's rows past its samples gather whatever index stands there: there has to be one
         let positions = session.samples().len().div_ceil(batch) * batch + extent.n;
         let indices = gpu.zeros(positions)?;

@@ -27,6 +27,7 @@ const SIGNIFICANT: f64 = -50.0;
 /// The measures of one estimate of C in H's eigenbasis.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Alignment {
+    /// The estimate of C that was measured.
     pub member: Member,
     /// D
     pub dimension: usize,

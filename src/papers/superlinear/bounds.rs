@@ -112,7 +112,9 @@ impl Kept {
 /// What was written, for the report.
 #[derive(Clone, Debug)]
 pub struct Bounds {
+    /// The chart of `bounds.svg`: second moments against H_ii, between the bounds.
     pub svg: String,
+    /// κ_max of the upper bound, and how far the h_p are from positive semi-definite.
     pub curvatures: Curvatures,
     /// Of `E[h²]`.
     pub second_moment: Kept,

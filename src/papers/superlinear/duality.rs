@@ -191,8 +191,11 @@ fn outer_sum(column: ColMut<'_, f64>, left: MatRef<'_, f64>, right: MatRef<'_, f
 pub struct Chain {
     /// C_AWD,raw = C^hh + C^hg + C^gg
     pub raw: Mat<f64>,
+    /// C^hh, of Term I alone (eqs. 58, 59)
     pub hh: Mat<f64>,
+    /// C^hg, of Term I with Term II, both of its halves
     pub hg: Mat<f64>,
+    /// C^gg, of Term II alone
     pub gg: Mat<f64>,
     /// C^hh,SD
     pub sd: Mat<f64>,

@@ -24,10 +24,13 @@ const CONVERGED: f64 = 1.0;
 /// What one estimate of C is like at one epoch.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct State {
+    /// The estimate of C that was measured.
     pub member: Member,
     /// The exponent over the leading 𝒩 directions.
     pub gamma: Option<f64>,
+    /// `‖CH − HC‖_F / ‖CH‖_F` (Figure 4 b)
     pub commutativity_error: Option<f64>,
+    /// `‖diag C‖_F / ‖C‖_F` in H's eigenbasis, in [0, 1] (Figure 4 c)
     pub eigen_alignment: Option<f64>,
     /// Spearman's ρ over the leading 𝒩 directions.
     pub spearman: Option<f64>,
@@ -59,10 +62,13 @@ impl State {
 /// A checkpoint of a run, measured.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Snapshot {
+    /// The epochs that had been run at the checkpoint.
     pub epoch: u64,
     /// Over the whole training set.
     pub loss: f64,
+    /// The share of the training set that is classified rightly, in [0, 1].
     pub accuracy: f64,
+    /// σ_w², see [`Chain::sigma_w2`](super::duality::Chain::sigma_w2).
     pub sigma_w2: Option<f64>,
     /// In the order of [`Member::ALL`].
     pub states: Vec<State>,

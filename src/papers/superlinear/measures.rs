@@ -118,6 +118,7 @@ pub struct Exponents {
 /// γ in `C_ii ∝ H_ii^γ`, as a fit in log₁₀.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Exponent {
+    /// The line through log₁₀ C_ii against log₁₀ H_ii, whose slope is γ.
     pub fit: Option<LineFit>,
     /// The 95 % confidence interval of γ, by the bootstrap over directions.
     pub interval: Option<Interval>,
@@ -343,8 +344,11 @@ pub fn eigen_alignment(covariance: MatRef<'_, f64>) -> Result<f64> {
 /// How C lies in a basis.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Structure {
+    /// μ and σ² of |R_ij| (eq. 7).
     pub coupling: Option<Coupling>,
+    /// `‖CH − HC‖_F / ‖CH‖_F`, see [`commutativity_error`].
     pub commutativity_error: Option<f64>,
+    /// `‖diag C‖_F / ‖C‖_F`, in [0, 1], see [`eigen_alignment`].
     pub eigen_alignment: Option<f64>,
     /// Spearman's ρ of C_ii and H_ii over all D directions.
     pub spearman: Option<f64>,

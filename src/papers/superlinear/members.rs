@@ -59,6 +59,7 @@ impl Member {
 
 /// Every estimate in H's eigenbasis, of single samples (a batch's are those over B).
 pub struct Members {
+    /// H's eigenvalues and eigenvectors, over all samples.
     pub basis: Eigenbasis,
     /// In the order of [`Member::ALL`], `[D, D]` each.
     pub covariances: Vec<(Member, Mat<f64>)>,

@@ -86,13 +86,36 @@ pub mod target;
 #[derive(Clone, Copy, Debug)]
 pub enum Progress<'a> {
     /// A run that is complete on record.
-    Kept { run: &'a str },
+    Kept {
+        /// The run's name: that of its case, and its seed.
+        run: &'a str,
+    },
     /// An epoch of `epochs` has ended.
-    Trained { run: &'a str, epoch: records::Epoch, epochs: u64 },
+    Trained {
+        /// The run's name: that of its case, and its seed.
+        run: &'a str,
+        /// The number, loss and accuracy of the epoch.
+        epoch: records::Epoch,
+        /// The epochs of the whole run.
+        epochs: u64,
+    },
     /// H, C and the duality's chain are being computed, then diagonalised.
-    Measuring { run: &'a str },
+    Measuring {
+        /// The name of the run, or of the study whose weights were given.
+        run: &'a str,
+    },
     /// The same for a checkpoint of the run, `at` of `of`.
-    Snapshot { run: &'a str, at: usize, of: usize },
+    Snapshot {
+        /// The run's name: that of its case, and its seed.
+        run: &'a str,
+        /// Which of the checkpoints it is, from 1.
+        at: usize,
+        /// The number of checkpoints.
+        of: usize,
+    },
     /// The figures are being made.
-    Drawing { run: &'a str },
+    Drawing {
+        /// The name of the run, or of the study whose weights were given.
+        run: &'a str,
+    },
 }

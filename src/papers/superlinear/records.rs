@@ -17,15 +17,23 @@ use crate::{Error, Result};
 /// Everything that determines how a network is trained, but for the adapter.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Training {
+    /// The images that are trained on.
     pub dataset: ImageSet,
+    /// The family that the network is of.
     pub model: Architecture,
+    /// The loss that is trained on.
     pub loss: Loss,
+    /// The number of classes, the first of the data set; the network has ten outputs whatever it is.
     pub classes: usize,
+    /// The seed of the first parameters and of the order of the samples.
     pub seed: u64,
     /// Images of each class.
     pub per_class: usize,
+    /// B, the images of a batch.
     pub batch_size: usize,
+    /// The epochs of the whole run.
     pub epochs: u64,
+    /// The constant learning rate, [`LEARNING_RATE`].
     pub learning_rate: f64,
     /// SHA-256 of the training set.
     pub data: String,
@@ -61,13 +69,17 @@ pub struct Measuring {
     pub parameters: String,
     /// And of the samples.
     pub data: String,
+    /// The weights of the fully connected layer that is measured: `2.weight`.
     pub layer: String,
+    /// The loss that H and C are of.
     pub loss: Loss,
     /// 𝒩
     pub top: usize,
+    /// B, the samples of each batch of the duality's pairs.
     pub batch_size: usize,
     /// Pairs of batches that the duality's covariances are means over.
     pub pairs: usize,
+    /// This crate's version.
     pub version: String,
     /// Adapter, driver, tuning and memory budget.
     pub adapter: Value,
@@ -81,14 +93,18 @@ pub const MEASURES: u32 = 4;
 /// Loss and accuracy of an epoch, as means over its batches while they were trained on.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Epoch {
+    /// The number of the epoch, from 1.
     pub epoch: u64,
+    /// The mean loss of the samples.
     pub loss: f64,
+    /// The share of the samples that were classified rightly, in [0, 1].
     pub accuracy: f64,
 }
 
 /// A run of training as far as it has come.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Trained {
+    /// What determined the run.
     pub training: Training,
     /// An entry for each epoch that was run.
     pub history: Vec<Epoch>,

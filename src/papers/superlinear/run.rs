@@ -1,5 +1,6 @@
 //! From a request to files: train or load, measure, write, report.
 
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -28,19 +29,28 @@ pub type Images<'a> = dyn Fn(ImageSet, usize, usize) -> Result<Dataset> + 'a;
 pub enum Subject<'a> {
     /// Networks of the paper, trained here unless there are weights.
     Paper {
+        /// The networks, each by images, family and loss.
         networks: Vec<PaperNetwork>,
+        /// Where their training images come from.
         data: Box<Images<'a>>,
+        /// The numbers of classes, of 3, 6 and 10, that each network is trained on.
         classes: Vec<usize>,
         /// The fully connected layer to measure (`4.weight`); the paper's if not given.
         layer: Option<String>,
     },
     /// Somebody's own checkpoint.
     Own {
+        /// The name for files, progress and the report.
         name: String,
+        /// The network that the checkpoint is of.
         network: Box<Network>,
+        /// The samples to measure it on, with classes as targets.
         data: Dataset,
+        /// The loss that H and C are of.
         loss: Loss,
+        /// The weights of the fully connected layer to measure: `4.weight`.
         layer: String,
+        /// B, the samples of each batch of the duality's pairs.
         batch_size: usize,
         /// 𝒩
         top: usize,
@@ -49,10 +59,13 @@ pub enum Subject<'a> {
 
 /// What is asked for.
 pub struct Request<'a> {
+    /// The tables, figures and parts to make.
     pub target: Target,
+    /// The networks to make them of.
     pub subject: Subject<'a>,
     /// The figures are made of the first.
     pub seeds: Vec<u64>,
+    /// The sizes to run with; of somebody's own checkpoint, the pairs of batches alone.
     pub preset: Preset,
     /// A checkpoint to make the figures of, in place of training.
     pub weights: Option<PathBuf>,
@@ -316,16 +329,37 @@ impl Request<'_> {
                     // how a checkpoint was trained is not known
                     (setting.batch_size, setting.epochs) = (setting.paper_batch_size, setting.paper_epochs);
                 }
-                let sizes = (setting.batch_size, setting.top, setting.pairs);
-                let layer = layer.clone().unwrap_or_else(|| focus.to_string());
-                let (name, network, loss) = (setting.name(), Network::new(&model)?, setting.loss);
-                Study::new(gpu, name, network, layer, data, loss, sizes, Some(setting), progress)
+                Study {
+                    gpu,
+                    name: setting.name(),
+                    network: Network::new(&model)?,
+                    layer: layer.clone().unwrap_or_else(|| focus.to_string()),
+                    data,
+                    loss: setting.loss,
+                    batch_size: setting.batch_size,
+                    top: setting.top,
+                    pairs: setting.pairs,
+                    setting: Some(setting),
+                    progress,
+                    drawn: OnceCell::new(),
+                }
+                .checked()
             }
-            (Subject::Own { name, network, data, loss, layer, batch_size, top }, _) => {
-                let sizes = (*batch_size, *top, self.preset.pairs());
-                let (name, network, data) = (name.clone(), Network::clone(network), data.clone());
-                Study::new(gpu, name, network, layer.clone(), data, *loss, sizes, None, progress)
+            (Subject::Own { name, network, data, loss, layer, batch_size, top }, _) => Study {
+                gpu,
+                name: name.clone(),
+                network: Network::clone(network),
+                layer: layer.clone(),
+                data: data.clone(),
+                loss: *loss,
+                batch_size: *batch_size,
+                top: *top,
+                pairs: self.preset.pairs(),
+                setting: None,
+                progress,
+                drawn: OnceCell::new(),
             }
+            .checked(),
             (Subject::Paper { .. }, None) => unreachable!("a case of the paper has a setting"),
         }
     }

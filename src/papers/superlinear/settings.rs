@@ -19,7 +19,9 @@ pub const CLASSES: [usize; 3] = [3, 6, 10];
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ImageSet {
+    /// MNIST's training images, `[1, 28, 28]` with values in [0, 1].
     Mnist,
+    /// CIFAR-10's training images, `[3, 32, 32]`, trained on with values in [−1, 1].
     Cifar10,
     /// Drawn digits, for machines without MNIST: trained as MNIST is, compared with nothing.
     Synthetic,
@@ -86,14 +88,18 @@ impl Preset {
 /// A published value and its standard deviation over four runs.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Published {
+    /// The mean over the runs.
     pub mean: f64,
+    /// The standard deviation over the runs.
     pub std: f64,
 }
 
 /// What was published for a cell of the tables.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PublishedExponents {
+    /// γ_emp, of the empirical covariance.
     pub emp: Published,
+    /// γ_AWD, of `E[h²]`.
     pub awd: Published,
     /// γ′_AWD, published for softmax-mse alone.
     pub awd_raw: Option<Published>,
@@ -102,8 +108,11 @@ pub struct PublishedExponents {
 /// One cell of the paper's Table 1: what is trained, and the exponents that were published for it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Setting {
+    /// The images that are trained on.
     pub dataset: ImageSet,
+    /// The family that the network is of.
     pub model: Architecture,
+    /// The loss: cross-entropy or softmax-mse.
     pub loss: Loss,
     /// C: the first C classes are used.
     pub classes: usize,
@@ -115,6 +124,7 @@ pub struct Setting {
     pub batch_size: usize,
     /// And that of the paper.
     pub paper_batch_size: usize,
+    /// The epochs of a run.
     pub epochs: u64,
     /// And those of the paper.
     pub paper_epochs: u64,

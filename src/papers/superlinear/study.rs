@@ -36,13 +36,17 @@ const SAVE_EVERY: Duration = Duration::from_secs(60);
 
 /// What is measured, and how.
 pub struct Study<'a> {
+    /// The device that trains and measures.
     pub gpu: &'a Gpu,
     /// For files and progress: `mnist-mlp-cross-entropy-10`.
     pub name: String,
+    /// The network whose layer is measured.
     pub network: Network,
     /// The weights of the fully connected layer that is measured: `2.weight`.
     pub layer: String,
+    /// The samples that H and C are means over; their targets are classes.
     pub data: Dataset,
+    /// The loss that H and C are of, and that a run is trained on.
     pub loss: Loss,
     /// B
     pub batch_size: usize,
@@ -52,16 +56,20 @@ pub struct Study<'a> {
     pub pairs: usize,
     /// The paper's cell, where it is one.
     pub setting: Option<Setting>,
+    /// Is called with what is going on.
     pub progress: &'a dyn Fn(Progress<'_>),
-    drawn: OnceCell<BatchPairs>,
+    /// The pairs of batches, once they are drawn.
+    pub(super) drawn: OnceCell<BatchPairs>,
 }
 
 /// The figures of one network, for the report.
 #[derive(Clone, Debug)]
 pub struct Figures {
+    /// The network and its layer in words, for headings.
     pub title: String,
     /// What was trained, or the weights that were given.
     pub source: String,
+    /// The heading of each part that was asked for, and what stands under it.
     pub parts: Vec<(&'static str, Vec<Block>)>,
     /// Which parts could not be made, and why.
     pub missing: Vec<String>,
@@ -69,30 +77,21 @@ pub struct Figures {
 
 impl<'a> Study<'a> {
     /// Checks that the layer is there, that its matrices and its samples' curvatures can be held in full, that a
-    /// line can be fitted over its directions, and that the samples have classes.
+    /// line can be fitted over its directions, of which `top` are no more than there are, and that the samples have
+    /// classes.
     ///
     /// # Errors
     /// [`Error::Argument`] where it is not.
-    #[allow(clippy::too_many_arguments)]
-    pub fn new(
-        gpu: &'a Gpu,
-        name: String,
-        network: Network,
-        layer: String,
-        data: Dataset,
-        loss: Loss,
-        (batch_size, top, pairs): (usize, usize, usize),
-        setting: Option<Setting>,
-        progress: &'a dyn Fn(Progress<'_>),
-    ) -> Result<Study<'a>> {
-        let (d_out, d_in) = layer_shape(&network, &layer)?;
+    pub fn checked(self) -> Result<Study<'a>> {
+        let (layer, samples) = (&self.layer, self.data.len());
+        let (d_out, d_in) = layer_shape(&self.network, layer)?;
         if d_out * d_in > LARGEST_LAYER {
             let found = format!("“{layer}” of {d_out} × {d_in} weights");
             let expected = format!("a layer of at most {LARGEST_LAYER}, for its matrices to be held in full");
             return Err(Error::argument("layer", found, expected));
         }
-        if data.len().saturating_mul(d_out * d_out) > MOST_CURVATURES {
-            let found = format!("“{layer}” of {d_out} outputs, over {} samples", data.len());
+        if samples.saturating_mul(d_out * d_out) > MOST_CURVATURES {
+            let found = format!("“{layer}” of {d_out} outputs, over {samples} samples");
             let most = MOST_CURVATURES / (d_out * d_out);
             let expected = format!("at most {most} samples, for every sample’s curvature to be held");
             return Err(Error::argument("layer", found, expected));
@@ -101,14 +100,14 @@ impl<'a> Study<'a> {
             let found = format!("“{layer}” of {d_out} × {d_in} weights");
             return Err(Error::argument("layer", found, "at least 3, to fit a line over"));
         }
-        if !matches!(data.targets, Targets::Classes(_)) {
+        if !matches!(self.data.targets, Targets::Classes(_)) {
             return Err(Error::argument("targets", "values", "classes, for partners of one class"));
         }
-        let (top, drawn) = (top.min(d_out * d_in), OnceCell::new());
+        let top = self.top.min(d_out * d_in);
         if top < 3 {
             return Err(Error::argument("top", top, "at least 3 directions, to fit a line over"));
         }
-        Ok(Study { gpu, name, network, layer, data, loss, batch_size, top, pairs, setting, progress, drawn })
+        Ok(Study { top, ..self })
     }
 
     /// Sees to it that there are samples enough for all that `target` has, before anything is trained.

@@ -38,6 +38,7 @@ const TOLERANCE: f64 = 0.05;
 pub struct Study {
     /// For files and tables: `random_shifts`.
     pub name: &'static str,
+    /// What the report calls it: `Spectral degeneracy`.
     pub title: &'static str,
     /// H_ii `[D]`, descending.
     pub hessian: Vec<f64>,
@@ -194,6 +195,7 @@ fn normals(rng: &mut impl Rng, count: usize) -> Mat<f64> {
 /// What was written, for the report.
 #[derive(Clone, Debug)]
 pub struct Synthetic {
+    /// Random shifts, perfect alignment and spectral degeneracy, for which γ is 2, 2 and 1.
     pub studies: [Study; 3],
     /// A chart each.
     pub svgs: [String; 3],

@@ -22,8 +22,11 @@ pub fn tolerance(loss: Loss) -> f64 {
 /// A finished run: how training went, and what was measured at its end.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Run {
+    /// What determined the run.
     pub training: Training,
+    /// Loss and accuracy of each epoch, in order.
     pub history: Vec<Epoch>,
+    /// What was measured of the trained network.
     pub end: End,
 }
 
@@ -32,20 +35,28 @@ pub struct Run {
 pub struct End {
     /// The loss and accuracy of the trained network over the whole training set.
     pub loss: f64,
+    /// The share that is classified rightly, in [0, 1].
     pub accuracy: f64,
+    /// γ_emp, γ_AWD and γ′_AWD.
     pub exponents: Exponents,
 }
 
 /// A cell of the table: one setting, summarised over its runs.
 #[derive(Clone, Debug)]
 pub struct Cell {
+    /// What was trained, and what was published for it.
     pub setting: Setting,
+    /// The number of runs, one for each seed.
     pub runs: usize,
+    /// γ_emp
     pub emp: Comparison,
+    /// γ_AWD
     pub awd: Comparison,
+    /// γ′_AWD, published for softmax-mse alone.
     pub awd_raw: Comparison,
     /// Means over the runs.
     pub train_loss: f64,
+    /// The mean accuracy over the runs, in [0, 1].
     pub train_accuracy: f64,
 }
 
@@ -56,6 +67,7 @@ pub struct Comparison {
     pub mean: Option<f64>,
     /// Over seeds; `None` for a single one.
     pub std: Option<f64>,
+    /// The published value and its standard deviation; `None` where there is none.
     pub published: Option<Published>,
     /// Why it is undefined, where it is.
     pub undefined: Option<String>,

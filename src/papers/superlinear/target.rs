@@ -67,6 +67,7 @@ impl Part {
 pub struct Target {
     /// As it was asked for.
     pub name: String,
+    /// What is made, in the order of [`Part`] and each once.
     pub parts: Vec<Part>,
     /// The networks that the paper's tables and figures of these numbers are of, where they are of these alone.
     pub networks: Vec<PaperNetwork>,
@@ -78,6 +79,7 @@ pub type PaperNetwork = (ImageSet, Architecture, Loss);
 impl Target {
     const NAMES: &'static str = "all, table1, table3, figure1 to figure15, scaling, alignment, evolution, suppression, bounds or synthetic";
 
+    /// Returns whether `part` is to be made.
     pub fn has(&self, part: Part) -> bool {
         self.parts.contains(&part)
     }

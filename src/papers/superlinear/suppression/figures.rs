@@ -36,6 +36,7 @@ pub struct Figures {
     pub panels: String,
     /// Figure 3: C̃ against C with first modes alone, and with equal stiff ones.
     pub covariances: [String; 2],
+    /// The experiment that the figures are of.
     pub suppression: Suppression,
 }
 

@@ -104,6 +104,7 @@ impl Change {
 /// The experiment on one layer of one network.
 #[derive(Clone, Debug)]
 pub struct Suppression {
+    /// The loss that H and C are of.
     pub loss: Loss,
     /// θ, above which share of the largest κ₁ a sample counts as stiff (eq. 24).
     pub theta: f64,
