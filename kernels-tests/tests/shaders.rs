@@ -57,7 +57,9 @@ fn every_shader_file_and_entry_point_is_listed() {
         let source = std::fs::read_to_string(path).unwrap();
         assert!(listed.contains(source.as_str()), "{} is in no shader", path.display());
     }
-    assert_eq!(listed.len(), paths.len(), "files listed against files there");
+    // and what is made of lists that Rust has
+    let made = listed.iter().filter(|text| text.starts_with("// numbers that Rust and WGSL share")).count();
+    assert_eq!(listed.len() - made, paths.len(), "files listed against files there");
     for (shader, entries) in shaders() {
         let (module, _) = parse(shader.name, shader.files);
         let found: BTreeSet<&str> = module.entry_points.iter().map(|point| point.name.as_str()).collect();

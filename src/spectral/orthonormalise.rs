@@ -70,6 +70,8 @@ pub(super) fn orthonormalise_measured(
     let mut r = Mat::identity(y.len(), y.len());
     let mut floors = Vec::new();
     let mut q = y;
+    // whether the pass before removed V alone
+    let mut bare = false;
     for pass in 0..MOST_PASSES {
         let [removed, g] = basis.grams(&q)?; // [n, k], [k, k]
         if pass == 0 {
@@ -83,15 +85,24 @@ pub(super) fn orthonormalise_measured(
             });
         }
         let left = &g - removed.transpose() * &removed;
-        let measured = (0..q.len()).all(|i| left[(i, i)] >= MEASURED * g[(i, i)]);
+        let measured = |i: usize| g[(i, i)] <= floors[i] * floors[i] || left[(i, i)] >= MEASURED * g[(i, i)];
         c += &removed * &r;
-        if !measured {
+        if !bare && !(0..q.len()).all(measured) {
+            bare = true;
             let next = Block::uninitialized(operator.gpu(), stride, q.len())?;
             let identity = Mat::<f64>::identity(q.len(), q.len());
             basis.combine_with((-1.0 * &removed).as_ref(), (identity.as_ref(), &q), (&next).into())?;
             q = next;
             continue;
         }
+        // what V holds once more is nothing but rounding
+        let left =
+            Mat::from_fn(
+                q.len(),
+                q.len(),
+                |i, j| if measured(i) && measured(j) { left[(i, j)] } else { 0.0 },
+            );
+        bare = false;
         let identity = Mat::<f64>::identity(g.nrows(), g.nrows());
         let nearly = removed.norm_max() <= NEARLY && (&left - identity).norm_max() <= NEARLY;
         let (s, inverse) = whiten(left.as_ref(), &floors, width)?; // [k, rank], [rank, k]
