@@ -116,7 +116,7 @@ pub struct LanczosOptions {
     pub which: Which,
     /// A pair has converged when `‖A v − λ v‖ ≤ tolerance · |λ₁|`, λ₁ being the eigenvalue of largest
     /// magnitude seen. Where single precision does not reach it, the iteration ends nevertheless, and
-    /// [`Eigenpairs::floor`] says what it reaches.
+    /// [`Eigenpairs::floor`](super::Eigenpairs::floor) says what it reaches.
     pub tolerance: f64,
     /// b, the vectors that A is applied to at a time; `None` takes the width that was measured to be
     /// cheapest.
