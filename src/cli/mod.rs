@@ -153,14 +153,21 @@ fn worded(error: &Error) -> String {
     }
 }
 
-/// The option of the command line that the library's field `field` is set by, if there is one.
+/// The option of the command that was called that the library's field `field` is set by, if there is one.
 fn named(field: &str) -> Option<String> {
-    fn find(command: &clap::Command, field: &str) -> Option<String> {
-        let option = command.get_arguments().find(|option| option.get_id() == field);
-        let long = option.and_then(|option| Some(format!("--{}", option.get_long()?)));
-        long.or_else(|| command.get_subcommands().find_map(|command| find(command, field)))
+    let long = |command: &clap::Command| {
+        let option = command.get_arguments().find(|option| option.get_id() == field)?;
+        Some(format!("--{}", option.get_long()?))
+    };
+    let whole = Cli::command();
+    let (mut command, mut found) = (&whole, long(&whole));
+    for argument in std::env::args_os().skip(1) {
+        if let Some(inner) = argument.to_str().and_then(|name| command.find_subcommand(name)) {
+            command = inner;
+            found = found.or_else(|| long(command));
+        }
     }
-    find(&Cli::command(), field)
+    found
 }
 
 /// What is wrong with the arguments, in one line.
