@@ -27,7 +27,7 @@ use crate::{Error, Result};
 /// use curvkit::gpu::{Gpu, GpuOptions};
 /// use curvkit::net::{Layer, Loss, Model, Network};
 /// use curvkit::operators::{Curvature, Session};
-/// use curvkit::spectral::{FamilyOptions, family_eigenpairs};
+/// use curvkit::spectral::{FamilyOptions, family_eigenpairs, unobserved};
 ///
 /// # fn main() -> curvkit::Result<()> {
 /// let gpu = Gpu::new(&GpuOptions::default())?;
@@ -42,7 +42,7 @@ use crate::{Error, Result};
 ///         println!("sample {sample}: {values:?}");
 ///     }
 ///     Ok(())
-/// })?;
+/// }, &mut unobserved)?;
 /// # Ok(())
 /// # }
 /// ```
