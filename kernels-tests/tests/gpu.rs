@@ -358,9 +358,9 @@ fn long_programs_are_cut_into_submissions() {
     let program = program(gpu, |rec| {
         for _ in 0..products {
             let shape = Shape { batch: 1, m: size, n: size, k: size };
-            let product = Gemm { layout: Layout::NN, shape, alpha: 1.0, add: true };
+            let product = Gemm { layout: Layout::TN, shape, alpha: 1.0, add: true };
             let matrix = |view| Matrix { view, row: size, batch: 0, period: 0 };
-            gemm_with(rec, Family::Register, product, matrix(&a), matrix(&b), None, matrix(&c))?;
+            gemm_with(rec, Family::Register, product, matrix(&b), matrix(&a), None, matrix(&c))?;
         }
         rec.copy(&c, &last);
         Ok(())

@@ -6,6 +6,7 @@
 mod adapter;
 mod buffer;
 mod pipeline;
+mod profile;
 mod record;
 mod trial;
 
@@ -14,6 +15,7 @@ pub(crate) use buffer::Cache;
 pub use buffer::{ALIGN, Buffer, View};
 pub(crate) use pipeline::check_wgsl;
 pub use pipeline::{Kernel, Shader};
+pub use profile::Taken;
 pub(crate) use record::{Exclusive, Prepare};
 pub use record::{Program, Recorder, Work, grid};
 pub use trial::{Errors, SHADER as TRIAL, Trial};

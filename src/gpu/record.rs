@@ -37,14 +37,14 @@ pub struct Recorder<'g> {
     flops: f64,
     dispatches: usize,
     held: Vec<Buffer>,
-    scratch: Option<Buffer>,
+    scratch: Vec<(&'static str, Buffer)>,
     exclusive: Vec<Exclusive>,
     preparations: Vec<Arc<dyn Prepare>>,
     /// What went wrong where nothing could be returned.
     error: Option<Error>,
 }
 
-enum Command {
+pub(super) enum Command {
     Dispatch {
         kernel: Arc<Kernel>,
         bind_group: Arc<wgpu::BindGroup>,
@@ -66,7 +66,7 @@ enum Command {
 }
 
 /// Steps of a replay, as kernels read them; the bind group holds the dispatches' parameters too.
-struct Steps {
+pub(super) struct Steps {
     count: usize,
     uniforms: Option<wgpu::BindGroup>,
 }
@@ -151,7 +151,7 @@ impl<'g> Recorder<'g> {
             flops: 0.0,
             dispatches: 0,
             held: Vec::new(),
-            scratch: None,
+            scratch: Vec::new(),
             exclusive: Vec::new(),
             preparations: Vec::new(),
             error: None,
@@ -225,13 +225,14 @@ impl<'g> Recorder<'g> {
         program.preparations.iter().for_each(|preparation| self.prepare(preparation));
     }
 
-    /// `words` of memory for what one dispatch leaves for the next: those recorded later use it again.
-    pub fn scratch(&mut self, words: usize) -> Result<View> {
-        let buffer = match self.scratch.take() {
+    /// `words` of memory for what one dispatch leaves for the next: those recorded later use what has the same name again.
+    pub fn scratch(&mut self, name: &'static str, words: usize) -> Result<View> {
+        let at = self.scratch.iter().position(|(other, _)| *other == name);
+        let buffer = match at.map(|at| self.scratch.swap_remove(at).1) {
             Some(buffer) if buffer.view().len() >= words => buffer,
             _ => self.gpu.buffer(words)?,
         };
-        self.scratch = Some(buffer.clone());
+        self.scratch.push((name, buffer.clone()));
         Ok(buffer.slice(0, words))
     }
 
@@ -415,7 +416,8 @@ fn most_steps(gpu: &Gpu) -> usize {
 }
 
 /// A program in the course of a run.
-struct Frame<'p> {
+#[derive(Clone, Copy)]
+pub(super) struct Frame<'p> {
     program: &'p Program,
     steps: &'p Steps,
     step: usize,
@@ -513,6 +515,11 @@ impl Program {
         Ok(self.once.get_or_init(|| steps))
     }
 
+    /// One run of the program, at its beginning.
+    pub(super) fn frames(&self) -> Result<Vec<Frame<'_>>> {
+        Ok(vec![Frame::new(self, self.once()?)])
+    }
+
     /// Replays the program once per step, in submissions of bounded time; does not wait for the end.
     ///
     /// # Errors
@@ -522,7 +529,7 @@ impl Program {
     }
 
     /// Brings up to date what the program depends on, and takes what it uses alone.
-    fn begin(&self) -> Result<Submitted<'_>> {
+    pub(super) fn begin(&self) -> Result<Submitted<'_>> {
         self.preparations.iter().try_for_each(|preparation| preparation.prepare())?;
         let guards = self.exclusive.iter().map(|exclusive| exclusive.lock());
         Ok(Submitted { _guards: guards.map(|guard| guard.unwrap_or_else(PoisonError::into_inner)).collect() })
@@ -559,33 +566,70 @@ impl Program {
 /// Encodes what comes next, until all programs have ended or `allowed` work is reached; returns the work done.
 fn encode(encoder: &mut wgpu::CommandEncoder, frames: &mut Vec<Frame<'_>>, allowed: f64) -> f64 {
     let mut done = 0.0;
-    // dispatches that follow each other share a pass
-    let mut pass: Option<wgpu::ComputePass<'static>> = None;
-    let mut last: Option<Arc<Kernel>> = None;
+    let mut passes = Passes { pass: None, last: None };
     while done < allowed {
-        let Some(frame) = frames.last_mut() else { break };
-        let program = frame.program;
+        let Some((frame, command)) = next(frames) else { break };
+        done += passes.encode(encoder, &frame, command);
+    }
+    done
+}
+
+/// Encodes the next command alone; returns it, `None` where all programs have ended.
+pub(super) fn encode_one<'p>(
+    encoder: &mut wgpu::CommandEncoder,
+    frames: &mut Vec<Frame<'p>>,
+) -> Option<&'p Command> {
+    let (frame, command) = next(frames)?;
+    Passes { pass: None, last: None }.encode(encoder, &frame, command);
+    Some(command)
+}
+
+/// The command that comes next, replays entered, and the program's frame at it.
+fn next<'p>(frames: &mut Vec<Frame<'p>>) -> Option<(Frame<'p>, &'p Command)> {
+    loop {
+        let frame = frames.last_mut()?;
         if frame.step == frame.steps.count {
             frames.pop();
             continue;
         }
-        let Some(command) = program.commands.get(frame.command) else {
+        let Some(command) = frame.program.commands.get(frame.command) else {
             (frame.step, frame.command, frame.slot) = (frame.step + 1, 0, 0);
             continue;
         };
+        let at = *frame;
         frame.command += 1;
         match command {
             Command::Replay { program, steps } => {
                 let steps = steps.as_ref().or_else(|| program.once.get());
                 frames.push(Frame::new(program, steps.expect("made when the replay was recorded")));
             }
+            Command::Dispatch { .. } => {
+                frame.slot += 1;
+                return Some((at, command));
+            }
+            Command::Clear { .. } | Command::Copy { .. } => return Some((at, command)),
+        }
+    }
+}
+
+/// What has been encoded last: dispatches that follow each other share a pass.
+struct Passes {
+    pass: Option<wgpu::ComputePass<'static>>,
+    last: Option<Arc<Kernel>>,
+}
+
+impl Passes {
+    /// Encodes a command of a program at `frame`; returns its work.
+    fn encode(&mut self, encoder: &mut wgpu::CommandEncoder, frame: &Frame<'_>, command: &Command) -> f64 {
+        match command {
+            Command::Replay { .. } => 0.0,
             Command::Clear { view } => {
-                pass = None;
+                self.pass = None;
                 encoder.clear_buffer(view.buffer.handle(), view.byte_offset(), Some(view.byte_len()));
-                done += Pace::DISPATCH + view.len() as f64;
+                Pace::DISPATCH + view.len() as f64
             }
             Command::Copy { from, to } => {
-                pass = None;
+                self.pass = None;
                 encoder.copy_buffer_to_buffer(
                     from.buffer.handle(),
                     from.byte_offset(),
@@ -593,27 +637,26 @@ fn encode(encoder: &mut wgpu::CommandEncoder, frames: &mut Vec<Frame<'_>>, allow
                     to.byte_offset(),
                     from.byte_len(),
                 );
-                done += Pace::DISPATCH + from.len() as f64;
+                Pace::DISPATCH + from.len() as f64
             }
             Command::Dispatch { kernel, bind_group, groups, work } => {
-                let pass = pass.get_or_insert_with(|| {
-                    last = None;
+                let last = &mut self.last;
+                let pass = self.pass.get_or_insert_with(|| {
+                    *last = None;
                     encoder.begin_compute_pass(&Default::default()).forget_lifetime()
                 });
                 if last.as_ref().is_none_or(|last| !Arc::ptr_eq(last, kernel)) {
                     pass.set_pipeline(&kernel.pipeline);
-                    last = Some(kernel.clone());
+                    *last = Some(kernel.clone());
                 }
                 pass.set_bind_group(0, &**bind_group, &[]);
                 let offsets = [frame.slot * SLOT as u32, frame.step as u32 * SLOT as u32];
                 pass.set_bind_group(1, frame.steps.uniforms.as_ref(), &offsets);
                 pass.dispatch_workgroups(groups[0], groups[1], groups[2]);
-                done += Pace::DISPATCH + work;
-                frame.slot += 1;
+                Pace::DISPATCH + work
             }
         }
     }
-    done
 }
 
 impl Gpu {

@@ -439,7 +439,7 @@ pub fn weight(
             choice.record(rec, "weight", pass, &[&bindings[..], &[("out", w.view)]].concat(), work)?;
             continue;
         }
-        let scratch = rec.scratch(batch * count * weights)?;
+        let scratch = rec.scratch(super::PARTS, batch * count * weights)?;
         let (w_stride, part_stride) = ((count * weights) as u32, weights as u32);
         let pass = Pass { w_stride, part_stride, alpha: 1.0, ..pass };
         choice.record(rec, "weight", pass, &[&bindings[..], &[("out", &scratch)]].concat(), work)?;

@@ -23,7 +23,7 @@ pub const WORKGROUP: Shader = Shader {
 
 #[cfg(feature = "unstable")]
 pub(super) fn shaders() -> Vec<(Shader, &'static [&'static str])> {
-    vec![(REGISTER, &["gemm_tn4", "gemm_nn4", "gemm_any", "gemm_sum"]), (WORKGROUP, &["gemm"])]
+    vec![(REGISTER, &["gemm_ab4", "gemm_b4", "gemm_any", "gemm_pack", "gemm_sum"]), (WORKGROUP, &["gemm"])]
 }
 
 /// How A and B are laid out, in the letters of `C[m, n] = Σ_k A B`.
@@ -68,6 +68,28 @@ pub struct Matrix<'a> {
     pub batch: usize,
     /// After how many matrices they begin again, for an operand; 0 where they do not.
     pub period: usize,
+}
+
+impl Matrix<'_> {
+    /// How many matrices of a batch of so many are not one and the same.
+    fn distinct(&self, batch: usize) -> usize {
+        match (self.batch, self.period) {
+            (0, _) => 1,
+            (_, 0) => batch,
+            (_, period) => period.min(batch),
+        }
+    }
+
+    /// Words from the first to the end of the last of a batch of matrices.
+    fn extent(&self, batch: usize, rows: usize, columns: usize) -> usize {
+        (self.distinct(batch) - 1) * self.batch + rows.saturating_sub(1) * self.row + columns
+    }
+
+    /// Whether rows can be read four words at a time.
+    fn has_quads(&self, batch: usize, rows: usize, columns: usize) -> bool {
+        let apart = self.row.is_multiple_of(4) && self.batch.is_multiple_of(4);
+        apart && self.extent(batch, rows, columns.next_multiple_of(4)) <= self.view.len()
+    }
 }
 
 /// A product to record.
@@ -134,7 +156,14 @@ const LONGEST: usize = 128 * RUN;
 /// the registers of a second one.
 const PLAIN: usize = 4096;
 
+/// Rows or columns of C for each row or column of an operand from which on a copy of the operand pays: it costs some 2.3
+/// loads of a word for each word, and saves half of the loads of eight words that every 8 rows or columns make.
+const WORTH_PACKING: usize = 64;
+/// Floating-point operations of a product that are worth another dispatch.
+const LEAST_PACKED: f64 = 5e5;
+
 impl Choice {
+    /// A kernel of that family for operands as they are.
     fn new(family: Family, layout: Layout, s: Shape, a: &Matrix, b: &Matrix) -> Choice {
         let layout_constant = ("LAYOUT", layout as u32);
         if family == Family::Workgroup {
@@ -142,18 +171,19 @@ impl Choice {
             let (tile, enough, least_k) = ((128, 128), 128, 256);
             return Choice { family, shader: WORKGROUP, entry: "gemm", constants, tile, enough, least_k };
         }
-        let by4 = |sizes: &[usize]| sizes.iter().all(|size| size.is_multiple_of(4));
-        let entry = match layout {
-            Layout::TN if by4(&[a.row, b.row, s.m, s.n, a.batch, b.batch]) => "gemm_tn4",
-            Layout::NN if by4(&[b.row, s.n, b.batch]) => "gemm_nn4",
-            _ => "gemm_any",
-        };
+        let entry =
+            match (layout == Layout::TN && a.has_quads(s.batch, s.k, s.m), b.has_quads(s.batch, s.k, s.n)) {
+                (_, true) if layout == Layout::NT => "gemm_any",
+                (true, true) => "gemm_ab4",
+                (false, true) => "gemm_b4",
+                _ => "gemm_any",
+            };
         // lanes along n, unless another arrangement of the eight covers C with fewer workgroups
         let cost = |lx: usize| s.n.div_ceil(8 * lx) * s.m.div_ceil(64 / lx);
         let lx = [8, 4, 2, 1].into_iter().min_by_key(|&lx| cost(lx)).unwrap_or(8);
         let ly = 8 / lx;
         let mut constants = vec![("LX", lx as u32), ("LY", ly as u32)];
-        if entry == "gemm_any" {
+        if entry != "gemm_ab4" {
             constants.push(layout_constant);
         }
         let tile = (8 * ly, 8 * lx);
@@ -215,16 +245,18 @@ pub fn gemm_with(
     if s.batch * s.m * s.n == 0 {
         return Ok(());
     }
-    let fits = |matrix: &Matrix, rows: usize, columns: usize| {
-        let matrices = if matrix.period == 0 { s.batch } else { matrix.period.min(s.batch) };
-        (matrices - 1) * matrix.batch + rows.saturating_sub(1) * matrix.row + columns <= matrix.view.len()
-    };
+    let fits = |matrix: &Matrix, rows, columns| matrix.extent(s.batch, rows, columns) <= matrix.view.len();
     let (rows_a, columns_a) = if layout == Layout::TN { (s.k, s.m) } else { (s.m, s.k) };
     let (rows_b, columns_b) = if layout == Layout::NT { (s.n, s.k) } else { (s.k, s.n) };
     assert!(fits(&a, rows_a, columns_a), "A of {product:?} leaves its view of {}", a.view.len());
     assert!(fits(&b, rows_b, columns_b), "B of {product:?} leaves its view of {}", b.view.len());
     assert!(fits(&c, s.m, s.n), "C of {product:?} leaves its view of {}", c.view.len());
 
+    let mut packed = [None, None];
+    let (layout, a, b) = match family {
+        Family::Register => pack(rec, (layout, s), a, b, &mut packed)?,
+        Family::Workgroup => (layout, a, b),
+    };
     let choice = Choice::new(family, layout, s, &a, &b);
     let (tiles_m, tiles_n) = (s.m.div_ceil(choice.tile.0), s.n.div_ceil(choice.tile.1));
     let tiles = tiles_m * tiles_n;
@@ -262,8 +294,8 @@ pub fn gemm_with(
     };
     let kernel = rec.gpu().kernel(choice.shader, choice.entry, &choice.constants)?;
     let (name_a, name_b) = match choice.entry {
-        "gemm_tn4" => ("a4", "b4"),
-        "gemm_nn4" => ("a", "b4"),
+        "gemm_ab4" => ("a4", "b4"),
+        "gemm_b4" => ("a", "b4"),
         _ => ("a", "b"),
     };
     let bias_view = bias.map_or(a.view, |(view, _)| view);
@@ -296,13 +328,75 @@ pub fn gemm_with(
             record(rec, &round, c.view)?;
             continue;
         }
-        let scratch = rec.scratch(words * count)?;
+        let scratch = rec.scratch(super::PARTS, words * count)?;
         let (ldc, stride_c) = (s.n as u32, (s.m * s.n) as u32);
         let parts = count as u32;
         record(rec, &Params { flags: 0, ldc, stride_c, alpha: 1.0, parts, ..round }, &scratch)?;
         record_sum(rec, &scratch, bias_view, c.view, &Params { parts, ..round }, s.batch)?;
     }
     Ok(())
+}
+
+/// Copies operands of a product by registers to where they can be read four words at a time, where that pays: `packed`
+/// is where the copies are held.
+fn pack<'a>(
+    rec: &mut Recorder,
+    (layout, s): (Layout, Shape),
+    a: Matrix<'a>,
+    b: Matrix<'a>,
+    packed: &'a mut [Option<View>; 2],
+) -> Result<(Layout, Matrix<'a>, Matrix<'a>)> {
+    let most = super::scratch_words(rec.gpu()) / 2;
+    let pays = |operand: &Matrix, columns: usize, others: usize| {
+        let distinct = operand.distinct(s.batch);
+        let words = distinct * s.k * columns.next_multiple_of(4);
+        s.flops() >= LEAST_PACKED && others * s.batch / distinct >= WORTH_PACKING && words <= most
+    };
+    let [packed_a, packed_b] = packed;
+    let b_is_kn = layout != Layout::NT;
+    let b = if b_is_kn && b.has_quads(s.batch, s.k, s.n) {
+        b
+    } else if pays(&b, s.n, s.m) {
+        record_pack(rec, "packed b", &b, b_is_kn, (s.k, s.n, s.batch), packed_b)?
+    } else {
+        return Ok((layout, a, b));
+    };
+    let a_is_km = layout == Layout::TN;
+    if a_is_km && a.has_quads(s.batch, s.k, s.m) {
+        return Ok((Layout::TN, a, b));
+    }
+    if !pays(&a, s.m, s.n) {
+        return Ok((if a_is_km { Layout::TN } else { Layout::NN }, a, b));
+    }
+    let a = record_pack(rec, "packed a", &a, a_is_km, (s.k, s.m, s.batch), packed_a)?;
+    Ok((Layout::TN, a, b))
+}
+
+/// A copy of a batch of matrices `[k, columns]`, or of `[columns, k]`, as `[k, columns]` with rows of whole quads.
+fn record_pack<'a>(
+    rec: &mut Recorder,
+    name: &'static str,
+    from: &Matrix,
+    is_km: bool,
+    (k, columns, batch): (usize, usize, usize),
+    to: &'a mut Option<View>,
+) -> Result<Matrix<'a>> {
+    let (matrices, row) = (from.distinct(batch), columns.next_multiple_of(4));
+    let to = &*to.insert(rec.scratch(name, matrices * k * row)?);
+    let layout = if is_km { Layout::TN } else { Layout::NT };
+    let kernel = rec.gpu().kernel(REGISTER, "gemm_pack", &[("LAYOUT", layout as u32)])?;
+    let params = Params {
+        m: columns as u32,
+        k: k as u32,
+        lda: from.row as u32,
+        ldc: row as u32,
+        stride_a: from.batch as u32,
+        tiles: matrices as u32,
+        ..Params::zeroed()
+    };
+    let bindings = [("a", from.view), ("c4", to)];
+    rec.dispatch(&kernel, &bindings, &params, grid(to.len() / 4, 64), Work::new(2.0 * to.len() as f64, 0))?;
+    Ok(Matrix { view: to, row, batch: if from.batch == 0 { 0 } else { k * row }, period: from.period })
 }
 
 /// `c[z] (+)= α Σ_part parts[z, part]`, in order: what products and convolutions that were split end with.
@@ -351,16 +445,24 @@ fn record_sum(
 pub struct Tuning {
     /// For products below [`Tuning::SMALL`] elements of C.
     pub small: Family,
-    /// The family that makes large products.
+    /// For larger ones with fewer than [`Tuning::NARROW`] rows or columns of C: a layer's of some tens of outputs.
+    pub narrow: Family,
+    /// For all others.
     pub large: Family,
 }
 
 impl Tuning {
-    /// Elements of C, over the whole batch, from which on a product counts as large.
+    /// Elements of C, over the whole batch, below which a product counts as small.
     pub const SMALL: usize = 128 * 128;
+    /// Rows or columns of C that fill the tiles of workgroup memory's kernel.
+    pub const NARROW: usize = 128;
 
     pub(super) fn family(&self, s: Shape) -> Family {
-        if s.batch * s.m * s.n < Self::SMALL { self.small } else { self.large }
+        match s {
+            _ if s.batch * s.m * s.n < Self::SMALL => self.small,
+            _ if s.m.min(s.n) < Self::NARROW => self.narrow,
+            _ => self.large,
+        }
     }
 
     /// The device's tuning: the family that the caller wants, else what an earlier run measured for this adapter and
@@ -370,30 +472,33 @@ impl Tuning {
         *gpu.kept(|gpu| {
             let software = gpu.info().device_type == wgpu::DeviceType::Cpu;
             let of_class = if software { Family::Register } else { Family::Workgroup };
-            let all = |family| Tuning { small: family, large: family };
+            let all = |family| Tuning { small: family, narrow: family, large: family };
             match gpu.family() {
                 Some(family) => all(family),
-                None => super::timings::kept_or_measured(gpu, "families", || Self::measure(gpu))
+                None => super::timings::kept_or_measured(gpu, "products", || Self::measure(gpu))
                     .unwrap_or(all(of_class)),
             }
         })
     }
 
     fn measure(gpu: &Gpu) -> Result<Tuning> {
-        // a layer's product, inner products of vectors, and vectors' combinations: what is fast at one of them may be slow
-        // at the others
+        use Layout::{NN, NT, TN};
         let shape = |batch, m, n, k| Shape { batch, m, n, k };
-        let small = [shape(1, 50, 100, 256), shape(16, 8, 8, 64), shape(1, 8, 1000, 16)];
-        let faster = |shapes: &[Shape], runs: usize| -> Result<Family> {
+        // a small layer's product, inner products of vectors, and vectors' combinations; of a layer of tens of outputs, the
+        // outputs and the weight's gradient: what is fast at one of them may be slow at the others
+        let small = [(NT, shape(1, 50, 100, 256)), (NT, shape(16, 8, 8, 64)), (NN, shape(1, 8, 1000, 16))];
+        let narrow = [(NT, shape(1, 500, 50, 256)), (TN, shape(1, 50, 784, 128))];
+        let large = [(NT, shape(1, 512, 512, 256)), (TN, shape(1, 512, 512, 256))];
+        let faster = |products: &[(Layout, Shape)], runs: usize| -> Result<Family> {
             let mut advantage = 1.0; // of registers
-            for &s in shapes {
-                let [register, workgroup] = [Family::Register, Family::Workgroup]
-                    .map(|family| rate(gpu, family, Layout::NT, s, runs));
+            for &(layout, s) in products {
+                let [register, workgroup] =
+                    [Family::Register, Family::Workgroup].map(|family| rate(gpu, family, layout, s, runs));
                 advantage *= register? / workgroup?;
             }
             Ok(if advantage >= 1.0 { Family::Register } else { Family::Workgroup })
         };
-        Ok(Tuning { small: faster(&small, 4)?, large: faster(&[shape(1, 512, 512, 256)], 1)? })
+        Ok(Tuning { small: faster(&small, 4)?, narrow: faster(&narrow, 1)?, large: faster(&large, 1)? })
     }
 }
 

@@ -71,7 +71,7 @@ pub fn eigen(
     let at_once = ((gpu.dispatch_flops() / flops(d)) as usize).clamp(1, samples.max(1));
     let stages = stages(d, size, gpu.loop_budget());
     let words = if stages.len() == 1 { 1 } else { at_once * (padded(d) * (padded(d) + 1) / 2 + 2) };
-    let state = rec.scratch(words)?;
+    let state = rec.scratch(super::PARTS, words)?;
     for first in (0..samples).step_by(at_once) {
         let count = at_once.min(samples - first);
         for &(sweeps, flags, iterations) in &stages {

@@ -69,6 +69,9 @@ const COMMON: &str = include_str!("../../shaders/common.wgsl");
 const TILE: &str = include_str!("../../shaders/tile.wgsl");
 const FUNCTIONS: &str = include_str!("../../shaders/functions.wgsl");
 
+/// The name of the memory that a split sum's parts, and whatever else only the next dispatch reads, lie in.
+const PARTS: &str = "parts";
+
 /// Words of memory that a split sum's parts may take at a time: a quarter of what [`crate::jets::sweep::choose_extent`] leaves to
 /// kernels.
 fn scratch_words(gpu: &Gpu) -> usize {

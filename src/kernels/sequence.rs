@@ -78,7 +78,7 @@ pub fn embed(
     if transposed {
         let lists = if tokens.stride == 0 { 1 } else { s.directions };
         let positions = s.samples * s.tokens;
-        let links = rec.scratch(lists * (ids + positions))?;
+        let links = rec.scratch(super::PARTS, lists * (ids + positions))?;
         let make_links = rec.gpu().kernel(SHADER, "embed_links", &[])?;
         let follow = rec.gpu().kernel(SHADER, "embed_adjoint", &[])?;
         // a list of all the places of a frequent token would be long

@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use crate::gpu::Gpu;
 use crate::{Error, Result};
 
-/// What an earlier run measured as `name` on this adapter, driver and version, or else `measure`'s result,
+/// What an earlier run measured as `name` on this adapter, driver and version of the kernels, or else `measure`'s result,
 /// kept.
 ///
 /// It is kept in the folder of [`crate::gpu::GpuOptions::timings`]. `None` where it cannot be kept or measured: a choice
@@ -34,7 +34,10 @@ pub(crate) fn kept_or_measured<T: Serialize + DeserializeOwned>(
 fn path(gpu: &Gpu, name: &str) -> Option<PathBuf> {
     let folder = gpu.timings()?;
     let info = gpu.info();
-    let name = format!("{name}-{}-{}-{}", info.name, info.driver_info, env!("CARGO_PKG_VERSION"));
+    // products are what all timings rest on
+    let kernels = [super::gemm::REGISTER.files, super::gemm::WORKGROUP.files].concat().concat();
+    let version = format!("{}-{:016x}", env!("CARGO_PKG_VERSION"), fnv1a(kernels.as_bytes()));
+    let name = format!("{name}-{}-{}-{version}", info.name, info.driver_info);
     let name: String = name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
     Some(folder.join(format!("{name}.json")))
 }
@@ -44,4 +47,9 @@ fn keep(measured: &impl Serialize, path: &Path) -> Result<()> {
         std::fs::create_dir_all(folder).map_err(Error::io(folder, "create folder"))?;
     }
     crate::files::write_atomically(path, |file| file.write_all(&serde_json::to_vec(measured)?))
+}
+
+/// A hash that stays the same from build to build.
+pub(crate) fn fnv1a(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, &byte| (hash ^ byte as u64).wrapping_mul(0x100_0000_01b3))
 }

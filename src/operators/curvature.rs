@@ -5,7 +5,7 @@ use super::products::Products;
 use super::session::parameters_of;
 use super::{Block, Session, SymmetricOperator, check_blocks};
 use crate::Result;
-use crate::gpu::{Gpu, Recorder};
+use crate::gpu::{Gpu, Recorder, Taken};
 use crate::jets::ops::Extent;
 use crate::jets::plan::{Request, Seeds};
 use crate::net::Subspace;
@@ -73,6 +73,15 @@ impl CurvatureOperator {
     /// As the application itself.
     pub fn cost(&self, k: usize) -> Result<(f64, usize, Extent)> {
         self.products.cost(k)
+    }
+
+    /// What each dispatch, clear and copy of one application to `k` directions takes, each run alone; of an application
+    /// that the memory budget cuts, of its first part. Directions are what the last application left.
+    ///
+    /// # Errors
+    /// As the application itself.
+    pub fn profile(&self, k: usize) -> Result<Vec<Taken>> {
+        self.products.profile(k)
     }
 }
 

@@ -7,7 +7,7 @@ use super::pass::{Frame, Outline, Pass, Recorded};
 use super::session::{Mean, check_directions};
 use super::{Block, Session};
 use crate::Result;
-use crate::gpu::{Prepare, Recorder};
+use crate::gpu::{Prepare, Recorder, Taken};
 use crate::jets::ops::Extent;
 use crate::kernels::Write;
 use crate::kernels::broadcast::{Axes, Strided, reduce};
@@ -182,5 +182,11 @@ impl Products {
         let blocks = k.div_ceil(extent.k);
         let (program, extent) = (&recorded.pass.program, recorded.pass.sweep.extent);
         Ok((program.flops() * blocks as f64, program.dispatches() * blocks, extent))
+    }
+
+    /// What each command of the first part of the products with `k` directions takes.
+    pub fn profile(&self, k: usize) -> Result<Vec<Taken>> {
+        let (extent, _) = self.fitted(k)?;
+        self.recorded(extent.k, k)?.program.profile()
     }
 }

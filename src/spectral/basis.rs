@@ -176,13 +176,18 @@ impl Basis {
         }
     }
 
-    /// Hands the vectors to `each` in their order, as many at a time as the device has room for.
-    fn windows(&self, mut each: impl FnMut(Range<usize>, Vectors) -> Result<()>) -> Result<()> {
+    /// Hands the vectors of `range` to `each` in their order, as many at a time as the device has room for.
+    fn windows(
+        &self,
+        range: Range<usize>,
+        mut each: impl FnMut(Range<usize>, Vectors) -> Result<()>,
+    ) -> Result<()> {
         match &self.vectors {
-            Device(block) => each(0..self.len, (block, 0..self.len).into()),
+            Device(block) => each(range.clone(), (block, range).into()),
             Host { values, window } => {
-                for (i, piece) in values.chunks(window.len() * self.stride).enumerate() {
-                    let (first, count) = (i * window.len(), piece.len() / self.stride);
+                let held = &values[range.start * self.stride..range.end * self.stride];
+                for (i, piece) in held.chunks(window.len() * self.stride).enumerate() {
+                    let (first, count) = (range.start + i * window.len(), piece.len() / self.stride);
                     for (held, view) in Vectors::from((window, 0..count)).pieces(count) {
                         self.gpu.write(&view, &piece[held.start * self.stride..held.end * self.stride])?;
                     }
@@ -199,7 +204,7 @@ impl Basis {
     /// The device's.
     pub fn project(&self, y: &Block) -> Result<Mat<f64>> {
         let mut c = Mat::zeros(self.len, y.len());
-        self.windows(|range, v| {
+        self.windows(0..self.len, |range, v| {
             c.subrows_mut(range.start, range.len()).copy_from(&gram(v, y)?);
             Ok(())
         })?;
@@ -225,30 +230,39 @@ impl Basis {
     /// # Errors
     /// The device's.
     pub fn combine(&self, s: MatRef<'_, f64>, y: &Block, add: bool) -> Result<()> {
-        self.windows(|range, v| combine(s.subrows(range.start, range.len()), v, y, add || range.start > 0))
+        self.windows(0..self.len, |range, v| {
+            combine(s.subrows(range.start, range.len()), v, y, add || range.start > 0)
+        })
     }
 
-    /// `VᵀY` and `YᵀY`, `[len, k]` and `[k, k]`; on the device, read back together.
+    /// `VᵀY` for the vectors V of `range`, and `YᵀY`: `[range, k]` and `[k, k]`; on the device, read back together.
     ///
     /// # Errors
     /// The device's.
-    pub(super) fn grams(&self, y: &Block) -> Result<[Mat<f64>; 2]> {
+    pub(super) fn grams(&self, range: Range<usize>, y: &Block) -> Result<[Mat<f64>; 2]> {
         match &self.vectors {
             Device(block) => {
-                let pairs = [((block, 0..self.len).into(), y.into()), (y.into(), y.into())];
+                let pairs = [((block, range).into(), y.into()), (y.into(), y.into())];
                 Ok(grams(&pairs)?.try_into().expect("two pairs have two Gram matrices"))
             }
-            Host { .. } => Ok([self.project(y)?, gram(y, y)?]),
+            Host { .. } => {
+                let mut c = Mat::zeros(range.len(), y.len());
+                self.windows(range.clone(), |held, v| {
+                    c.subrows_mut(held.start - range.start, held.len()).copy_from(&gram(v, y)?);
+                    Ok(())
+                })?;
+                Ok([c, gram(y, y)?])
+            }
         }
     }
 
-    /// `Z = V S + Y R`, with S `[len, k_z]` and R `[k, k_z]`; on the device, in one go.
+    /// `Z = V S + Y R` for the vectors V of `range`, with S `[range, k_z]` and R `[k, k_z]`; on the device, in one go.
     ///
     /// # Errors
     /// The device's.
     pub(super) fn combine_with(
         &self,
-        s: MatRef<'_, f64>,
+        (range, s): (Range<usize>, MatRef<'_, f64>),
         (r, y): (MatRef<'_, f64>, &Block),
         z: Vectors<'_>,
     ) -> Result<()> {
@@ -256,12 +270,13 @@ impl Basis {
             Device(block) => {
                 let mut rec = Recorder::new(&self.gpu);
                 record_combine(&mut rec, r, y.into(), z, false)?;
-                record_combine(&mut rec, s, (block, 0..self.len).into(), z, true)?;
+                record_combine(&mut rec, s, (block, range).into(), z, true)?;
                 rec.run()
             }
             Host { .. } => {
                 combine(r, y, z, false)?;
-                self.windows(|range, v| combine(s.subrows(range.start, range.len()), v, z, true))
+                let first = range.start;
+                self.windows(range, |held, v| combine(s.subrows(held.start - first, held.len()), v, z, true))
             }
         }
     }
@@ -273,7 +288,7 @@ impl Basis {
     /// The device's.
     pub fn remove_from(&self, y: &Block) -> Result<Mat<f64>> {
         let mut c = Mat::zeros(self.len, y.len());
-        self.windows(|range, v| {
+        self.windows(0..self.len, |range, v| {
             let part = gram(v, y)?;
             combine((-1.0 * &part).as_ref(), v, y, true)?;
             c.subrows_mut(range.start, range.len()).copy_from(&part);

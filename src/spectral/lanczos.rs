@@ -48,6 +48,8 @@ pub struct Lanczos<A> {
     pub(super) converged: usize,
     /// The wanted Ritz values as they were then, the most wanted first.
     values: Vec<f64>,
+    /// Whether S no longer holds all that A makes of V outside of V.
+    pub(super) forgotten: bool,
     /// The first vector of the sequence that looks for missed pairs, while it runs.
     pub(super) sequence: Option<usize>,
     /// Whether the iteration has ended, and if so, whether nothing is missed.
@@ -90,6 +92,7 @@ impl<A: SymmetricOperator> Lanczos<A> {
             examined: 0,
             converged: 0,
             values: Vec::new(),
+            forgotten: false,
             sequence: None,
             ended: None,
             options,
@@ -179,7 +182,8 @@ impl<A: SymmetricOperator> Lanczos<A> {
             products.note(squares)?;
             Ok(ROUNDING * products.largest)
         };
-        let made = orthonormalise_measured(operator, basis, y, width, &mut floor, random)?;
+        let first = if self.forgotten { 0 } else { self.projection.first_coupled() };
+        let made = orthonormalise_measured(operator, (basis, first), y, width, &mut floor, random)?;
         self.projection.extend(made.c.as_ref(), made.r.as_ref());
         self.basis.append(&made.q)
     }
@@ -285,6 +289,7 @@ impl<A: SymmetricOperator> Lanczos<A> {
     }
 
     fn truncate(&mut self, len: usize) {
+        self.forgotten = true;
         self.projection.truncate(len);
         self.basis.truncate(len);
     }

@@ -48,14 +48,14 @@ pub fn orthonormalise(
     floor: f64,
     random: &mut RandomVectors,
 ) -> Result<Orthonormal> {
-    orthonormalise_measured(operator, basis, y, width, &mut |_| Ok(floor), random)
+    orthonormalise_measured(operator, (basis, 0), y, width, &mut |_| Ok(floor), random)
 }
 
 /// [`orthonormalise`], with the floor that `floor` makes of the squares of the lengths of Y's vectors, which the first pass
-/// measures.
+/// measures. That pass goes by the vectors from `first` on alone: what Y has of those before them is rounding.
 pub(super) fn orthonormalise_measured(
     operator: &dyn SymmetricOperator,
-    basis: &Basis,
+    (basis, first): (&Basis, usize),
     y: Block,
     width: usize,
     floor: &mut dyn FnMut(&[f64]) -> Result<f64>,
@@ -73,7 +73,8 @@ pub(super) fn orthonormalise_measured(
     // whether the pass before removed V alone
     let mut bare = false;
     for pass in 0..MOST_PASSES {
-        let [removed, g] = basis.grams(&q)?; // [n, k], [k, k]
+        let range = if pass == 0 { first } else { 0 }..basis.len();
+        let [removed, g] = basis.grams(range.clone(), &q)?; // [range, k], [k, k]
         if pass == 0 {
             let squares: Vec<f64> = g.diagonal().column_vector().iter().copied().collect();
             floors = vec![floor(&squares)?; q.len()];
@@ -86,12 +87,17 @@ pub(super) fn orthonormalise_measured(
         }
         let left = &g - removed.transpose() * &removed;
         let measured = |i: usize| g[(i, i)] <= floors[i] * floors[i] || left[(i, i)] >= MEASURED * g[(i, i)];
-        c += &removed * &r;
+        let mut of_range = c.subrows_mut(range.start, range.len());
+        of_range += &removed * &r;
         if !bare && !(0..q.len()).all(measured) {
             bare = true;
             let next = Block::uninitialized(operator.gpu(), stride, q.len())?;
             let identity = Mat::<f64>::identity(q.len(), q.len());
-            basis.combine_with((-1.0 * &removed).as_ref(), (identity.as_ref(), &q), (&next).into())?;
+            basis.combine_with(
+                (range, (-1.0 * &removed).as_ref()),
+                (identity.as_ref(), &q),
+                (&next).into(),
+            )?;
             q = next;
             continue;
         }
@@ -104,14 +110,15 @@ pub(super) fn orthonormalise_measured(
             );
         bare = false;
         let identity = Mat::<f64>::identity(g.nrows(), g.nrows());
-        let nearly = removed.norm_max() <= NEARLY && (&left - identity).norm_max() <= NEARLY;
+        let nearly =
+            range.start == 0 && removed.norm_max() <= NEARLY && (&left - identity).norm_max() <= NEARLY;
         let (s, inverse) = whiten(left.as_ref(), &floors, width)?; // [k, rank], [rank, k]
         let rank = s.ncols();
         let whitened = inverse * &r;
         r = Mat::from_fn(width, r.ncols(), |i, j| if i < rank { whitened[(i, j)] } else { 0.0 });
         let next = Block::uninitialized(operator.gpu(), stride, width)?;
         let of_basis = -1.0 * (&removed * &s);
-        basis.combine_with(of_basis.as_ref(), (s.as_ref(), &q), (&next, 0..rank).into())?;
+        basis.combine_with((range, of_basis.as_ref()), (s.as_ref(), &q), (&next, 0..rank).into())?;
         if rank < width {
             let fresh = random.draw(operator, width - rank)?;
             let unit =

@@ -99,6 +99,13 @@ impl Projection {
         self.s = Mat::zeros(0, len);
     }
 
+    /// The first of V with which the pending vectors are coupled: `SᵀS`'s columns before it are 0, and with them what A makes
+    /// of the pending ones has of the vectors.
+    pub fn first_coupled(&self) -> usize {
+        let coupled = |&j: &usize| self.s.col(j).iter().any(|&s| s != 0.0);
+        (0..self.len()).find(coupled).unwrap_or(self.len())
+    }
+
     /// Vectors that nothing is known of become pending.
     pub fn add_pending(&mut self, count: usize) {
         let s = &self.s;

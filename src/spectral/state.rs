@@ -31,8 +31,15 @@ struct Scalars {
     largest: f64,
     examined: usize,
     converged: usize,
+    #[serde(default = "yes")]
+    forgotten: bool,
     sequence: Option<usize>,
     ended: Option<bool>,
+}
+
+/// Of states that do not say.
+fn yes() -> bool {
+    true
 }
 
 impl<A: SymmetricOperator> Lanczos<A> {
@@ -57,6 +64,7 @@ impl<A: SymmetricOperator> Lanczos<A> {
             largest: self.products.largest,
             examined: self.examined,
             converged: self.converged,
+            forgotten: self.forgotten,
             sequence: self.sequence,
             ended: self.ended,
         };
@@ -131,6 +139,7 @@ impl<A: SymmetricOperator> Lanczos<A> {
         lanczos.products.largest = found.largest;
         lanczos.examined = found.examined;
         lanczos.converged = found.converged;
+        lanczos.forgotten = found.forgotten;
         lanczos.sequence = found.sequence;
         lanczos.ended = found.ended;
         lanczos.go_on()?;

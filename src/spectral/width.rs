@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::random::{Distribution, RandomVectors};
 use crate::Result;
-use crate::kernels::timings::kept_or_measured;
+use crate::kernels::timings::{fnv1a, kept_or_measured};
 use crate::operators::{Block, SymmetricOperator};
 
 /// The width for an operator without description, or where nothing can be measured and kept.
@@ -62,9 +62,4 @@ fn measure(operator: &dyn SymmetricOperator) -> Result<Vec<(usize, f64)>> {
         }
     }
     Ok(measured)
-}
-
-/// A hash that stays the same from build to build.
-fn fnv1a(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, &byte| (hash ^ byte as u64).wrapping_mul(0x100_0000_01b3))
 }

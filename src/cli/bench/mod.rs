@@ -2,6 +2,7 @@
 
 mod ceilings;
 mod layer;
+mod profile;
 mod spectrum;
 mod work;
 
@@ -87,13 +88,17 @@ fn rows(result: &serde_json::Value) -> Vec<String> {
         return vec![];
     };
     let row = |row: &serde_json::Map<String, serde_json::Value>| {
-        let cells = row.iter().map(|(name, value)| match value.as_f64() {
+        let plain = row.iter().filter(|(_, value)| !value.is_array());
+        let cells = plain.map(|(name, value)| match value.as_f64() {
             Some(v) if value.is_u64() => format!("{name} {v}"),
             Some(v) if v.abs() < 0.01 => format!("{name} {v:.3e}"),
             Some(v) => format!("{name} {v:.3}"),
             None => format!("{name} {value}"),
         });
-        format!("  {}", cells.collect::<Vec<_>>().join("  "))
+        let profile = row.get("profile").and_then(|profile| profile.as_array());
+        let profile = profile.into_iter().flatten().map(profile::line);
+        let row = format!("  {}", cells.collect::<Vec<_>>().join("  "));
+        std::iter::once(row).chain(profile).collect::<Vec<_>>().join("\n")
     };
     let lines = rows.iter().filter_map(|row| row.as_object()).map(row);
     std::iter::once(format!("{p} parameters")).chain(lines).collect()

@@ -7,6 +7,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::ceilings::{Ceilings, seconds};
+use super::profile::{Line, lines};
 use crate::cli::args::open_network;
 use crate::data::{Dataset, Targets};
 use crate::gpu::Gpu;
@@ -27,6 +28,9 @@ pub struct Hvp {
     /// Numbers of directions in a block.
     #[arg(long, value_delimiter = ',', default_value = "1,4,16", value_name = "K,…")]
     blocks: Vec<usize>,
+    /// Also what each kernel takes.
+    #[arg(long)]
+    profile: bool,
 }
 
 #[derive(Args)]
@@ -49,6 +53,8 @@ struct HvpRate {
     flops: f64,
     share_of_gemm: f64,
     dispatches: usize,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    profile: Vec<Line>,
 }
 
 /// Inputs in [0, 1], or token ids none of which is masked, and classes in turn: the figures do not depend on
@@ -106,6 +112,7 @@ impl Hvp {
                 flops: flops / seconds,
                 share_of_gemm: flops / seconds / ceilings.gemm,
                 dispatches,
+                profile: if self.profile { lines(operator.profile(k)?) } else { vec![] },
             });
         }
         Ok(json!({ "parameters": network.dim(), "samples": self.samples, "rows": rows }))
