@@ -6,8 +6,8 @@
 //   e  coordinate, four to a vec4   i  vector of X, `rows` of them   j  vector of Y or column of S, `columns`
 //   c  chunk of coordinates, the last with what is left   x [i, stride]   y [j, stride]
 //
-// An invocation of gram owns 4 × 4 inner products of one chunk, each in four accumulators that are added at the end; one
-// of combine owns 4 vectors × 16 coordinates. Loads clamp to the block; what lies beyond it is not stored.
+// An invocation of gram owns 16 × 4 inner products of one chunk, each in an accumulator to which four coordinates' products
+// are added at a time; one of combine owns 4 vectors × 16 coordinates. Loads clamp to the block; what lies beyond it is not stored.
 
 struct Params {
     rows: u32,
@@ -15,8 +15,8 @@ struct Params {
     stride4: u32,   // of vectors, in vec4
     chunk4: u32,    // coordinates of a chunk, in vec4
     chunks: u32,
-    tiles_i: u32,   // tiles of four
-    tiles_j: u32,
+    tiles_i: u32,   // of sixteen
+    tiles_j: u32,   // of four
     add: u32,       // combine: Y += instead of Y =
 }
 
@@ -35,14 +35,6 @@ fn store(c: u32, i: u32, j: u32, v: f32) {
     }
 }
 
-fn store_row(c: u32, i: u32, j: u32, t0: vec4<f32>, t1: vec4<f32>, t2: vec4<f32>, t3: vec4<f32>) {
-    let one = vec4(1.0);
-    store(c, i, j, dot(t0, one));
-    store(c, i, j + 1u, dot(t1, one));
-    store(c, i, j + 2u, dot(t2, one));
-    store(c, i, j + 3u, dot(t3, one));
-}
-
 // neighbouring invocations own neighbouring tiles of X's vectors
 @compute @workgroup_size(8)
 fn gram(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
@@ -50,33 +42,34 @@ fn gram(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) g
     if at >= p.tiles_i * p.tiles_j * p.chunks {
         return;
     }
-    let i = (at % p.tiles_i) * 4u;
+    let i = (at % p.tiles_i) * 16u;
     let j = (at / p.tiles_i % p.tiles_j) * 4u;
     let c = at / (p.tiles_i * p.tiles_j);
     let q = vec4(0u, 1u, 2u, 3u);
-    let xi = min(q + i, vec4(p.rows - 1u)) * p.stride4;
+    let end = vec4(p.rows - 1u);
+    let i0 = min(q + i, end) * p.stride4;
+    let i1 = min(q + i + 4u, end) * p.stride4;
+    let i2 = min(q + i + 8u, end) * p.stride4;
+    let i3 = min(q + i + 12u, end) * p.stride4;
     let yj = min(q + j, vec4(p.columns - 1u)) * p.stride4;
     let first = c * p.chunk4;
     let last = select(first + p.chunk4, p.stride4, c + 1u == p.chunks);
     var t: Tile;
     for (var e = first; e < last; e++) {
-        let x0 = x[xi.x + e];
-        let x1 = x[xi.y + e];
-        let x2 = x[xi.z + e];
-        let x3 = x[xi.w + e];
-        let y0 = y_in[yj.x + e];
-        let y1 = y_in[yj.y + e];
-        let y2 = y_in[yj.z + e];
-        let y3 = y_in[yj.w + e];
-        t[0] += x0 * y0; t[1] += x0 * y1; t[2] += x0 * y2; t[3] += x0 * y3;
-        t[4] += x1 * y0; t[5] += x1 * y1; t[6] += x1 * y2; t[7] += x1 * y3;
-        t[8] += x2 * y0; t[9] += x2 * y1; t[10] += x2 * y2; t[11] += x2 * y3;
-        t[12] += x3 * y0; t[13] += x3 * y1; t[14] += x3 * y2; t[15] += x3 * y3;
+        // the four vectors' coordinates, each column a vector
+        let y = mat4x4(y_in[yj.x + e], y_in[yj.y + e], y_in[yj.z + e], y_in[yj.w + e]);
+        t[0] += x[i0.x + e] * y; t[1] += x[i0.y + e] * y; t[2] += x[i0.z + e] * y; t[3] += x[i0.w + e] * y;
+        t[4] += x[i1.x + e] * y; t[5] += x[i1.y + e] * y; t[6] += x[i1.z + e] * y; t[7] += x[i1.w + e] * y;
+        t[8] += x[i2.x + e] * y; t[9] += x[i2.y + e] * y; t[10] += x[i2.z + e] * y; t[11] += x[i2.w + e] * y;
+        t[12] += x[i3.x + e] * y; t[13] += x[i3.y + e] * y; t[14] += x[i3.z + e] * y; t[15] += x[i3.w + e] * y;
     }
-    store_row(c, i, j, t[0], t[1], t[2], t[3]);
-    store_row(c, i + 1u, j, t[4], t[5], t[6], t[7]);
-    store_row(c, i + 2u, j, t[8], t[9], t[10], t[11]);
-    store_row(c, i + 3u, j, t[12], t[13], t[14], t[15]);
+    var s = t;
+    for (var r = 0u; r < 16u; r++) {
+        store(c, i + r, j, s[r].x);
+        store(c, i + r, j + 1u, s[r].y);
+        store(c, i + r, j + 2u, s[r].z);
+        store(c, i + r, j + 3u, s[r].w);
+    }
 }
 
 fn store4(j: u32, e: u32, v: vec4<f32>) {

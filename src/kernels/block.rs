@@ -67,16 +67,17 @@ pub fn gram(rec: &mut Recorder, stride: usize, chunk: usize, x: &View, y: &View,
         stride4: (stride / 4) as u32,
         chunk4: (chunk / 4) as u32,
         chunks: chunks as u32,
-        tiles_i: rows.div_ceil(4) as u32,
+        tiles_i: rows.div_ceil(16) as u32,
         tiles_j: columns.div_ceil(4) as u32,
         add: 0,
     };
     let kernel = rec.gpu().kernel(SHADER, "gram", &[])?;
-    let invocations = rows.div_ceil(4) * columns.div_ceil(4) * chunks;
+    let invocations = rows.div_ceil(16) * columns.div_ceil(4) * chunks;
     let flops = 2.0 * (rows * columns * stride) as f64;
     rec.count_flops(flops);
     let bindings = [("x", x), ("y_in", y), ("s", s)];
-    rec.dispatch(&kernel, &bindings, &params, grid(invocations, 8), Work::new(flops, 2 * chunk / 4 + 1))
+    // the coordinates, and the stores
+    rec.dispatch(&kernel, &bindings, &params, grid(invocations, 8), Work::new(flops, 2 * chunk / 4 + 18))
 }
 
 /// `y[j, e] = Σ_i s[j, i] x[i, e]`, or `+=` where `add`.
