@@ -253,18 +253,29 @@ fn a_basis_does_the_same_on_either_side() {
 }
 
 #[test]
-fn a_permutation_rotates_exactly() {
-    let (stride, len) = (4160, 37);
+fn vectors_that_a_rotation_only_chooses_are_the_same_bits() {
+    let (stride, len) = (320, 71);
     let values = random(1, stride * len);
-    let order: Vec<usize> = (0..len).map(|i| i * 10 % len).take(30).collect();
-    let q = DMatrix::from_fn(len, order.len(), |i, j| if order[j] == i { 1.0 } else { 0.0 });
-    let expected: Vec<f32> =
-        order.iter().flat_map(|&i| &values[i * stride..(i + 1) * stride]).copied().collect();
-    for mut basis in residences(stride, 83) {
-        let gpu = basis.block(0..0).unwrap().gpu().clone();
-        basis.append(&Block::upload(&gpu, stride, &values).unwrap()).unwrap();
-        basis.rotate(device(&q).as_ref()).unwrap();
-        assert_eq!(basis.block(0..order.len()).unwrap().download().unwrap(), expected);
+    // rings and chains of several lengths, fixed places, and those behind the last that stays
+    let orders: [Vec<usize>; 6] = [
+        (0..len).collect(),
+        (0..5).collect(),
+        (0..len).map(|i| i * 10 % len).collect(),
+        (0..len).map(|i| i * 10 % len).take(30).collect(),
+        [1, 0, 2, 4, 5, 3, 70, 7, 6, 9, 10, 11].to_vec(),
+        [].to_vec(),
+    ];
+    for order in orders {
+        let q = DMatrix::from_fn(len, order.len(), |i, j| if order[j] == i { 1.0 } else { 0.0 });
+        let expected: Vec<f32> =
+            order.iter().flat_map(|&i| &values[i * stride..(i + 1) * stride]).copied().collect();
+        for mut basis in residences(stride, 83) {
+            let gpu = basis.block(0..0).unwrap().gpu().clone();
+            basis.append(&Block::upload(&gpu, stride, &values).unwrap()).unwrap();
+            basis.rotate(device(&q).as_ref()).unwrap();
+            assert_eq!(basis.len(), order.len());
+            assert_eq!(basis.block(0..order.len()).unwrap().download().unwrap(), expected, "{order:?}");
+        }
     }
 }
 

@@ -215,7 +215,7 @@ pub(crate) fn record_combine(
 }
 
 /// `Sᵀ` of these rows and columns, on the device: `[columns, rows]`.
-pub(crate) fn upload_transposed(
+fn upload_transposed(
     gpu: &Gpu,
     s: MatRef<'_, f64>,
     rows: &Range<usize>,

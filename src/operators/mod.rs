@@ -48,7 +48,7 @@ pub use per_sample::SampleOperators;
 pub use samples::{SampleFactors, SampleSpectra};
 pub use session::{LossReport, Session};
 
-pub(crate) use algebra::{record_combine, upload_transposed};
+pub(crate) use algebra::record_combine;
 
 use std::sync::Arc;
 

@@ -7,7 +7,7 @@ use faer::{Mat, MatRef};
 use crate::Result;
 use crate::gpu::{ALIGN, Gpu, Recorder, View};
 use crate::kernels::gemm::{Gemm, Layout, Matrix, Shape, gemm};
-use crate::operators::{Block, Vectors, combine, copy, gram, grams, record_combine, upload_transposed};
+use crate::operators::{Block, Vectors, combine, copy, gram, grams, record_combine};
 
 /// Up to `capacity` vectors V, columns of a D × len matrix.
 ///
@@ -38,6 +38,18 @@ use Residence::{Device, Host};
 /// Vectors of the window, where a basis has to have one.
 fn window(share: usize, stride: usize, capacity: usize) -> Option<usize> {
     (capacity * stride > share / 2).then(|| (share / 8 / stride).clamp(1, capacity))
+}
+
+/// Of a Q that does nothing but choose vectors, each once, the row of each column's 1.
+fn chosen(q: MatRef<'_, f64>) -> Option<Vec<usize>> {
+    let mut taken = vec![false; q.nrows()];
+    let row = |j: usize| {
+        let column = q.col(j);
+        let at = column.iter().position(|&x| x != 0.0)?;
+        let alone = column[at] == 1.0 && column.iter().skip(at + 1).all(|&x| x == 0.0);
+        (alone && !std::mem::replace(&mut taken[at], true)).then_some(at)
+    };
+    (0..q.ncols()).map(row).collect()
 }
 
 /// The share of the memory budget that one of so many bases has, in words.
@@ -203,12 +215,31 @@ impl Basis {
     /// # Errors
     /// The device's.
     pub fn project(&self, y: &Block) -> Result<Mat<f64>> {
-        let mut c = Mat::zeros(self.len, y.len());
-        self.windows(0..self.len, |range, v| {
-            c.subrows_mut(range.start, range.len()).copy_from(&gram(v, y)?);
+        self.project_range(0..self.len, y)
+    }
+
+    /// `C = VᵀY` for the vectors V of `range`: `[range, k]`.
+    fn project_range(&self, range: Range<usize>, y: &Block) -> Result<Mat<f64>> {
+        let mut c = Mat::zeros(range.len(), y.len());
+        self.windows(range.clone(), |held, v| {
+            c.subrows_mut(held.start - range.start, held.len()).copy_from(&gram(v, y)?);
             Ok(())
         })?;
         Ok(c)
+    }
+
+    /// `VᵀV`: `[len, len]`.
+    fn gram(&self) -> Result<Mat<f64>> {
+        let at_once = (self.share / 16 / self.stride).clamp(1, 64);
+        let mut g = Mat::zeros(self.len, self.len);
+        for first in (0..self.len).step_by(at_once) {
+            let count = at_once.min(self.len - first);
+            let part = self.project_range(first..self.len, &self.block(first..first + count)?)?;
+            for (i, j) in (0..self.len - first).flat_map(|i| (0..count).map(move |j| (i, j))) {
+                (g[(first + i, first + j)], g[(first + j, first + i)]) = (part[(i, j)], part[(i, j)]);
+            }
+        }
+        Ok(g)
     }
 
     /// `C = VᵀU` for another basis U, or V itself: `[len, len of U]`.
@@ -245,14 +276,7 @@ impl Basis {
                 let pairs = [((block, range).into(), y.into()), (y.into(), y.into())];
                 Ok(grams(&pairs)?.try_into().expect("two pairs have two Gram matrices"))
             }
-            Host { .. } => {
-                let mut c = Mat::zeros(range.len(), y.len());
-                self.windows(range.clone(), |held, v| {
-                    c.subrows_mut(held.start - range.start, held.len()).copy_from(&gram(v, y)?);
-                    Ok(())
-                })?;
-                Ok([c, gram(y, y)?])
-            }
+            Host { .. } => Ok([self.project_range(range, y)?, gram(y, y)?]),
         }
     }
 
@@ -310,7 +334,9 @@ impl Basis {
     pub fn rotate(&mut self, q: MatRef<'_, f64>) -> Result<()> {
         let k = q.ncols();
         assert!(q.nrows() == self.len && k <= self.len, "{} × {k} for {} vectors", q.nrows(), self.len);
-        if k > 0 {
+        if let Some(chosen) = chosen(q) {
+            self.choose(&chosen)?;
+        } else if k > 0 {
             // a sixteenth of the share holds the rotated coordinates, and another one Q
             let by_flops = self.gpu.dispatch_flops() / (2.0 * self.len as f64 * k as f64);
             let run = (self.share / 16 / k).min(by_flops as usize).min(self.stride) / ALIGN * ALIGN;
@@ -333,23 +359,88 @@ impl Basis {
     /// # Errors
     /// The device's.
     pub fn reorthonormalise(&mut self) -> Result<()> {
-        let g = self.project_all(self)?;
-        let root = Mat::from_fn(self.len, self.len, |i, j| {
-            (if i == j { 1.5 } else { 0.0 }) - 0.25 * (g[(i, j)] + g[(j, i)])
-        });
+        let g = self.gram()?;
+        let root =
+            Mat::from_fn(self.len, self.len, |i, j| (if i == j { 1.5 } else { 0.0 }) - 0.5 * g[(i, j)]);
         self.rotate(root.as_ref())
+    }
+
+    /// Puts vector `chosen[i]` in place of vector i; the basis keeps those behind the last i.
+    fn choose(&mut self, chosen: &[usize]) -> Result<()> {
+        let stride = self.stride;
+        let mut needed = vec![false; self.len];
+        chosen.iter().for_each(|&from| needed[from] = true);
+        // from a place whose vector nobody needs, or out of a ring whose first vector is set aside, each is moved to where
+        // the one before came from
+        let mut moves = Vec::new(); // (from, to); `None` stands for the vector set aside
+        let mut done: Vec<bool> = chosen.iter().enumerate().map(|(to, &from)| to == from).collect();
+        let free: Vec<usize> = (0..chosen.len()).filter(|&to| !needed[to]).collect();
+        for first in free.into_iter().chain(0..chosen.len()) {
+            if done[first] {
+                continue;
+            }
+            let ring = needed[first];
+            if ring {
+                moves.push((Some(first), None));
+            }
+            let mut to = first;
+            loop {
+                done[to] = true;
+                let from = chosen[to];
+                moves.push((if ring && from == first { None } else { Some(from) }, Some(to)));
+                if from >= chosen.len() || done[from] {
+                    break;
+                }
+                to = from;
+            }
+        }
+        match &mut self.vectors {
+            Device(block) => {
+                let [aside, between] = [(); 2].map(|()| self.gpu.buffer(stride));
+                let [aside, between] = [aside?.slice(0, stride), between?.slice(0, stride)];
+                let vector = |at: Option<usize>| match at {
+                    Some(at) => Vectors::from((&*block, at..at + 1)).pieces(1).swap_remove(0).1,
+                    None => aside.clone(),
+                };
+                let mut rec = Recorder::new(&self.gpu);
+                for (from, to) in moves {
+                    rec.copy(&vector(from), &between);
+                    rec.copy(&between, &vector(to));
+                }
+                rec.run()
+            }
+            Host { values, .. } => {
+                let mut aside = vec![0.0; stride];
+                for (from, to) in moves {
+                    match (from, to) {
+                        (Some(from), Some(to)) => {
+                            values.copy_within(from * stride..(from + 1) * stride, to * stride)
+                        }
+                        (Some(from), None) => aside.copy_from_slice(&values[from * stride..][..stride]),
+                        (None, Some(to)) => values[to * stride..][..stride].copy_from_slice(&aside),
+                        (None, None) => {}
+                    }
+                }
+                Ok(())
+            }
+        }
     }
 
     /// `(V Q)[coordinates]` into `to`: `[k, coordinates]`.
     fn rotate_coordinates(&self, q: MatRef<'_, f64>, coordinates: Range<usize>, to: &View) -> Result<()> {
         let (k, n) = (q.ncols(), coordinates.len());
-        // of Qᵀ, whose buffer is rounded up to a power of two
-        let most = (self.gpu.max_binding_len().min(self.share / 32) / k).max(1);
+        // products like rows of whole quads
+        let padded = k.next_multiple_of(4);
+        // of Q, whose buffer is rounded up to a power of two
+        let most = (self.gpu.max_binding_len().min(self.share / 32) / padded).max(1);
         let record = |rows: Range<usize>, v: &View, row: usize| -> Result<()> {
-            let q = upload_transposed(&self.gpu, q, &rows, &(0..k))?;
+            let entry = |i, j| if j < k { q[(i, j)] as f32 } else { 0.0 };
+            let values: Vec<f32> = rows.clone().flat_map(|i| (0..padded).map(move |j| entry(i, j))).collect();
+            let q = self.gpu.buffer(values.len().next_power_of_two())?.slice(0, values.len());
+            self.gpu.write(&q, &values)?;
             let shape = Shape { batch: 1, m: k, n, k: rows.len() };
-            let product = Gemm { layout: Layout::NN, shape, alpha: 1.0, add: rows.start > 0 };
-            let [q, v, to] = [(&q, rows.len()), (v, row), (to, n)].map(|(view, row)| Matrix {
+            let product = Gemm { layout: Layout::TN, shape, alpha: 1.0, add: rows.start > 0 };
+            let [q, v, to] = [(&q, padded), (v, row), (to, n)].map(|(view, row)| Matrix {
                 view,
                 row,
                 batch: 0,

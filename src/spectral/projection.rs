@@ -63,14 +63,7 @@ impl Projection {
     /// [`Error::NotFinite`] where the eigensolver does not converge.
     pub fn ritz(&self, first: usize, which: Which) -> Result<Ritz> {
         let n = self.len() - first;
-        let pairs =
-            self.t.submatrix(first, first, n, n).self_adjoint_eigen(Side::Lower).map_err(|error| {
-                Error::NotFinite {
-                    quantity: "the projected matrix's eigenvalues".into(),
-                    detail: format!("{error:?}"),
-                }
-            })?;
-        let (values, u) = (pairs.S().column_vector(), pairs.U());
+        let (values, u) = eigenpairs(self.t.submatrix(first, first, n, n))?;
         let mut order: Vec<usize> = (0..n).collect();
         order.sort_by(|&i, &j| which.rank(values[j]).total_cmp(&which.rank(values[i])));
         let vectors = Mat::from_fn(n, n, |i, m| u[(i, order[m])]);
@@ -112,6 +105,20 @@ impl Projection {
         self.s =
             Mat::from_fn(s.nrows() + count, s.ncols(), |i, j| if i < s.nrows() { s[(i, j)] } else { 0.0 });
     }
+}
+
+/// Eigenvalues and eigenvectors of T; of a diagonal one, as a restart leaves it, unit vectors: then the basis need not be
+/// rotated.
+fn eigenpairs(t: MatRef<'_, f64>) -> Result<(Vec<f64>, Mat<f64>)> {
+    let n = t.nrows();
+    if (0..n).all(|j| (0..n).all(|i| i == j || t[(i, j)] == 0.0)) {
+        return Ok(((0..n).map(|i| t[(i, i)]).collect(), Mat::identity(n, n)));
+    }
+    let pairs = t.self_adjoint_eigen(Side::Lower).map_err(|error| Error::NotFinite {
+        quantity: "the projected matrix's eigenvalues".into(),
+        detail: format!("{error:?}"),
+    })?;
+    Ok((pairs.S().column_vector().iter().copied().collect(), pairs.U().to_owned()))
 }
 
 /// What a Krylov sequence from a random vector says of eigenvalues beyond a limit.
