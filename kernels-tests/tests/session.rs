@@ -342,15 +342,18 @@ fn an_operator_over_two_devices() {
     };
     let sessions = [part(gpu(), 0..cut), part(&other, cut..n)];
     let all = sessions[0].network().all();
-    for which in [Curvature::Hessian, Curvature::Ggn, Curvature::SecondMoment, Curvature::JacobianGram] {
+    let moved =
+        Case { parameters: case.parameters.iter().map(|theta| 0.9 * theta).collect(), ..case.clone() };
+    for which in CURVATURES {
         let operator = Distributed::of_sessions(which, &all, &sessions).unwrap();
-        let expected = times(&dense(&case, which), &case.v);
-        assert_close(&format!("{which:?}"), &applied(&operator, &case.v), &expected, 1e-5, SCALE);
+        // θ is moved under it
+        for case in [&case, &moved] {
+            sessions.iter().for_each(|session| session.set_parameters(&case.parameters).unwrap());
+            let expected = times(&dense(case, which), &case.v);
+            assert_close(&format!("{which:?}"), &applied(&operator, &case.v), &expected, 1e-5, SCALE);
+        }
+        sessions.iter().for_each(|session| session.set_parameters(&case.parameters).unwrap());
     }
-    let error =
-        Distributed::of_sessions(Curvature::NoiseCovariance, &all, &sessions).err().unwrap().to_string();
-    let expected = "curvature: found the noise covariance, expected a curvature that is a mean over samples, such as the second moment";
-    assert_eq!(error, expected);
 }
 
 /// What is of another device or network, or aliased, is refused, and nothing of it is touched.

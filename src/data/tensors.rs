@@ -137,6 +137,15 @@ impl TensorFile {
         self.header.metadata().as_ref()?.get(key).map(String::as_str)
     }
 
+    /// What the metadata hold under `key` as JSON.
+    ///
+    /// # Errors
+    /// [`Error::File`] that calls the file not `what` where there is no such thing.
+    pub(crate) fn json<T: serde::de::DeserializeOwned>(&self, key: &str, what: &str) -> Result<T> {
+        let found = self.metadata(key).and_then(|text| serde_json::from_str(text).ok());
+        found.ok_or_else(|| Error::file(&self.path, format!("not {what}")))
+    }
+
     /// The shape of tensor `name`.
     ///
     /// # Errors

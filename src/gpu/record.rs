@@ -677,7 +677,7 @@ impl Gpu {
     pub fn copy(&self, from: &View, to: &View) -> Result<()> {
         let mut recorder = Recorder::new(self);
         recorder.copy(from, to);
-        recorder.finish()?.run()
+        recorder.run()
     }
 
     /// A buffer of zeros.
@@ -685,7 +685,7 @@ impl Gpu {
         let buffer = self.buffer(words)?;
         let mut recorder = Recorder::new(self);
         recorder.clear(&buffer.view());
-        recorder.finish()?.run()?;
+        recorder.run()?;
         Ok(buffer)
     }
 }

@@ -76,7 +76,7 @@ impl Trial {
         let bindings = [("x", &x.view()), ("y", &y.view())];
         // no budget is known yet
         rec.dispatch(&kernel, &bindings, &params, [1, 1, 1], Work::new(1e6, 0))?;
-        rec.finish()?.run()?;
+        rec.run()?;
         let found: Vec<f32> = gpu.read(&y.slice(0, 2 + 5 * ARGUMENTS))?;
         let (first, rest) = found.split_at(2);
         let error = |number: usize, of: usize, exact: fn(f64) -> f64| {

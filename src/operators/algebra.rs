@@ -275,7 +275,7 @@ pub fn dots<'a>(x: impl Into<Vectors<'a>>, y: &Block) -> Result<Vec<f64>> {
         let partial = gpu.buffer(words.next_power_of_two())?.slice(0, words);
         let mut rec = Recorder::new(gpu);
         vector::dot(&mut rec, stride, (&y, first), &x, &partial)?;
-        rec.finish()?.run()?;
+        rec.run()?;
         let partial: Vec<f32> = gpu.read(&partial)?;
         for (product, parts) in products[numbers].iter_mut().zip(partial.chunks_exact(chunks)) {
             *product = parts.iter().map(|&part| part as f64).sum();
@@ -307,7 +307,7 @@ pub fn combine_each<'a>(c: &[f64], x: impl Into<Vectors<'a>>, y: &Block, add: bo
         gpu.write(&view, &c)?;
         vector::combine_each(&mut rec, stride, (&view, &x, first), &y)?;
     }
-    rec.finish()?.run()
+    rec.run()
 }
 
 /// `Y = X`, vector by vector.
@@ -324,5 +324,5 @@ pub fn copy<'a>(x: impl Into<Vectors<'a>>, y: impl Into<Vectors<'a>>) -> Result<
     for ((_, from), (_, to)) in x.pieces(1).iter().zip(y.pieces(1)) {
         rec.copy(from, &to);
     }
-    rec.finish()?.run()
+    rec.run()
 }

@@ -121,7 +121,8 @@ impl SymmetricOperator for CurvatureOperator {
     /// Of the noise covariance: slopes are off by some ε‖ḡ‖, and the variance of that alone is some (ε‖ḡ‖)².
     fn rounding(&self) -> Result<f64> {
         const SHARE: f64 = 8.0 / (1 << 24) as f64;
-        Ok(self.products.mean_square()? * SHARE * SHARE)
+        let mean = self.products.mean()?.unwrap_or_default();
+        Ok(mean.iter().map(|&g| f64::from(g).powi(2)).sum::<f64>() * SHARE * SHARE)
     }
 
     fn description(&self) -> Option<String> {

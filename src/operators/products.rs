@@ -110,12 +110,11 @@ impl Products {
         self.frame == Frame::Centred && self.outline.samples == 1
     }
 
-    /// ‖ḡ‖², where products are centred; else 0.
-    pub fn mean_square(&self) -> Result<f64> {
-        let Some(mean) = &self.mean else { return Ok(0.0) };
+    /// ḡ, `[stride]`, where products are centred.
+    pub fn mean(&self) -> Result<Option<Vec<f32>>> {
+        let Some(mean) = &self.mean else { return Ok(None) };
         mean.prepare()?;
-        let values: Vec<f32> = self.session.gpu().read(&mean.view)?;
-        Ok(values.iter().map(|&g| f64::from(g).powi(2)).sum())
+        self.session.gpu().read(&mean.view).map(Some)
     }
 
     /// Records `Y` = the products with the vectors of X.

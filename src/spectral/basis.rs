@@ -448,7 +448,7 @@ impl Basis {
             });
             let mut rec = Recorder::new(&self.gpu);
             gemm(&mut rec, product, q, v, None, to)?;
-            rec.finish()?.run()
+            rec.run()
         };
         match &self.vectors {
             Device(block) => {
@@ -480,7 +480,7 @@ impl Basis {
                 for (i, v) in Vectors::from((&*block, 0..k)).pieces(1) {
                     rec.copy(&from.slice(i.start * n, n), &v.slice(coordinates.start, n));
                 }
-                rec.finish()?.run()
+                rec.run()
             }
             Host { values, .. } => {
                 let rotated = self.gpu.read::<f32>(from)?;

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::Basis;
 use crate::data::{Elements, TensorFile, write_state};
 use crate::operators::{Block, SymmetricOperator};
-use crate::{Error, Result};
+use crate::Result;
 
 /// The metadata's key under which [`Certificate`] stands.
 const KEY: &str = "eigenpairs";
@@ -85,10 +85,7 @@ impl Eigenpairs {
     pub fn read(operator: &dyn SymmetricOperator, path: impl AsRef<Path>) -> Result<Eigenpairs> {
         let path = path.as_ref();
         let file = TensorFile::read(path)?;
-        let certificate: Certificate = file
-            .metadata(KEY)
-            .and_then(|text| serde_json::from_str(text).ok())
-            .ok_or_else(|| Error::file(path, "found no certificate, expected eigenpairs"))?;
+        let certificate: Certificate = file.json(KEY, "eigenpairs with their certificate")?;
         file.check_undamaged()?;
         let k = certificate.converged.len();
         let vectors = operator.pad(&file.f32("eigenvectors", &[k, operator.dim()])?)?;

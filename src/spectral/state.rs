@@ -95,10 +95,7 @@ impl<A: SymmetricOperator> Lanczos<A> {
         let path = path.as_ref();
         options.check(&operator)?;
         let file = TensorFile::read(path)?;
-        let found: Scalars = file
-            .metadata(KEY)
-            .and_then(|text| serde_json::from_str(text).ok())
-            .ok_or_else(|| Error::file(path, "not the state of a Lanczos iteration"))?;
+        let found: Scalars = file.json(KEY, "the state of a Lanczos iteration")?;
         file.check_undamaged()?;
         let same = |name: &str, found: String, expected: String| {
             let problem =
