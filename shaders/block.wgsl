@@ -63,12 +63,12 @@ fn gram(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) g
         t[8] += x[i2.x + e] * y; t[9] += x[i2.y + e] * y; t[10] += x[i2.z + e] * y; t[11] += x[i2.w + e] * y;
         t[12] += x[i3.x + e] * y; t[13] += x[i3.y + e] * y; t[14] += x[i3.z + e] * y; t[15] += x[i3.w + e] * y;
     }
-    var s = t;
+    var u = t;
     for (var r = 0u; r < 16u; r++) {
-        store(c, i + r, j, s[r].x);
-        store(c, i + r, j + 1u, s[r].y);
-        store(c, i + r, j + 2u, s[r].z);
-        store(c, i + r, j + 3u, s[r].w);
+        store(c, i + r, j, u[r].x);
+        store(c, i + r, j + 1u, u[r].y);
+        store(c, i + r, j + 2u, u[r].z);
+        store(c, i + r, j + 3u, u[r].w);
     }
 }
 

@@ -42,7 +42,7 @@ override LAYOUT: u32 = 0u;
 @group(0) @binding(2) var<storage, read_write> c: array<f32>;
 @group(0) @binding(3) var<storage, read> bias: array<f32>;
 
-// Rows and columns beyond the matrix are dropped here; the loads clamp instead, so no load leaves its matrix.
+// Rows and columns beyond the matrix are dropped here; no load leaves its view.
 fn store1(z: u32, m: u32, n: u32, x: f32) {
     if m < p.m && n < p.n {
         let i = z * p.stride_c + m * p.ldc + n;

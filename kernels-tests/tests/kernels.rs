@@ -11,7 +11,7 @@ use curvkit::kernels::pointwise::Pointwise;
 use curvkit::kernels::{Step, block, gather, loss, pack, pointwise, sgd, vector};
 use curvkit::net::{Layer, Loss};
 use kernels_tests::cases::{assert_close, random};
-use kernels_tests::device::{GRID_ROW, POISON, gpu, poisoned, read, run, run_step, upload};
+use kernels_tests::device::{GRID_ROW, POISON, gpu, own_device, poisoned, read, run, run_step, upload};
 use kernels_tests::reference::one_hot;
 use kernels_tests::{f64s, twins};
 
@@ -197,6 +197,14 @@ fn gemm_of_every_stride_with_bias_and_sum() {
         Product { alpha: 0.25, add: true, bias: Bias::Own, gaps: [1, 0, 1], ..plain([2, 3, 5, 1200]) },
         Product { alpha: -1.0, add: true, bias: Bias::Shared, gaps: [4, 4, 7], ..plain([1, 8, 4, 1200]) },
         Product { alpha: 2.0, bias: Bias::Shared, between: [None, Some(0)], ..plain([2, 4, 4, 1600]) },
+        // large enough for registers to copy one operand or both: ragged, shared, with gaps, and in parts
+        Product { gaps: [1, 2, 3], bias: Bias::Own, between: [Some(5), Some(3)], ..plain([3, 70, 129, 33]) },
+        Product { between: [None, Some(7)], alpha: -0.5, add: true, ..plain([4, 66, 70, 31]) },
+        Product { between: [Some(1), None], gaps: [0, 3, 1], bias: Bias::Shared, ..plain([5, 30, 67, 65]) },
+        Product { between: [None, Some(2)], ..plain([9, 130, 9, 70]) },
+        Product { gaps: [2, 2, 0], ..plain([1, 67, 66, 33_001]) },
+        // rows of whole quads that are not full
+        Product { gaps: [2, 1, 0], between: [Some(8), Some(4)], ..plain([2, 70, 71, 64]) },
     ];
     for family in FAMILIES {
         for layout in LAYOUTS {
@@ -204,6 +212,46 @@ fn gemm_of_every_stride_with_bias_and_sum() {
                 product.check(gpu(), family, layout);
             }
         }
+    }
+}
+
+/// Operands that are copied first make the same bits as those that there is no memory to copy: matrices that begin again
+/// after some, views that begin within a buffer, and one product after another in one recording.
+#[test]
+fn gemm_by_copies_makes_the_same_bits() {
+    let small = own_device(wgpu::Limits::default(), Some(1 << 20));
+    // batch, m, n, k, and after how many matrices A and B begin again
+    let products = [([6, 70, 66, 41], [0, 2]), ([4, 131, 67, 35], [2, 0]), ([8, 65, 99, 17], [0, 0])];
+    for layout in LAYOUTS {
+        let of = |gpu: &Gpu| -> Vec<Vec<f32>> {
+            let mut made = Vec::new();
+            let operands: Vec<_> = products
+                .iter()
+                .map(|&([batch, m, n, k], periods)| {
+                    let matrices = |period: usize| if period == 0 { batch } else { period };
+                    let a = upload(gpu, &random(1, 64 + matrices(periods[0]) * m * k));
+                    let b = upload(gpu, &random(2, 64 + matrices(periods[1]) * n * k));
+                    let [a, b] = [a, b].map(|all| all.slice(64, all.len() - 64));
+                    (a, b, poisoned(gpu, batch * m * n))
+                })
+                .collect();
+            run(gpu, |rec| {
+                for (&([batch, m, n, k], periods), (a, b, c)) in products.iter().zip(&operands) {
+                    let product = Gemm { layout, shape: Shape { batch, m, n, k }, alpha: 1.0, add: false };
+                    let row_a = if layout == Layout::TN { m } else { k };
+                    let row_b = if layout == Layout::NT { k } else { n };
+                    let matrix = |view, row, batch, period| Matrix { view, row, batch, period };
+                    let a = matrix(a, row_a, m * k, periods[0]);
+                    let b = matrix(b, row_b, n * k, periods[1]);
+                    let c = matrix(c, n, m * n, 0);
+                    gemm::gemm_with(rec, Family::Register, product, a, b, None, c)?;
+                }
+                Ok(())
+            });
+            operands.iter().for_each(|(_, _, c)| made.push(read(gpu, c)));
+            made
+        };
+        assert!(of(gpu()) == of(&small), "{layout:?}");
     }
 }
 

@@ -230,7 +230,8 @@ impl<'g> Recorder<'g> {
         let at = self.scratch.iter().position(|(other, _)| *other == name);
         let buffer = match at.map(|at| self.scratch.swap_remove(at).1) {
             Some(buffer) if buffer.view().len() >= words => buffer,
-            _ => self.gpu.buffer(words)?,
+            // rounded up, so that the pool's buffers serve what grows, and those of smaller ones add up to no more
+            _ => self.gpu.buffer(words.next_power_of_two())?,
         };
         self.scratch.push((name, buffer.clone()));
         Ok(buffer.slice(0, words))
@@ -622,7 +623,7 @@ impl Passes {
     /// Encodes a command of a program at `frame`; returns its work.
     fn encode(&mut self, encoder: &mut wgpu::CommandEncoder, frame: &Frame<'_>, command: &Command) -> f64 {
         match command {
-            Command::Replay { .. } => 0.0,
+            Command::Replay { .. } => unreachable!("replays are entered"),
             Command::Clear { view } => {
                 self.pass = None;
                 encoder.clear_buffer(view.buffer.handle(), view.byte_offset(), Some(view.byte_len()));

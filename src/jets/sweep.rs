@@ -27,6 +27,18 @@ pub struct Workload<'a> {
     pub indices: View,
     /// The length of that list, to which per-sample results are laid out.
     pub positions: usize,
+    /// Whether every batch is the data set, one sample after the other: then inputs are read where they lie.
+    pub whole: bool,
+}
+
+impl Workload<'_> {
+    /// The inputs of a batch where they need not be gathered: that is the data set as it lies in one buffer.
+    fn inputs_in_place(&self) -> Option<&View> {
+        match self.samples.shards() {
+            [(0, inputs)] if self.whole => Some(inputs),
+            _ => None,
+        }
+    }
 }
 
 /// A recorded sweep and the buffers that go in and out of it.
@@ -118,10 +130,14 @@ impl Sweep {
             free: HashMap::new(),
         };
         for (at, instruction) in instructions.iter().enumerate() {
-            for slot in instruction.writes() {
-                emitter.allocate(slot, memory.words(slot))?;
+            if let (Instruction::Gather { to }, Some(inputs)) = (instruction, work.inputs_in_place()) {
+                emitter.slots.insert(*to, (inputs.buffer().clone(), inputs.len()));
+            } else {
+                for slot in instruction.writes() {
+                    emitter.allocate(slot, memory.words(slot))?;
+                }
+                emitter.emit(recorder, instruction)?;
             }
-            emitter.emit(recorder, instruction)?;
             for slot in memory.last_used_at(at) {
                 emitter.release(slot);
             }
@@ -332,7 +348,10 @@ impl Emitter<'_> {
     }
 
     fn release(&mut self, slot: Slot) {
-        if let Some((buffer, words)) = self.slots.remove(&slot) {
+        let in_place = self.work.inputs_in_place();
+        if let Some((buffer, words)) = self.slots.remove(&slot)
+            && in_place.is_none_or(|inputs| !inputs.buffer().is(&buffer))
+        {
             self.free.entry(words).or_default().push(buffer);
         }
     }

@@ -229,9 +229,11 @@ impl Pass {
     }
 }
 
-/// The family asked for, or the one that the adapter is tuned to.
+/// The family asked for, or the one that the adapter is tuned to. Narrow convolutions go by large products: workgroup
+/// memory's tiles fit their shape.
 fn chosen(gpu: &Gpu, family: Option<Family>, s: Shape) -> Family {
-    family.unwrap_or_else(|| super::gemm::Tuning::of(gpu).family(s))
+    let tuning = super::gemm::Tuning::of(gpu);
+    family.unwrap_or(if s.is_small() { tuning.small } else { tuning.large })
 }
 
 /// A kernel, its constants, the tiles of its matrix (rows and columns), and how many a workgroup makes.

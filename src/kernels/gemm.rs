@@ -51,6 +51,11 @@ pub struct Shape {
 }
 
 impl Shape {
+    /// Whether C has so few elements that it counts as small.
+    pub(super) fn is_small(&self) -> bool {
+        self.batch * self.m * self.n < Tuning::SMALL
+    }
+
     /// Floating-point operations.
     pub fn flops(&self) -> f64 {
         2.0 * self.batch as f64 * self.m as f64 * self.n as f64 * self.k as f64
@@ -218,7 +223,7 @@ impl Choice {
 /// that depends on nothing but its sizes, the adapter's tuning and the memory budget.
 ///
 /// # Panics
-/// If a matrix is longer than its view.
+/// If a matrix or the bias is longer than its view, or if matrices of C are one and the same.
 pub fn gemm(
     rec: &mut Recorder,
     product: Gemm,
@@ -251,6 +256,11 @@ pub fn gemm_with(
     assert!(fits(&a, rows_a, columns_a), "A of {product:?} leaves its view of {}", a.view.len());
     assert!(fits(&b, rows_b, columns_b), "B of {product:?} leaves its view of {}", b.view.len());
     assert!(fits(&c, s.m, s.n), "C of {product:?} leaves its view of {}", c.view.len());
+    assert!(c.period == 0 && c.distinct(s.batch) == s.batch, "C of {product:?} is written more than once");
+    if let Some((bias, stride)) = bias {
+        let words = (s.batch - 1) * stride + s.n;
+        assert!(words <= bias.len(), "the bias of {product:?} leaves its view of {}", bias.len());
+    }
 
     let mut packed = [None, None];
     let (layout, a, b) = match family {
@@ -410,6 +420,8 @@ pub(super) fn sum_parts(
     alpha: f32,
     add: bool,
 ) -> Result<()> {
+    assert!(from.len() >= batch * parts * len, "{batch} sums of {parts} parts of {len} words");
+    assert!(c.view.len() >= (batch - 1) * c.stride + len, "{batch} sums of {len} words");
     let params = Params {
         m: 1,
         n: len as u32,
@@ -457,9 +469,9 @@ impl Tuning {
     /// Rows or columns of C that fill the tiles of workgroup memory's kernel.
     pub const NARROW: usize = 128;
 
-    pub(super) fn family(&self, s: Shape) -> Family {
+    fn family(&self, s: Shape) -> Family {
         match s {
-            _ if s.batch * s.m * s.n < Self::SMALL => self.small,
+            _ if s.is_small() => self.small,
             _ if s.m.min(s.n) < Self::NARROW => self.narrow,
             _ => self.large,
         }
@@ -498,7 +510,7 @@ impl Tuning {
             }
             Ok(if advantage >= 1.0 { Family::Register } else { Family::Workgroup })
         };
-        Ok(Tuning { small: faster(&small, 4)?, narrow: faster(&narrow, 1)?, large: faster(&large, 1)? })
+        Ok(Tuning { small: faster(&small, 4)?, narrow: faster(&narrow, 4)?, large: faster(&large, 1)? })
     }
 }
 

@@ -69,10 +69,10 @@ const COMMON: &str = include_str!("../../shaders/common.wgsl");
 const TILE: &str = include_str!("../../shaders/tile.wgsl");
 const FUNCTIONS: &str = include_str!("../../shaders/functions.wgsl");
 
-/// The name of the memory that a split sum's parts, and whatever else only the next dispatch reads, lie in.
+/// The name of the memory that a split sum's parts, and whatever else only the next few dispatches read, lie in.
 const PARTS: &str = "parts";
 
-/// Words of memory that a split sum's parts may take at a time: a quarter of what [`crate::jets::sweep::choose_extent`] leaves to
+/// Words of memory that a split sum's parts may take at a time, and as many a product's copied operands: a quarter of what [`crate::jets::sweep::choose_extent`] leaves to
 /// kernels.
 fn scratch_words(gpu: &Gpu) -> usize {
     (gpu.memory_budget() as usize / 4 / 64).min(gpu.max_binding_len())

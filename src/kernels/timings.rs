@@ -34,8 +34,10 @@ pub(crate) fn kept_or_measured<T: Serialize + DeserializeOwned>(
 fn path(gpu: &Gpu, name: &str) -> Option<PathBuf> {
     let folder = gpu.timings()?;
     let info = gpu.info();
-    // products are what all timings rest on
-    let kernels = [super::gemm::REGISTER.files, super::gemm::WORKGROUP.files].concat().concat();
+    // what timings rest on most
+    use super::{conv, gemm};
+    let shaders = [gemm::REGISTER, gemm::WORKGROUP, conv::REGISTER, conv::WORKGROUP, super::block::SHADER];
+    let kernels: String = shaders.iter().flat_map(|shader| shader.files).copied().collect();
     let version = format!("{}-{:016x}", env!("CARGO_PKG_VERSION"), fnv1a(kernels.as_bytes()));
     let name = format!("{name}-{}-{}-{version}", info.name, info.driver_info);
     let name: String = name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();

@@ -8,8 +8,7 @@ use crate::{Error, Result};
 /// `A = Σ_i w_i A_i` of operators on several devices: each multiplies the same vectors on its own device and in its own
 /// thread, and the products are added on the host in double precision and in their order.
 ///
-/// Vectors lie on the first operator's device. Members that are covariances make that of all samples together: what the
-/// members' means add, `Σ_i w_i (ḡ_i − ḡ)(ḡ_i − ḡ)ᵀ`, is added on the host too.
+/// Vectors lie on the first operator's device.
 pub struct Distributed<A> {
     members: Vec<(f64, A)>,
     /// What returns a member's ḡ, `[stride]`, where members are covariances.
@@ -63,7 +62,8 @@ impl<A: std::fmt::Debug> std::fmt::Debug for Distributed<A> {
 }
 
 impl Distributed<CurvatureOperator> {
-    /// A curvature of all samples of several sessions of one network at one θ, each with some of the data set.
+    /// A curvature of all samples of several sessions of one network at one θ, each with some of the data set. Of the noise
+    /// covariance, what the sessions' mean gradients add, `Σ_i w_i (ḡ_i − ḡ)(ḡ_i − ḡ)ᵀ`, is added on the host too.
     ///
     /// # Errors
     /// As [`Session::operator`] and [`Distributed::new`].
@@ -100,6 +100,9 @@ impl<A: SymmetricOperator> SymmetricOperator for Distributed<A> {
     /// Makes the products and waits for them.
     fn apply(&self, x: &Block, y: &Block) -> Result<()> {
         check_blocks(self, x, y)?;
+        if x.is_empty() {
+            return Ok(());
+        }
         let vectors = x.download()?;
         let product = |operator: &A| -> Result<Vec<f32>> {
             let x = Block::upload(operator.gpu(), operator.stride(), &vectors)?;

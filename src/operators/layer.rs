@@ -16,7 +16,7 @@ use faer::linalg::matmul::triangular::{BlockStructure, matmul};
 use faer::{Accum, Mat, Par};
 
 use super::kronecker::{self, KroneckerSums};
-use super::pass::{LONGEST_BATCH, Outline, Pass};
+use super::pass::{Frame, LONGEST_BATCH, Outline, Pass};
 use super::session::Session;
 use crate::gpu::{Recorder, View};
 use crate::jets::ops::Extent;
@@ -181,7 +181,7 @@ impl LayerCurvature {
         };
         let extent = self.extent(&request, needs)?;
         let outline = Outline::whole(&self.session, request, &self.session.network().all());
-        let pass = Pass::new(&self.session, &outline, extent, 1.0)?;
+        let pass = Pass::new(&self.session, (&outline, Frame::Plain), extent, 1.0)?;
         let kept = |slot| pass.kept(slot).clone();
         let (n, a, delta, m) = (pass.sweep.extent.n, kept(a), kept(delta), kept(m));
         debug_assert_eq!(m.len(), n * d_out * d_out);

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use super::Session;
 use crate::gpu::{Buffer, Program, Recorder};
 use crate::jets::plan::{Request, Slot};
-use crate::jets::sweep::{Results, choose_extent};
+use crate::jets::sweep::{Results, Workload, choose_extent};
 use crate::jets::{Sweep, ops::Extent};
 use crate::kernels::Step;
 use crate::net::Subspace;
@@ -52,7 +52,12 @@ impl Outline {
 impl Pass {
     /// Records the pass; each sample has weight `weight` in sums over samples. The list of samples begins with the first
     /// of the data set, one by one.
-    pub fn new(session: &Session, outline: &Outline, extent: Extent, weight: f32) -> Result<Pass> {
+    pub fn new(
+        session: &Session,
+        (outline, frame): (&Outline, Frame),
+        extent: Extent,
+        weight: f32,
+    ) -> Result<Pass> {
         let samples = outline.samples;
         let batches = samples.div_ceil(extent.n);
         // the batches are as even as they can be; what the last has too few repeats sample 0, weightless
@@ -69,7 +74,8 @@ impl Pass {
                 ..Step::default()
             })
             .collect();
-        let work = session.workload(indices.view(), positions);
+        let whole = frame != Frame::Listed && batches == 1 && samples == session.samples().len();
+        let work = Workload { whole, ..session.workload(indices.view(), positions) };
         let sweep = Sweep::record(&work, &outline.request, &outline.space, extent, Results::Accumulate)?;
         let mut rec = Recorder::new(session.gpu());
         rec.replay(sweep.program(), &steps)?;

@@ -67,7 +67,7 @@ impl Products {
         let gpu = self.session.gpu();
         let samples = self.session.samples().len();
         let weight = 1.0 / samples as f32;
-        let pass = Pass::new(&self.session, &self.outline, extent, weight)?;
+        let pass = Pass::new(&self.session, (&self.outline, self.frame), extent, weight)?;
         let (k, stride) = (extent.k, self.outline.space.stride);
         let mut rec = Recorder::new(gpu);
         if let Some(result) = &pass.sweep.gradient {

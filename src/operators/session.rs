@@ -208,6 +208,7 @@ impl Session {
             theta: self.theta(),
             indices,
             positions,
+            whole: false,
         }
     }
 
@@ -230,7 +231,7 @@ impl Session {
     fn single(&self, outline: &Outline, frame: Frame) -> Result<Arc<Recorded>> {
         let fitted = self.passes().fitted(self, outline, 1, 0)?;
         self.passes().recorded(self, (outline, frame), fitted, || {
-            let pass = Pass::new(self, outline, fitted.0, 1.0 / outline.samples as f32)?;
+            let pass = Pass::new(self, (outline, frame), fitted.0, 1.0 / outline.samples as f32)?;
             let mut rec = Recorder::new(self.gpu());
             if frame != Frame::Plain {
                 rec.clear(pass.sweep.gradient.as_ref().expect("what is cleared was asked for"));
@@ -343,7 +344,7 @@ impl Session {
         let request = Request::per_sample_gradient(&parameters_of(space));
         let outline = Outline::whole(self, request, space);
         // not kept: it takes as much memory as there is
-        let pass = Pass::new(self, &outline, outline.extent(self, 1, 0)?.0, 1.0)?;
+        let pass = Pass::new(self, (&outline, Frame::Plain), outline.extent(self, 1, 0)?.0, 1.0)?;
         let rows = pass.sweep.gradient.as_ref().expect("gradients were asked for");
         for step in &pass.steps {
             pass.sweep.run(&[*step])?;

@@ -228,8 +228,11 @@ impl Basis {
         Ok(c)
     }
 
-    /// `VᵀV`: `[len, len]`.
-    fn gram(&self) -> Result<Mat<f64>> {
+    /// `VᵀV`: `[len, len]`, as symmetric as it is.
+    ///
+    /// # Errors
+    /// The device's.
+    pub(super) fn gram(&self) -> Result<Mat<f64>> {
         let at_once = (self.share / 16 / self.stride).clamp(1, 64);
         let mut g = Mat::zeros(self.len, self.len);
         for first in (0..self.len).step_by(at_once) {
@@ -393,6 +396,9 @@ impl Basis {
                 }
                 to = from;
             }
+        }
+        if moves.is_empty() {
+            return Ok(());
         }
         match &mut self.vectors {
             Device(block) => {

@@ -5,9 +5,9 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::Basis;
+use crate::Result;
 use crate::data::{Elements, TensorFile, write_state};
 use crate::operators::{Block, SymmetricOperator};
-use crate::Result;
 
 /// The metadata's key under which [`Certificate`] stands.
 const KEY: &str = "eigenpairs";

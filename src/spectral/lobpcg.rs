@@ -255,7 +255,7 @@ impl<'a> Lobpcg<'a> {
     /// leave outside of X.
     fn rayleigh_ritz(&mut self, before: &[usize]) -> Result<()> {
         let n = self.s.len();
-        let g = self.s.project_all(&self.s)?;
+        let g = self.s.gram()?;
         let h = self.s.project_all(&self.a)?;
         let column = |j: usize| (0..n).map(|i| (h[(i, j)] - h[(j, i)]).powi(2)).sum::<f64>().sqrt();
         self.asymmetry = (0..self.width).map(column).fold(0.0, f64::max);

@@ -29,7 +29,7 @@ pub fn lines(taken: Vec<Taken>) -> Vec<Line> {
             None => lines.push(Line { kernel, groups, dispatches: 1, operations, seconds, share: 0.0 }),
         }
     }
-    lines.iter_mut().for_each(|line| line.share = line.seconds / all);
+    lines.iter_mut().for_each(|line| line.share = if all > 0.0 { line.seconds / all } else { 0.0 });
     lines.sort_by(|a, b| b.seconds.total_cmp(&a.seconds));
     lines
 }
@@ -40,9 +40,10 @@ pub fn line(line: &Value) -> String {
     let (kernel, groups, dispatches) =
         (line["kernel"].as_str().unwrap_or_default(), &line["groups"], number("dispatches"));
     let (seconds, operations) = (number("seconds"), number("operations"));
-    let rate = dispatches * operations / seconds / 1e9;
+    let rate = dispatches * operations / 1e9;
+    let rate = if seconds > 0.0 { format!("{:.2} G/s", rate / seconds) } else { "–".into() };
     format!(
-        "    {kernel:<34} {:>16} × {dispatches:<4} {:>11.1} µs {:>5.1} %  {rate:>8.2} G/s",
+        "    {kernel:<34} {:>16} × {dispatches:<4} {:>11.1} µs {:>5.1} %  {rate:>12}",
         groups.to_string(),
         seconds * 1e6,
         100.0 * number("share")
