@@ -230,8 +230,11 @@ impl<'g> Recorder<'g> {
         let at = self.scratch.iter().position(|(other, _)| *other == name);
         let buffer = match at.map(|at| self.scratch.swap_remove(at).1) {
             Some(buffer) if buffer.view().len() >= words => buffer,
-            // rounded up, so that the pool's buffers serve what grows, and those of smaller ones add up to no more
-            _ => self.gpu.buffer(words.next_power_of_two())?,
+            _ => {
+                // rounded up, so that the pool's buffers serve what grows, and the smaller ones add up to no more
+                let most = self.gpu.max_binding_len();
+                self.gpu.buffer(words.next_power_of_two().min(most).max(words))?
+            }
         };
         self.scratch.push((name, buffer.clone()));
         Ok(buffer.slice(0, words))

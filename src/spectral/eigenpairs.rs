@@ -49,7 +49,7 @@ impl Eigenpairs {
     /// the rest in the file's metadata beside the caller's `metadata` (key, text).
     ///
     /// # Errors
-    /// [`Error::Io`], and the device's errors.
+    /// [`crate::Error::Io`], and the device's errors.
     pub fn save(
         &self,
         operator: &dyn SymmetricOperator,
@@ -80,7 +80,7 @@ impl Eigenpairs {
     /// Reads what [`Eigenpairs::save`] wrote of an operator of as many coordinates, onto the operator's device.
     ///
     /// # Errors
-    /// [`Error::File`] where the file is no such one, is damaged, or is of another dimension, [`Error::Io`], and the
+    /// [`crate::Error::File`] where the file is no such one, is damaged, or is of another dimension, [`crate::Error::Io`], and the
     /// device's errors.
     pub fn read(operator: &dyn SymmetricOperator, path: impl AsRef<Path>) -> Result<Eigenpairs> {
         let path = path.as_ref();
