@@ -7,7 +7,8 @@
 //   c  chunk of coordinates, the last with what is left   x [i, stride]   y [j, stride]
 //
 // An invocation of gram owns 16 × 4 inner products of one chunk, each in an accumulator to which four coordinates' products
-// are added at a time; one of combine owns 4 vectors × 16 coordinates. Loads clamp to the block; what lies beyond it is not stored.
+// are added at a time; one of combine owns 4 vectors × 16 coordinates. Loads clamp to the block; what lies beyond it is
+// not stored.
 
 struct Params {
     rows: u32,
